@@ -1,0 +1,1 @@
+"""The spec: what a scenario is, and the errors that speak of it."""
