@@ -1,0 +1,249 @@
+"""The spec as frozen models. A field's docstring is its documentation in editors, through the JSON Schema."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+BuiltinModelName = Literal["smollm2-135m-instruct"]
+DatasetName = Literal["medical_glossary"]
+SuiteName = Literal["general"]
+TextsName = Literal["fixed_texts"]
+Metric = Literal["line_match", "choice_accuracy", "exact_match", "contains", "log_likelihood"]
+Arm = Literal["base", "few_shot", "tuned"]
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class BaseModelReference(Frozen):
+    chat_template_kwargs: dict[str, str] = {}
+    """Fixed arguments of the chat template, e.g. `date_string` where a template would print today's date."""
+
+
+class BuiltinModel(BaseModelReference):
+    kind: Literal["builtin"]
+    name: BuiltinModelName
+    """A model that set-up puts on the machine."""
+
+
+class FolderModel(BaseModelReference):
+    kind: Literal["folder"]
+    path: str
+    """A folder in Hugging Face layout: config, tokenizer with chat template, safetensors."""
+
+
+class GgufModel(BaseModelReference):
+    kind: Literal["gguf"]
+    path: str
+    """A GGUF file; its weights are dequantised."""
+
+
+class HubModel(BaseModelReference):
+    kind: Literal["hub"]
+    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    """`owner/name` on the Hugging Face hub; reached only with TUNEBOOK_HUB_ONLINE=true, or from its cache."""
+    revision: str = "main"
+
+
+AnyBaseModel = Annotated[BuiltinModel | FolderModel | GgufModel | HubModel, Field(discriminator="kind")]
+
+
+class Split(Frozen):
+    group_by: Name | None = None
+    """Rows that share this field stay on one side of every split; none: each row is a group of its own."""
+    test: Share = 0.15
+    """Share of the groups held out for `evaluate`."""
+    validation: Share = 0.05
+    """Share of the groups held out for the validation loss."""
+
+    @model_validator(mode="after")
+    def some_groups_are_left_to_train_on(self) -> Split:
+        if self.test + self.validation >= 1:
+            raise ValueError(f"test + validation must be below 1 (got {self.test} + {self.validation})")
+        return self
+
+
+class Source(Frozen):
+    task: Name
+    """What the rows ask for; evaluation sets and few-shot examples pick rows by it."""
+    split: Split = Split()
+    max_train_rows: int | None = Field(None, ge=1)
+    """Cap on training rows, drawn by seed; none: all."""
+    max_test_rows: int | None = Field(None, ge=1)
+    """Cap on test rows, drawn by seed; none: all."""
+
+
+class DatasetSource(Source):
+    kind: Literal["dataset"]
+    name: DatasetName
+    """A built-in data set; `task` is one that it derives."""
+
+
+class JsonlSource(Source):
+    kind: Literal["jsonl"]
+    path: str
+    """A JSONL file of OpenAI `messages` rows, relative to the spec."""
+
+
+AnySource = Annotated[DatasetSource | JsonlSource, Field(discriminator="kind")]
+
+
+class Checks(Frozen):
+    min_response_chars: int = Field(10, ge=1)
+    """A shorter answer is a reject."""
+    max_response_chars: int = Field(4000, ge=1)
+    """A longer answer is a reject."""
+    max_tokens: int = Field(2048, ge=8)
+    """Longest conversation in tokens, template included."""
+    on_too_long: Literal["drop", "fail"] = "drop"
+    """What a longer conversation is: a reject, or the end of the run."""
+
+
+class Replay(Frozen):
+    share: Share = 0.15
+    """Share of the training tokens that are general prompts answered by the base itself, against forgetting."""
+    max_tokens: int = Field(64, ge=8)
+    """Longest answer; the base's unfinished answers are not rehearsed."""
+
+
+class Data(Frozen):
+    system: str | None = None
+    """System message of every row that brings none."""
+    sources: tuple[AnySource, ...] = Field(min_length=1)
+    checks: Checks = Checks()
+    replay: Replay | None = None
+
+
+class FullMethod(Frozen):
+    kind: Literal["full"]
+    """All weights are trained: AdamW, linear warm-up, cosine to a tenth of the peak rate."""
+    epochs: int = Field(3, ge=1)
+    learning_rate: float = Field(2e-5, gt=0)
+    """Peak of the schedule."""
+    tokens_per_step: int = Field(1024, ge=8)
+    """Tokens of one optimizer step over all workers."""
+    max_pack_tokens: int = Field(1024, ge=8)
+    """Rows are packed, without padding and unseen by one another, up to this length."""
+    warmup_ratio: Share = 0.06
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    checkpoint_every_steps: int = Field(10, ge=1)
+    """A killed run goes on from the newest checkpoint."""
+
+
+class Decoding(Frozen):
+    temperature: float = Field(0.0, ge=0)
+    """0 is greedy."""
+    max_tokens: int = Field(64, ge=1)
+
+
+class EvaluationSet(Frozen):
+    metrics: tuple[Metric, ...] = Field(min_length=1)
+    max_tokens: int | None = Field(None, ge=1)
+    """Longest answer in this set; none: that of `evaluation.decoding`."""
+
+
+class TaskSet(EvaluationSet):
+    task: Name
+    """The test rows of this task."""
+
+
+class SuiteSet(EvaluationSet):
+    suite: SuiteName
+    """A regression suite that ships."""
+
+
+class SuiteItem(Frozen):
+    q: str = Field(min_length=1)
+    expected_contains: str | tuple[str, ...]
+    """What the answer must contain; of several, any."""
+
+
+class InlineSet(EvaluationSet):
+    items: tuple[SuiteItem, ...] = Field(min_length=1)
+    """A regression suite of one's own."""
+
+
+class TextsSet(EvaluationSet):
+    texts: TextsName
+    """Fixed texts, scored by the log-likelihood that the model gives them."""
+
+
+def _set_tag(value: Any) -> str | None:
+    """Which kind of set this is, by the one key that only it has."""
+    keys = set(value) if isinstance(value, dict) else set(type(value).model_fields)
+    for key, tag in (("task", "TaskSet"), ("suite", "SuiteSet"), ("items", "InlineSet"), ("texts", "TextsSet")):
+        if key in keys:
+            return tag
+    return None
+
+
+AnySet = Annotated[
+    Annotated[TaskSet, Tag("TaskSet")]
+    | Annotated[SuiteSet, Tag("SuiteSet")]
+    | Annotated[InlineSet, Tag("InlineSet")]
+    | Annotated[TextsSet, Tag("TextsSet")],
+    Discriminator(
+        _set_tag,
+        custom_error_type="unknown_set",
+        custom_error_message="a set names its rows by one of `task`, `suite`, `items`, `texts`",
+    ),
+]
+
+
+class Gate(Frozen):
+    metric: str = Field(pattern=r"^[a-z][a-z0-9_]*\.[a-z_]+$")
+    """`set.metric`, as declared under `evaluation.sets`."""
+    at_least: float | None = None
+    """Bound on the metric; with `gain_over`, on the gain."""
+    gain_over: Literal["base", "few_shot", "best_baseline"] | None = None
+    """Judge tuned minus this arm; `best_baseline` is the better of few-shot and the best non-learned rule."""
+    max_drop: float | None = Field(None, ge=0)
+    """The metric may fall below the base by less than this."""
+
+    @model_validator(mode="after")
+    def states_exactly_one_bound(self) -> Gate:
+        if (self.at_least is None) == (self.max_drop is None):
+            raise ValueError("a gate states exactly one of `at_least` and `max_drop`")
+        if self.gain_over is not None and self.at_least is None:
+            raise ValueError("`gain_over` needs `at_least`, the smallest gain that passes")
+        return self
+
+
+class Evaluation(Frozen):
+    decoding: Decoding = Decoding()
+    few_shot: int = Field(3, ge=1, le=32)
+    """Training rows shown to the few_shot arm."""
+    sets: dict[Name, AnySet] = Field(min_length=1)
+    arms: tuple[Arm, ...] = ("base", "few_shot", "tuned")
+    gates: tuple[Gate, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def arms_hold_what_gates_compare(self) -> Evaluation:
+        missing = {"base", "tuned"} - set(self.arms)
+        if missing:
+            raise ValueError(f"arms must hold base and tuned; missing: {', '.join(sorted(missing))}")
+        if len(set(self.arms)) != len(self.arms):
+            raise ValueError(f"an arm is listed twice: {', '.join(self.arms)}")
+        return self
+
+
+class Spec(Frozen):
+    """One scenario: where its data comes from, how it is trained, how it is measured, what it must reach."""
+
+    version: Literal[1]
+    name: Name
+    """The scenario; its runs live under this name."""
+    problem: str = ""
+    """The reader's problem in a sentence; opens the report."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Splits, shuffles and the choice of few-shot rows follow from it."""
+    base_model: AnyBaseModel
+    data: Data
+    method: FullMethod
+    evaluation: Evaluation
