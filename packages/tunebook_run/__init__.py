@@ -1,0 +1,1 @@
+"""What a run leaves behind: store, stages, records, settings, logging, progress."""

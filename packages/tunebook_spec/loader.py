@@ -98,7 +98,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Path_, int]]:
         raise SpecError(str(path), (Problem("", f"is not YAML: {str(error).splitlines()[0]}"),)) from None
     if not isinstance(tree, CommentedMap):
         kind = {CommentedSeq: "a list", type(None): "empty"}.get(type(tree), f"a {type(tree).__name__}")
-        raise SpecError(str(path), (Problem("", f"is {kind}; a spec is a map that starts with `version: 1`"),))
+        raise SpecError(
+            str(path), (Problem("", f"is {kind}; a spec is a map that starts with `version: 1`"),)
+        )
     lines: dict[Path_, int] = {}
     plain = _plain(tree, (), lines)
     return plain, lines
@@ -213,7 +215,9 @@ def _locate(loc: Sequence[str | int], document: Any) -> tuple[Path_, type[BaseMo
     node: Any = document
     model: type[BaseModel] | None = Spec
     for index, part in enumerate(loc):
-        steps = (isinstance(node, dict) and part in node) or (isinstance(node, list) and isinstance(part, int))
+        steps = (isinstance(node, dict) and part in node) or (
+            isinstance(node, list) and isinstance(part, int)
+        )
         last = index == len(loc) - 1
         if not steps and not (last and part not in _MEMBERS):
             continue
@@ -276,7 +280,10 @@ def _inconsistencies(spec: Spec) -> Iterator[tuple[Path_, str]]:
     for name, each in sets.items():
         if isinstance(each, TaskSet) and each.task not in tasks:
             known = ", ".join(sorted(tasks))
-            yield ("evaluation", "sets", name, "task"), f"no source has task {each.task!r}; sources have: {known}"
+            yield (
+                ("evaluation", "sets", name, "task"),
+                f"no source has task {each.task!r}; sources have: {known}",
+            )
         for metric in set(each.metrics) - set(_allowed(each)):
             message = f"{metric!r} cannot score this kind of set; it can have: {', '.join(_allowed(each))}"
             yield ("evaluation", "sets", name, "metrics"), message
@@ -285,7 +292,10 @@ def _inconsistencies(spec: Spec) -> Iterator[tuple[Path_, str]]:
             message = f"no set declares {gate.metric!r}; declared: {', '.join(sorted(declared))}"
             yield ("evaluation", "gates", index, "metric"), message
         if gate.gain_over == "few_shot" and "few_shot" not in spec.evaluation.arms:
-            yield ("evaluation", "gates", index, "gain_over"), "the few_shot arm is not among `evaluation.arms`"
+            yield (
+                ("evaluation", "gates", index, "gain_over"),
+                "the few_shot arm is not among `evaluation.arms`",
+            )
 
 
 def _allowed(each: EvaluationSet) -> tuple[str, ...]:

@@ -177,7 +177,12 @@ class TextsSet(EvaluationSet):
 def _set_tag(value: Any) -> str | None:
     """Which kind of set this is, by the one key that only it has."""
     keys = set(value) if isinstance(value, dict) else set(type(value).model_fields)
-    for key, tag in (("task", "TaskSet"), ("suite", "SuiteSet"), ("items", "InlineSet"), ("texts", "TextsSet")):
+    for key, tag in (
+        ("task", "TaskSet"),
+        ("suite", "SuiteSet"),
+        ("items", "InlineSet"),
+        ("texts", "TextsSet"),
+    ):
         if key in keys:
             return tag
     return None

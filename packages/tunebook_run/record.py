@@ -1,0 +1,108 @@
+"""Light runs: a number, and a `run.json` that points to stages."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from tunebook_run.store import Store
+from tunebook_spec.errors import InputError
+
+Status = Literal["running", "pass", "fail", "inconclusive", "failed", "interrupted"]
+
+
+class StageRecord(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    key: str
+    digest: str
+    skipped: bool
+    """Whether an earlier run had made it."""
+    seconds: float
+    """What this run spent on it."""
+
+
+class RunRecord(BaseModel):
+    """What one run did, and where what it made can be found."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scenario: str
+    number: int
+    profile: str | None
+    status: Status
+    started_at: datetime
+    finished_at: datetime | None = None
+    spec: dict[str, JsonValue]
+    """The resolved spec: profile and overrides applied."""
+    seed: int
+    git_commit: str | None
+    versions: dict[str, str]
+    stages: tuple[StageRecord, ...] = ()
+    verdict: tuple[str, ...] = ()
+    """The verdict's lines."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.scenario}/{self.number}"
+
+    def stage(self, name: str) -> StageRecord:
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        done = ", ".join(stage.name for stage in self.stages) or "none"
+        raise InputError(f"run {self.key} has no finished stage {name!r}; finished: {done}")
+
+
+def save(store: Store, record: RunRecord) -> None:
+    store.write(f"{record.key}/run.json", record.model_dump_json(indent=1).encode())
+
+
+def numbers(store: Store, scenario: str) -> list[int]:
+    """Numbers of the scenario's runs, oldest first."""
+    names = (Path(key).name for key in store.list(scenario))
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def claim_number(store: Store, scenario: str) -> int:
+    """A number for a new run, claimed so that two runs at once never share one; `latest` points to it."""
+    with store.lock(f"{scenario}/numbers", wait_s=30):
+        number = max(numbers(store, scenario), default=0) + 1
+        store.write(f"{scenario}/{number}/.claimed", b"")
+        _link_latest(store, scenario, number)
+    return number
+
+
+def _link_latest(store: Store, scenario: str, number: int) -> None:
+    """For people; programs take the highest number. Object stores have no links."""
+    if store.local_root is None:
+        return
+    link = store.local_root / scenario / "latest"
+    fresh = link.with_name(f".latest-{number}")
+    fresh.unlink(missing_ok=True)
+    os.symlink(str(number), fresh)
+    fresh.replace(link)
+
+
+def find_run(store: Store, name: str) -> RunRecord:
+    """A run by `medical`, `medical@latest` or `medical@3`.
+
+    Raises:
+        InputError: names the runs that there are.
+    """
+    scenario, _, which = name.partition("@")
+    known = numbers(store, scenario)
+    if not known:
+        raise InputError(f"no run of {scenario!r} under {store.url}; make one: make scenario SPEC={scenario}")
+    if which in ("", "latest"):
+        number = known[-1]
+    elif which.isdigit() and int(which) in known:
+        number = int(which)
+    else:
+        raise InputError(f"no run {name!r}; {scenario} has: latest, {', '.join(map(str, known))}")
+    return RunRecord.model_validate_json(store.read(f"{scenario}/{number}/run.json"))

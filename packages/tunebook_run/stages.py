@@ -1,0 +1,156 @@
+"""Content-addressed stages: what decides an output decides its place, and what is there is not made again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from tunebook_run.store import Store
+from tunebook_spec.errors import StoreError
+
+logger = logging.getLogger(__name__)
+
+ARTIFACT = "artifact.json"
+
+
+class Artifact(BaseModel):
+    """What a finished stage says of itself; its presence means that the stage is done."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str
+    digest: str
+    inputs: dict[str, JsonValue]
+    """Everything that was digested: spec fields, parents, contents, versions."""
+    files: dict[str, str]
+    """sha256 of every file that the stage left, by name."""
+    result: dict[str, JsonValue]
+    """What the stage returned: paths, counts, digests."""
+    seconds: float
+    finished_at: datetime
+
+
+@dataclass(frozen=True)
+class StageKey:
+    """One stage of one scenario, addressed by the digest of what it depends on."""
+
+    scenario: str
+    stage: str
+    fields: BaseModel
+    """The part of the spec that the stage reads: it is handed this and nothing else."""
+    parents: Mapping[str, str] = field(default_factory=dict)
+    """Digest of each parent stage."""
+    contents: Mapping[str, str] = field(default_factory=dict)
+    """Digest of each outside content: sources, base model."""
+    libraries: tuple[str, ...] = ()
+    """Distributions whose version decides the output."""
+    format: int = 1
+    """Raised when the stage's own code changes its output."""
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        return {
+            "stage": self.stage,
+            "format": self.format,
+            "fields": self.fields.model_dump(mode="json"),
+            "parents": dict(self.parents),
+            "contents": dict(self.contents),
+            "libraries": {name: _version(name) for name in self.libraries},
+        }
+
+    @property
+    def digest(self) -> str:
+        canonical = json.dumps(self.inputs, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @property
+    def key(self) -> str:
+        return f"{self.scenario}/stages/{self.stage}-{self.digest[:12]}"
+
+
+def find(store: Store, stage: StageKey) -> Artifact | None:
+    """The stage's artifact, if it is done."""
+    return read_artifact(store, stage.key)
+
+
+def read_artifact(store: Store, key: str) -> Artifact | None:
+    """The artifact under a stage's key, if the stage is done."""
+    try:
+        content = store.read(f"{key}/{ARTIFACT}")
+    except FileNotFoundError:
+        return None
+    try:
+        return Artifact.model_validate_json(content)
+    except ValueError as error:
+        raise StoreError(
+            f"{key}/{ARTIFACT} in {store.url} is damaged; delete that folder and run again ({error})"
+        ) from None
+
+
+@contextmanager
+def writing(store: Store, stage: StageKey) -> Iterator[Path]:
+    """The folder in which a stage may write, as its only writer; what an earlier attempt left is there."""
+    with store.lock(stage.key):
+        folder = store.download(stage.key)
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+
+
+def commit(store: Store, stage: StageKey, result: dict[str, Any], seconds: float) -> Artifact:
+    """Declare a stage done: its files first, `artifact.json` as the last write."""
+    folder = store.folder(stage.key)
+    names = sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ARTIFACT and not _is_scratch(path.relative_to(folder))
+    )
+    artifact = Artifact(
+        stage=stage.stage,
+        digest=stage.digest,
+        inputs=stage.inputs,
+        files={name: sha256(folder / name) for name in names},
+        result=result,
+        seconds=round(seconds, 1),
+        finished_at=datetime.now(UTC),
+    )
+    store.upload(stage.key, *names)
+    store.write(f"{stage.key}/{ARTIFACT}", artifact.model_dump_json(indent=1).encode())
+    return artifact
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_scratch(relative: Path) -> bool:
+    """Unfinished writes, and checkpoints, which only an unfinished stage needs."""
+    return relative.parts[0] == "checkpoints" or any(part.startswith(".") for part in relative.parts)
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "absent"
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._start

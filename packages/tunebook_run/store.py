@@ -1,0 +1,181 @@
+"""The one way to artifacts: a local folder or `s3://`, through pyarrow.fs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from filelock import FileLock, Timeout
+from pyarrow import fs
+
+from tunebook_spec.errors import LockedError, StoreError
+
+logger = logging.getLogger(__name__)
+
+LEASE_S = 60.0
+
+
+class Store:
+    """Files under one storage URL, by key (`medical/stages/prepare-0123456789ab/artifact.json`)."""
+
+    def __init__(self, url: str, cache_dir: Path) -> None:
+        self.url = url
+        self._cache_dir = cache_dir
+        self.local_root = None if "://" in url else Path(url).expanduser().resolve()
+        try:
+            if self.local_root is not None:
+                self.filesystem, self.root = fs.LocalFileSystem(), str(self.local_root)
+            else:
+                self.filesystem, self.root = fs.FileSystem.from_uri(url)
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"storage URL {url!r} cannot be opened: {error}; set TUNEBOOK_STORAGE_URL"
+            ) from error
+
+    def path(self, key: str) -> str:
+        """The key as the filesystem spells it."""
+        return str(PurePosixPath(self.root) / key)
+
+    def exists(self, key: str) -> bool:
+        return bool(self.filesystem.get_file_info(self.path(key)).type != fs.FileType.NotFound)
+
+    def read(self, key: str) -> bytes:
+        """Raises FileNotFoundError if there is no such file."""
+        with self.filesystem.open_input_stream(self.path(key)) as stream:
+            return bytes(stream.read())
+
+    def write(self, key: str, content: bytes) -> None:
+        """Whole or not at all: a rename locally, one PUT remotely."""
+        if self.local_root is None:
+            with self.filesystem.open_output_stream(self.path(key)) as stream:
+                stream.write(content)
+            return
+        target = self.local_root / key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+        part.write_bytes(content)
+        part.replace(target)
+
+    def list(self, key: str, *, recursive: bool = False) -> list[str]:
+        """Keys of the files and folders under a key; empty if it does not exist."""
+        selector = fs.FileSelector(self.path(key), allow_not_found=True, recursive=recursive)
+        infos = self.filesystem.get_file_info(selector)
+        return sorted(str(PurePosixPath(info.path).relative_to(self.root)) for info in infos)
+
+    def delete(self, key: str) -> None:
+        info = self.filesystem.get_file_info(self.path(key))
+        if info.type == fs.FileType.Directory:
+            self.filesystem.delete_dir(info.path)
+        elif info.type == fs.FileType.File:
+            self.filesystem.delete_file(info.path)
+
+    def size(self, key: str) -> int:
+        """Bytes under a key."""
+        selector = fs.FileSelector(self.path(key), allow_not_found=True, recursive=True)
+        return sum(info.size or 0 for info in self.filesystem.get_file_info(selector))
+
+    def folder(self, key: str) -> Path:
+        """Where this machine works on a key: the place itself if local, a copy in the cache if remote."""
+        if self.local_root is not None:
+            return self.local_root / key
+        place = self.url.split("?")[0].replace("://", "-").replace("/", "-")
+        return self._cache_dir / "remote" / place / key
+
+    def download(self, key: str) -> Path:
+        """Bring what is missing of a remote folder to this machine."""
+        folder = self.folder(key)
+        if self.local_root is not None:
+            return folder
+        selector = fs.FileSelector(self.path(key), allow_not_found=True, recursive=True)
+        for info in self.filesystem.get_file_info(selector):
+            target = folder / PurePosixPath(info.path).relative_to(self.path(key))
+            if info.type != fs.FileType.File or (target.exists() and target.stat().st_size == info.size):
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+            fs.copy_files(info.path, str(part), source_filesystem=self.filesystem)
+            part.replace(target)
+        return folder
+
+    def upload(self, key: str, *relative: str) -> None:
+        """Send files of a key's local folder to the store; nothing to do where the store is that folder."""
+        if self.local_root is not None:
+            return
+        for name in relative:
+            target = self.path(f"{key}/{name}")
+            source = str(self.folder(key) / name)
+            fs.copy_files(source, target, destination_filesystem=self.filesystem)
+
+    @contextmanager
+    def lock(self, key: str, *, wait_s: float = 0.0) -> Iterator[None]:
+        """Be the one writer of a key.
+
+        Locally a file lock, which dies with its process. Remotely a lease that is renewed while held: it
+        narrows a race to the width of one PUT, and what it guards is content-addressed.
+
+        Raises:
+            LockedError: another run holds it for longer than `wait_s`.
+        """
+        hold = self._file_lock if self.local_root is not None else self._lease
+        with hold(key, wait_s):
+            yield
+
+    @contextmanager
+    def _file_lock(self, key: str, wait_s: float) -> Iterator[None]:
+        assert self.local_root is not None
+        path = self.local_root / f"{key}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=wait_s)
+        except Timeout:
+            raise LockedError(f"{key} is being written by another run; wait for it or stop it") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def _lease(self, key: str, wait_s: float) -> Iterator[None]:
+        name, owner = f"{key}.lease", f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        deadline = time.monotonic() + wait_s
+        while (holder := self._holder(name)) is not None:
+            if time.monotonic() >= deadline:
+                raise LockedError(f"{key} is being written by {holder}; wait for it or stop it")
+            time.sleep(1.0)
+        self._renew(name, owner)
+        if self._holder(name) != owner:
+            raise LockedError(f"{key} was taken by {self._holder(name)} in the same moment; run again")
+        stop = threading.Event()
+
+        def keep() -> None:
+            while not stop.wait(LEASE_S / 4):
+                self._renew(name, owner)
+
+        keeper = threading.Thread(target=keep, daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            keeper.join()
+            self.delete(name)
+
+    def _holder(self, name: str) -> str | None:
+        """Who holds a lease that has not run out."""
+        try:
+            lease = json.loads(self.read(name))
+        except FileNotFoundError:
+            return None
+        return str(lease["owner"]) if lease["until"] > time.time() else None
+
+    def _renew(self, name: str, owner: str) -> None:
+        self.write(name, json.dumps({"owner": owner, "until": time.time() + LEASE_S}).encode())
