@@ -23,7 +23,7 @@ class Settings(BaseSettings):
     )
 
     storage_url: str = "runs"
-    """Where runs live: a folder, or `s3://bucket/prefix` with pyarrow's options (`?endpoint_override=...`)."""
+    """Where runs live: a folder, or `s3://bucket/prefix` with pyarrow's `?endpoint_override=...`."""
     ray_address: str | None = None
     """A running Ray cluster, `host:port`; none: a local Ray for the time of the run."""
     num_workers: int = Field(1, ge=1)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,8 +16,6 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from tunebook_run.store import Store
 from tunebook_spec.errors import StoreError
-
-logger = logging.getLogger(__name__)
 
 ARTIFACT = "artifact.json"
 
@@ -144,13 +140,3 @@ def _version(distribution: str) -> str:
         return version(distribution)
     except PackageNotFoundError:
         return "absent"
-
-
-class Stopwatch:
-    """Seconds since it was made."""
-
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-
-    def seconds(self) -> float:
-        return time.monotonic() - self._start

@@ -106,7 +106,7 @@ class Checks(Frozen):
 
 class Replay(Frozen):
     share: Share = 0.15
-    """Share of the training tokens that are general prompts answered by the base itself, against forgetting."""
+    """Share of the training tokens that are general prompts answered by the base, against forgetting."""
     max_tokens: int = Field(64, ge=8)
     """Longest answer; the base's unfinished answers are not rehearsed."""
 
