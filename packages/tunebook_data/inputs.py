@@ -1,0 +1,40 @@
+"""The part of a spec that each stage of this package reads; a stage is handed this and nothing else."""
+
+from __future__ import annotations
+
+from tunebook_spec import Spec
+from tunebook_spec.models import Data, Frozen, InlineSet, SuiteName, SuiteSet
+
+
+class ReplayInputs(Frozen):
+    max_tokens: int
+    chat_template_kwargs: dict[str, str]
+
+    @classmethod
+    def of(cls, spec: Spec) -> ReplayInputs | None:
+        """None where the spec rehearses nothing."""
+        replay = spec.data.replay
+        if replay is None or replay.share == 0:
+            return None
+        return cls(max_tokens=replay.max_tokens, chat_template_kwargs=spec.base_model.chat_template_kwargs)
+
+
+class PrepareInputs(Frozen):
+    data: Data
+    seed: int
+    chat_template_kwargs: dict[str, str]
+    suites: tuple[SuiteName, ...]
+    """Suites that evaluate: nothing of them may be rehearsed."""
+    questions: tuple[str, ...]
+    """Questions of the spec's own suites, likewise."""
+
+    @classmethod
+    def of(cls, spec: Spec) -> PrepareInputs:
+        sets = spec.evaluation.sets.values()
+        return cls(
+            data=spec.data,
+            seed=spec.seed,
+            chat_template_kwargs=spec.base_model.chat_template_kwargs,
+            suites=tuple(sorted({each.suite for each in sets if isinstance(each, SuiteSet)})),
+            questions=tuple(item.q for each in sets if isinstance(each, InlineSet) for item in each.items),
+        )

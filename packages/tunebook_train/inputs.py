@@ -1,0 +1,15 @@
+"""The part of a spec that training reads; the stage is handed this and nothing else."""
+
+from __future__ import annotations
+
+from tunebook_spec import Spec
+from tunebook_spec.models import Frozen, FullMethod
+
+
+class TrainInputs(Frozen):
+    method: FullMethod
+    seed: int
+
+    @classmethod
+    def of(cls, spec: Spec) -> TrainInputs:
+        return cls(method=spec.method, seed=spec.seed)
