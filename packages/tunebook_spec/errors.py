@@ -1,16 +1,16 @@
 """The exceptions a user can meet.
 
-    TunebookError            exit status 1
-    ├─ InputError            exit status 2: something given to us is wrong; also a ValueError
-    │  ├─ SpecError          the spec (every problem at once)
-    │  ├─ SettingsError      a setting of this machine
-    │  ├─ DataError          a source or its rows
-    │  └─ ModelError         a base model
-    ├─ StageError            a stage failed; also a RuntimeError
-    ├─ IntegrityError        what was about to be used is not what was checked; also a RuntimeError
-    ├─ StoreError            artifacts could not be read or written; also an OSError
-    │  └─ LockedError        another run writes the same stage
-    └─ MissingExtraError     an optional dependency is not installed; also an ImportError
+TunebookError            exit status 1
+├─ InputError            exit status 2: something given to us is wrong; also a ValueError
+│  ├─ SpecError          the spec (every problem at once)
+│  ├─ SettingsError      a setting of this machine
+│  ├─ DataError          a source or its rows
+│  └─ ModelError         a base model
+├─ StageError            a stage failed; also a RuntimeError
+├─ IntegrityError        what was about to be used is not what was checked; also a RuntimeError
+├─ StoreError            artifacts could not be read or written; also an OSError
+│  └─ LockedError        another run writes the same stage
+└─ MissingExtraError     an optional dependency is not installed; also an ImportError
 """
 
 from __future__ import annotations
