@@ -112,9 +112,7 @@ class VLLMEngine:
         ids = list(answer.token_ids)
         spoken = ids[:-1] if ids and ids[-1] in self.renderer.end_of_turn else ids
         text = self.renderer.tokenizer.decode(spoken, skip_special_tokens=True)
-        return Completion(
-            output.request_id, text, answer.finish_reason, prompt_tokens, len(answer.token_ids)
-        )
+        return Completion(output.request_id, text, answer.finish_reason, prompt_tokens, len(answer.token_ids))
 
 
 def set_environment(kv_cache_gib: int) -> None:
