@@ -1,0 +1,30 @@
+"""Which floating-point type this machine computes in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+
+@dataclass(frozen=True)
+class Precision:
+    dtype: Literal["bfloat16", "float32"]
+    """A torch dtype by name; vLLM takes the same name."""
+    reason: str
+    """One sentence, to be said aloud."""
+
+
+def compute_dtype() -> Precision:
+    """bf16 where the hardware computes in it; elsewhere it is emulated, many times slower than fp32."""
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name()
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return Precision("bfloat16", f"bfloat16, which {name} computes in")
+        return Precision("float32", f"float32, because {name} does not compute in bfloat16")
+    capabilities = torch.cpu.get_capabilities()
+    for flag in ("amx_bf16", "avx512_bf16"):
+        if capabilities.get(flag):
+            return Precision("bfloat16", f"bfloat16, which this CPU computes in ({flag})")
+    return Precision("float32", "float32, because this CPU has neither AMX nor AVX512_BF16")
