@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -37,45 +36,58 @@ class Artifact(BaseModel):
     finished_at: datetime
 
 
-@dataclass(frozen=True)
-class StageKey:
-    """One stage of one scenario, addressed by the digest of what it depends on."""
+class Stage(BaseModel):
+    """One stage of one scenario, addressed by the digest of everything that decides its output."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     scenario: str
-    stage: str
-    fields: BaseModel
-    """The part of the spec that the stage reads: it is handed this and nothing else."""
-    parents: Mapping[str, str] = field(default_factory=dict)
-    """Digest of each parent stage."""
-    contents: Mapping[str, str] = field(default_factory=dict)
-    """Digest of each outside content: sources, base model."""
-    libraries: tuple[str, ...] = ()
-    """Distributions whose version decides the output."""
-    format: int = 1
-    """Raised when the stage's own code changes its output."""
+    name: str
+    inputs: dict[str, JsonValue]
 
-    @property
-    def inputs(self) -> dict[str, Any]:
-        return {
-            "stage": self.stage,
-            "format": self.format,
-            "fields": self.fields.model_dump(mode="json"),
-            "parents": dict(self.parents),
-            "contents": dict(self.contents),
-            "libraries": {name: _version(name) for name in self.libraries},
+    @classmethod
+    def of(
+        cls,
+        scenario: str,
+        name: str,
+        fields: BaseModel,
+        *,
+        parents: Mapping[str, str] | None = None,
+        contents: Mapping[str, str] | None = None,
+        libraries: tuple[str, ...] = (),
+        format: int = 1,
+    ) -> Stage:
+        """Address a stage.
+
+        Args:
+            scenario: the spec's name.
+            name: the stage's name.
+            fields: the part of the spec that the stage reads; its process is handed this and nothing else.
+            parents: digest of each parent stage, by name.
+            contents: digest of each outside content: sources, base model.
+            libraries: distributions whose version decides the output.
+            format: raised when the stage's own code changes its output.
+        """
+        inputs: dict[str, JsonValue] = {
+            "format": format,
+            "fields": fields.model_dump(mode="json"),
+            "parents": dict(parents or {}),
+            "contents": dict(contents or {}),
+            "libraries": {library: _version(library) for library in libraries},
         }
+        return cls(scenario=scenario, name=name, inputs=inputs)
 
     @property
     def digest(self) -> str:
-        canonical = json.dumps(self.inputs, sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps([self.name, self.inputs], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @property
     def key(self) -> str:
-        return f"{self.scenario}/stages/{self.stage}-{self.digest[:12]}"
+        return f"{self.scenario}/stages/{self.name}-{self.digest[:12]}"
 
 
-def find(store: Store, stage: StageKey) -> Artifact | None:
+def find(store: Store, stage: Stage) -> Artifact | None:
     """The stage's artifact, if it is done."""
     return read_artifact(store, stage.key)
 
@@ -95,7 +107,7 @@ def read_artifact(store: Store, key: str) -> Artifact | None:
 
 
 @contextmanager
-def writing(store: Store, stage: StageKey) -> Iterator[Path]:
+def writing(store: Store, stage: Stage) -> Iterator[Path]:
     """The folder in which a stage may write, as its only writer; what an earlier attempt left is there."""
     with store.lock(stage.key):
         folder = store.download(stage.key)
@@ -103,7 +115,7 @@ def writing(store: Store, stage: StageKey) -> Iterator[Path]:
         yield folder
 
 
-def commit(store: Store, stage: StageKey, result: dict[str, Any], seconds: float) -> Artifact:
+def commit(store: Store, stage: Stage, result: dict[str, Any], seconds: float) -> Artifact:
     """Declare a stage done: its files first, `artifact.json` as the last write."""
     folder = store.folder(stage.key)
     names = sorted(
@@ -112,7 +124,7 @@ def commit(store: Store, stage: StageKey, result: dict[str, Any], seconds: float
         if path.is_file() and path.name != ARTIFACT and not _is_scratch(path.relative_to(folder))
     )
     artifact = Artifact(
-        stage=stage.stage,
+        stage=stage.name,
         digest=stage.digest,
         inputs=stage.inputs,
         files={name: sha256(folder / name) for name in names},

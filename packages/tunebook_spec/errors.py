@@ -16,13 +16,12 @@ TunebookError            exit status 1
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 
 class TunebookError(Exception):
     """Printed without a traceback: says what is wrong, where, the value, and the way out."""
 
-    exit_status: ClassVar[int] = 1
+    exit_status: int = 1
 
 
 class InputError(TunebookError, ValueError):

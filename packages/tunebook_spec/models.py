@@ -202,7 +202,7 @@ AnySet = Annotated[
 
 
 class Gate(Frozen):
-    metric: str = Field(pattern=r"^[a-z][a-z0-9_]*\.[a-z_]+$")
+    metric: str
     """`set.metric`, as declared under `evaluation.sets`."""
     at_least: float | None = None
     """Bound on the metric; with `gain_over`, on the gain."""

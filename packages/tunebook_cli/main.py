@@ -1,0 +1,134 @@
+"""The `tunebook` command."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from tunebook_cli.failure import StageFailed
+from tunebook_run import log
+from tunebook_run.settings import Settings
+from tunebook_run.store import Store
+from tunebook_spec import load
+from tunebook_spec.errors import InputError, TunebookError
+from tunebook_spec.schema import json_schema
+
+logger = logging.getLogger(__name__)
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+VERDICT_STATUS = {"pass": 0, "fail": 3, "inconclusive": 4}
+SPECS = Path("specs")
+
+SpecArgument = Annotated[
+    str, typer.Argument(help="A spec file, or the name of one in specs/.", metavar="SPEC")
+]
+
+
+@app.command()
+def run(
+    spec: SpecArgument,
+    profile: Annotated[str | None, typer.Option(help="Overlay of the spec to apply.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="FIELD=VALUE, after the profile.", metavar="FIELD=VALUE")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Print the resolved spec and what would run.")] = False,
+) -> None:
+    """Take a spec from its sources to a verdict; what is already made is not made again.
+
+    Exit status: 0 pass, 1 a stage failed, 2 bad spec or usage, 3 a gate failed, 4 inconclusive, 130 interrupted.
+    """
+    from tunebook_cli import runner
+
+    settings = Settings.read()
+    loaded = load(find_spec(spec), profile=profile, overrides=overrides or [])
+    if dry_run:
+        typer.echo(runner.describe(loaded, settings))
+        return
+    record = runner.run(loaded, settings)
+    typer.echo("\n".join(record.verdict))
+    raise typer.Exit(VERDICT_STATUS[record.status])
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a spec."""
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+@app.command()
+def clean(
+    keep: Annotated[int, typer.Option(min=0, help="Newest runs of each scenario that stay whole.")] = 3,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would go.")] = False,
+) -> None:
+    """Delete old runs, and stages that no kept run points to."""
+    from tunebook_run.clean import clean as delete
+    from tunebook_run.clean import plan_clean
+
+    settings = Settings.read()
+    store = Store(settings.storage_url, settings.cache_dir)
+    removals = plan_clean(store, keep=keep)
+    for removal in removals:
+        typer.echo(f"{removal.bytes / 2**20:8.1f} MiB  {removal.key}")
+    if not dry_run:
+        delete(store, removals)
+    total = sum(removal.bytes for removal in removals)
+    typer.echo(f"{'would free' if dry_run else 'freed'} {total / 2**20:.1f} MiB in {len(removals)} place(s)")
+
+
+@app.command()
+def serve(
+    run: Annotated[str, typer.Argument(help="medical, medical@latest or medical@3.", metavar="RUN")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+) -> None:
+    """Serve a run's tuned model behind the OpenAI protocol."""
+    from model_server.server import serve as start
+
+    start(run, Settings.read(), host=host, port=port)
+
+
+def find_spec(name: str) -> Path:
+    """The file of a spec given as a path or as a name in specs/.
+
+    Raises:
+        InputError: lists what there is.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        return path
+    named = SPECS / f"{name}.yaml"
+    if name and named.exists():
+        return named
+    known = sorted(file.stem for file in SPECS.glob("*.yaml"))
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    listed = ", ".join(known) or "none (run from the folder that holds specs/)"
+    raise InputError(f"no spec {name!r}{hint} There are: {listed}")
+
+
+def main() -> None:
+    """Run the command, print errors of ours without a traceback, and exit with their status."""
+    try:
+        settings = Settings.read()
+        log.configure(settings.log, settings.log_level)
+        status = app(standalone_mode=False)
+    except TunebookError as error:
+        # A stage's process has already said what went wrong.
+        if not isinstance(error, StageFailed):
+            typer.echo(f"error: {error}", err=True)
+        status = error.exit_status
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        typer.echo("interrupted; the same command goes on from here", err=True)
+        status = 130
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,26 @@
+"""What the runner tells a stage's process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from tunebook_model.resolve import ReadyModel
+
+from tunebook_run.stages import Stage
+
+
+class Request(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: Stage
+    parents: dict[str, str]
+    """Store key of each parent stage."""
+    model: ReadyModel
+    """The base model, made ready."""
+    spec_dir: Path
+    """What paths of the spec are relative to."""
+    ray_address: str | None
+    facts: dict[str, Any]
+    """What the report shows beside the evidence: the profile, the stages so far."""

@@ -1,0 +1,217 @@
+"""Runs a spec's stages, each in a process of its own so that its memory is given back."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import distributions
+from pathlib import Path
+
+from tunebook_data.fingerprint import preflight, source_digests
+from tunebook_model.resolve import ReadyModel, resolve
+
+from tunebook_cli.failure import StageFailed
+from tunebook_cli.graph import stages
+from tunebook_cli.local_ray import LocalRay
+from tunebook_cli.request import Request
+from tunebook_run.record import RunRecord, StageRecord, Status, claim_number, save
+from tunebook_run.settings import Settings
+from tunebook_run.stages import Artifact, Stage, find
+from tunebook_run.store import Store
+from tunebook_spec import LoadedSpec
+from tunebook_spec.errors import SpecError, StageError
+from tunebook_spec.models import AnyBaseModel, FolderModel, GgufModel
+
+logger = logging.getLogger(__name__)
+
+STOP_S = 15.0
+
+
+def base_model(loaded: LoadedSpec, settings: Settings) -> ReadyModel:
+    """The base model made ready on this machine."""
+    reference: AnyBaseModel = loaded.spec.base_model
+    if isinstance(reference, FolderModel | GgufModel):
+        reference = reference.model_copy(update={"path": str(loaded.relative(reference.path))})
+    return resolve(
+        reference,
+        assets_dir=settings.assets_dir,
+        cache_dir=settings.cache_dir,
+        hub_online=settings.hub_online,
+        hf_token=settings.hf_token.get_secret_value() if settings.hf_token else None,
+    )
+
+
+def plan(loaded: LoadedSpec, model: ReadyModel, settings: Settings) -> dict[str, Stage]:
+    """Every stage of the spec and where its output lives, with nothing run.
+
+    Raises:
+        SpecError: what only a look at the machine can tell, a missing file for one.
+    """
+    problems = preflight(loaded, assets_dir=settings.assets_dir)
+    if problems:
+        raise SpecError(str(loaded.path), tuple(problems))
+    sources = source_digests(loaded.spec.data, spec_dir=loaded.path.parent, assets_dir=settings.assets_dir)
+    return stages(loaded.spec, base_model=model.digest, sources=sources)
+
+
+def describe(loaded: LoadedSpec, settings: Settings) -> str:
+    """The resolved spec, and for each stage whether it would run."""
+    planned = plan(loaded, base_model(loaded, settings), settings)
+    store = Store(settings.storage_url, settings.cache_dir)
+    lines = [
+        f"{name:<16} {'skip: made' if find(store, stage) else 'run'} {stage.key}"
+        for name, stage in planned.items()
+    ]
+    return "\n".join([loaded.spec.model_dump_json(indent=2), *lines])
+
+
+def run(loaded: LoadedSpec, settings: Settings) -> RunRecord:
+    """Make every stage that is not there yet, in order, and record the run.
+
+    Raises:
+        StageFailed: with the exit status of the stage's process.
+        KeyboardInterrupt: after the stage's process has ended; the run can be resumed.
+    """
+    model = base_model(loaded, settings)
+    planned = plan(loaded, model, settings)
+    store = Store(settings.storage_url, settings.cache_dir)
+    record = _begin(loaded, store)
+    ray = LocalRay()
+    status: Status = "failed"
+    try:
+        if settings.ray_address is None and find(store, planned["train"]) is None:
+            ray.start()
+        for name, stage in planned.items():
+            watch = time.monotonic()
+            artifact = find(store, stage)
+            skipped = artifact is not None
+            if artifact is None:
+                artifact = _make(stage, planned, record, loaded, model, settings, store, ray)
+            _say(name, stage, artifact, skipped)
+            done = StageRecord(
+                name=name,
+                key=stage.key,
+                digest=stage.digest,
+                skipped=skipped,
+                seconds=round(time.monotonic() - watch, 1),
+            )
+            record = record.model_copy(update={"stages": (*record.stages, done)})
+            save(store, record)
+            if name == "train":
+                ray.stop()
+        verdict = artifact.result
+        status = verdict["verdict"]  # type: ignore[assignment]
+        lines = tuple(map(str, verdict["lines"]))  # type: ignore[arg-type]
+        record = record.model_copy(update={"verdict": lines})
+        _keep_report(store, record)
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
+    finally:
+        ray.stop()
+        record = record.model_copy(update={"status": status, "finished_at": datetime.now(UTC)})
+        save(store, record)
+    return record
+
+
+def _begin(loaded: LoadedSpec, store: Store) -> RunRecord:
+    record = RunRecord(
+        scenario=loaded.spec.name,
+        number=claim_number(store, loaded.spec.name),
+        profile=loaded.profile,
+        status="running",
+        started_at=datetime.now(UTC),
+        spec=loaded.spec.model_dump(mode="json"),
+        seed=loaded.spec.seed,
+        git_commit=_git_commit(loaded.path.parent),
+        versions={each.metadata["Name"]: each.version for each in distributions()},
+    )
+    save(store, record)
+    logger.info("run %s under %s", record.key, store.url.split("?")[0])
+    return record
+
+
+def _make(
+    stage: Stage,
+    planned: Mapping[str, Stage],
+    record: RunRecord,
+    loaded: LoadedSpec,
+    model: ReadyModel,
+    settings: Settings,
+    store: Store,
+    ray: LocalRay,
+) -> Artifact:
+    """Run one stage in a process of its own and read what it left."""
+    address = None
+    if stage.name == "train":
+        address = settings.ray_address or ray.address()
+    request = Request(
+        stage=stage,
+        parents={name: planned[name].key for name in stage.inputs["parents"]},
+        model=model,
+        spec_dir=loaded.path.parent.resolve(),
+        ray_address=address,
+        facts={"profile": loaded.profile, "stages": [each.model_dump() for each in record.stages]},
+    )
+    with tempfile.TemporaryDirectory(prefix="tunebook-") as folder:
+        file = Path(folder) / "request.json"
+        file.write_text(request.model_dump_json())
+        status = _wait([sys.executable, "-m", "tunebook_cli.stage_process", str(file)])
+    if status < 0:
+        name = signal.Signals(-status).name
+        raise StageError(
+            f"stage {stage.name} was ended by {name}"
+            + (" (this machine may be out of memory)" if name == "SIGKILL" else "")
+            + "; the same command goes on from what it left"
+        )
+    artifact = find(store, stage) if status == 0 else None
+    if artifact is None:
+        raise StageFailed(stage.name, status or 1)
+    return artifact
+
+
+def _wait(command: list[str]) -> int:
+    """Run a process that ends with this one: it watches its standard input, which we hold open."""
+    process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        raise
+    finally:
+        if process.stdin:
+            process.stdin.close()
+
+
+def _say(name: str, stage: Stage, artifact: Artifact, skipped: bool) -> None:
+    summary = artifact.result.get("summary", "")
+    if skipped:
+        logger.info("%-16s skipped: same inputs as %s; %s", name, stage.digest[:12], summary)
+    else:
+        logger.info("%-16s done in %.1f s; %s", name, artifact.seconds, summary)
+
+
+def _keep_report(store: Store, record: RunRecord) -> None:
+    """The report beside `run.json`, where people look for it."""
+    decide = record.stage("decide")
+    store.write(f"{record.key}/report.html", store.read(f"{decide.key}/report.html"))
+
+
+def _git_commit(folder: Path) -> str | None:
+    """The commit of the spec's repository; None outside one."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,104 @@
+"""One stage in a process of its own: `python -m tunebook_cli.stage_process REQUEST.json`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tunebook_cli.request import Request
+from tunebook_run import log
+from tunebook_run.progress import Advance, progress
+from tunebook_run.settings import Settings
+from tunebook_run.stages import commit, find, writing
+from tunebook_run.store import Store
+from tunebook_spec.errors import TunebookError
+
+logger = logging.getLogger(__name__)
+
+
+class Outcome(NamedTuple):
+    result: dict[str, Any]
+    summary: str
+    """What the stage did, in one line."""
+
+
+class Work(NamedTuple):
+    """What a stage has at hand."""
+
+    request: Request
+    settings: Settings
+    store: Store
+    parents: dict[str, Path]
+    out: Path
+    advance: Advance
+
+    @property
+    def fields(self) -> Any:
+        return self.request.stage.inputs["fields"]
+
+
+def main(path: Path) -> int:
+    """Run the stage, and return the process's exit status."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    settings = Settings.read()
+    log.configure(settings.log, settings.log_level)
+    request = Request.model_validate_json(path.read_text())
+    try:
+        run_stage(request, settings)
+    except TunebookError as error:
+        logger.error("stage %s: %s", request.stage.name, error)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _end_with_parent() -> None:
+    """Standard input closes when the parent is gone, however it went."""
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+def run_stage(request: Request, settings: Settings) -> None:
+    started = time.monotonic()
+    store = Store(settings.storage_url, settings.cache_dir)
+    with writing(store, request.stage) as out, progress(request.stage.name) as advance:
+        if find(store, request.stage) is not None:
+            return
+        parents = {name: store.download(key) for name, key in request.parents.items()}
+        outcome = _dispatch(Work(request, settings, store, parents, out, advance))
+        result = {"summary": outcome.summary, **outcome.result}
+        commit(store, request.stage, result, time.monotonic() - started)
+
+
+def _dispatch(work: Work) -> Outcome:
+    name = work.request.stage.name
+    match name.partition("-")[0]:
+        case "replay":
+            return _replay(work)
+        case "prepare":
+            return _prepare(work)
+        case "train":
+            return _train(work)
+        case "merge":
+            return _merge(work)
+        case "answer":
+            return _answer(work)
+        case "evaluate":
+            return _evaluate(work)
+        case "decide":
+            return _decide(work)
+    raise AssertionError(name)
+
+
+if __name__ == "__main__":
+    status = main(Path(sys.argv[1]))
+    logging.shutdown()
+    sys.stdout.flush()
+    # Engines leave threads behind that would hold a plain exit up.
+    os._exit(status)

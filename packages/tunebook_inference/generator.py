@@ -1,0 +1,52 @@
+"""What answers chats, seen from the side that asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from tunebook_model.conversation import Message
+
+FinishReason = Literal["stop", "length", "error"]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    temperature: float = 0.0
+    """0 is greedy."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    id: str
+    """Unique within one call."""
+    messages: tuple[Message, ...]
+    max_tokens: int
+    """Longest answer."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    id: str
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    """End-of-turn token included."""
+    error: str | None = None
+    """Why this row has no answer; set exactly when `finish_reason` is `error`."""
+
+
+OnDone = Callable[[Completion], None]
+
+
+class Generator(Protocol):
+    def generate(self, requests: Sequence[ChatRequest], on_done: OnDone) -> list[Completion]:
+        """Answer every request, in the order asked.
+
+        Each completion is handed to `on_done` as soon as it is finished, so that a killed caller keeps what
+        it has. A request that cannot be answered becomes a completion with its error; the others go on.
+        """
+        ...

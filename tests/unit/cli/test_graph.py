@@ -1,0 +1,186 @@
+"""Every field of the spec moves exactly the stages that read it, and all that follow from them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from tunebook_cli.graph import stages
+from tunebook_run.stages import Stage
+from tunebook_spec import Spec, load
+
+SPEC = """\
+version: 1
+name: tiny
+base_model: {kind: folder, path: models/a}
+data:
+  sources:
+    - {kind: dataset, name: medical_glossary, task: glossary, split: {group_by: context}}
+    - {kind: jsonl, path: rows.jsonl, task: chat}
+    - {kind: jsonl, path: more.jsonl, task: glossary}
+  replay: {share: 0.1}
+method: {kind: full}
+evaluation:
+  sets:
+    chat: {task: chat, metrics: [exact_match]}
+    glossary: {task: glossary, metrics: [line_match]}
+    general: {suite: general, metrics: [contains]}
+    own: {items: [{q: What is 2+2?, expected_contains: "4"}], metrics: [contains]}
+    texts: {texts: fixed_texts, metrics: [log_likelihood]}
+  gates:
+    - {metric: chat.exact_match, at_least: 0.5}
+    - {metric: general.contains, max_drop: 0.05}
+profiles:
+  other:
+    base_model: {kind: builtin, name: smollm2-135m-instruct}
+  file:
+    base_model: {kind: gguf, path: a.gguf}
+  hub:
+    base_model: {kind: hub, repo: a/b}
+"""
+
+ARMS = ("answer-base", "answer-few_shot", "answer-tuned")
+TASKS = ("answer-baselines", *ARMS)
+MODEL = ("replay", "prepare", "train", "merge", "answer-base", "answer-few_shot")
+DATA = ("prepare",)
+TRAIN = ("train",)
+ALL = ("replay", *DATA, *TRAIN, "merge", *TASKS, "evaluate", "decide")
+
+MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
+    # Field: a change of it, and the stages that read it.
+    "Spec.name": ("name=other", ("decide",)),
+    "Spec.problem": ("problem=Another", ("decide",)),
+    "Spec.seed": ("seed=1", ("prepare", "train", "answer-few_shot")),
+    "FolderModel.kind": ("profile=other", MODEL),
+    "FolderModel.path": ("base_model.path=models/b", MODEL),
+    "FolderModel.chat_template_kwargs": ("base_model.chat_template_kwargs={a: b}", (*MODEL, "answer-tuned")),
+    "BuiltinModel.kind": ("profile=other", MODEL),
+    "BuiltinModel.name": ("profile=other", MODEL),
+    "GgufModel.kind": ("profile=file", MODEL),
+    "GgufModel.path": ("profile=file", MODEL),
+    "HubModel.kind": ("profile=hub", MODEL),
+    "HubModel.repo": ("profile=hub", MODEL),
+    "HubModel.revision": ("base_model={kind: hub, repo: a/b, revision: c}", MODEL),
+    "Data.system": ("data.system=Be brief.", DATA),
+    "DatasetSource.kind": ("data.sources.0={kind: jsonl, path: rows.jsonl, task: glossary}", DATA),
+    "DatasetSource.name": ("data.sources.0={kind: jsonl, path: rows.jsonl, task: glossary}", DATA),
+    "JsonlSource.kind": ("data.sources.1={kind: dataset, name: medical_glossary, task: chat}", DATA),
+    "JsonlSource.path": ("data.sources.1.path=others.jsonl", DATA),
+    "DatasetSource.task": ("data.sources.0={kind: dataset, name: medical_glossary, task: choice}", DATA),
+    "DatasetSource.max_train_rows": ("data.sources.0.max_train_rows=5", DATA),
+    "DatasetSource.max_test_rows": ("data.sources.0.max_test_rows=5", DATA),
+    "Split.group_by": ("data.sources.1.split.group_by=topic", DATA),
+    "Split.test": ("data.sources.1.split.test=0.3", DATA),
+    "Split.validation": ("data.sources.1.split.validation=0.3", DATA),
+    "Checks.min_response_chars": ("data.checks.min_response_chars=2", DATA),
+    "Checks.max_response_chars": ("data.checks.max_response_chars=200", DATA),
+    "Checks.max_tokens": ("data.checks.max_tokens=100", DATA),
+    "Checks.on_too_long": ("data.checks.on_too_long=fail", DATA),
+    "Replay.share": ("data.replay.share=0.2", DATA),
+    "Replay.max_tokens": ("data.replay.max_tokens=32", ("replay", "prepare")),
+    "FullMethod.epochs": ("method.epochs=4", TRAIN),
+    "FullMethod.learning_rate": ("method.learning_rate=1e-3", TRAIN),
+    "FullMethod.tokens_per_step": ("method.tokens_per_step=2048", TRAIN),
+    "FullMethod.max_pack_tokens": ("method.max_pack_tokens=512", TRAIN),
+    "FullMethod.warmup_ratio": ("method.warmup_ratio=0.1", TRAIN),
+    "FullMethod.weight_decay": ("method.weight_decay=0.1", TRAIN),
+    "FullMethod.max_grad_norm": ("method.max_grad_norm=2.0", TRAIN),
+    "FullMethod.checkpoint_every_steps": ("method.checkpoint_every_steps=5", TRAIN),
+    "Decoding.temperature": ("evaluation.decoding.temperature=0.5", ARMS),
+    "Decoding.max_tokens": ("evaluation.decoding.max_tokens=32", TASKS),
+    "Evaluation.few_shot": ("evaluation.few_shot=5", ("answer-few_shot",)),
+    "Evaluation.arms": ("evaluation.arms=[base, tuned]", ("evaluate",)),
+    "TaskSet.metrics": ("evaluation.sets.chat.metrics=[exact_match, line_match]", ("evaluate",)),
+    "TaskSet.max_tokens": ("evaluation.sets.chat.max_tokens=8", TASKS),
+    "TaskSet.task": ("evaluation.sets.glossary.task=chat", TASKS),
+    "SuiteItem.q": ("evaluation.sets.own.items.0.q=Why?", ("prepare", "answer-base", "answer-tuned")),
+    "SuiteItem.expected_contains": (
+        "evaluation.sets.own.items.0.expected_contains='5'",
+        ("answer-base", "answer-tuned"),
+    ),
+    "Gate.at_least": ("evaluation.gates.0.at_least=0.6", ("decide",)),
+    "Gate.metric": ("evaluation.gates.0.metric=own.contains", ("decide",)),
+    "Gate.gain_over": ("evaluation.gates.0.gain_over=base", ("decide",)),
+    "Gate.max_drop": ("evaluation.gates.1.max_drop=0.1", ("decide",)),
+}
+
+# Which kind of object a field stands in is tested where the field is; these add nothing of their own.
+SAME_AS = {
+    "BuiltinModel.chat_template_kwargs": "FolderModel.chat_template_kwargs",
+    "GgufModel.chat_template_kwargs": "FolderModel.chat_template_kwargs",
+    "HubModel.chat_template_kwargs": "FolderModel.chat_template_kwargs",
+    "JsonlSource.task": "DatasetSource.task",
+    "JsonlSource.max_train_rows": "DatasetSource.max_train_rows",
+    "JsonlSource.max_test_rows": "DatasetSource.max_test_rows",
+    "SuiteSet.metrics": "TaskSet.metrics",
+    "InlineSet.metrics": "TaskSet.metrics",
+    "TextsSet.metrics": "TaskSet.metrics",
+    "SuiteSet.max_tokens": "TaskSet.max_tokens",
+    "InlineSet.max_tokens": "TaskSet.max_tokens",
+    "TextsSet.max_tokens": "TaskSet.max_tokens",
+}
+ONE_VALUE = {"Spec.version", "FullMethod.kind", "SuiteSet.suite", "TextsSet.texts"}
+
+
+def leaves(model: type[BaseModel]) -> Iterator[str]:
+    """Every field, as Model.field, that holds a value and not another model."""
+    for name, field in model.model_fields.items():
+        nested = list(models(field.annotation))
+        for each in nested:
+            yield from leaves(each)
+        if not nested:
+            yield f"{model.__name__}.{name}"
+
+
+def models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from models(argument)
+
+
+def plan(folder: Path, change: str) -> dict[str, Stage]:
+    path = folder / "tiny.yaml"
+    path.write_text(SPEC)
+    if change.startswith("profile="):
+        loaded = load(path, profile=change.removeprefix("profile="))
+    else:
+        loaded = load(path, overrides=[change] if change else [])
+    spec = loaded.spec
+    # Content stands for the files that a path or a name leads to.
+    reference = spec.base_model.model_dump_json(exclude={"chat_template_kwargs"})
+    sources = {str(s): s.model_dump_json(include={"kind", "path", "name"}) for s in spec.data.sources}
+    return stages(spec, base_model=hashlib.sha256(reference.encode()).hexdigest(), sources=sources)
+
+
+def test_the_table_covers_every_field_of_the_spec() -> None:
+    assert set(leaves(Spec)) == (set(MOVES) | set(SAME_AS) | ONE_VALUE)
+
+
+@pytest.mark.parametrize("field", MOVES)
+def test_a_field_moves_the_stages_that_read_it_and_those_after_them(tmp_path: Path, field: str) -> None:
+    change, readers = MOVES[field]
+    before, after = plan(tmp_path, ""), plan(tmp_path, change)
+    expected = set(readers)
+    for name, stage in before.items():
+        if expected & set(stage.inputs["parents"]):  # type: ignore[arg-type]
+            expected.add(name)
+    moved = {name for name in before if name in after and before[name].digest != after[name].digest}
+    assert moved == expected
+    assert moved
+
+
+def test_another_scenario_has_its_own_stages(tmp_path: Path) -> None:
+    before, after = plan(tmp_path, ""), plan(tmp_path, "name=other")
+    assert not {stage.key for stage in before.values()} & {stage.key for stage in after.values()}
+
+
+def test_the_base_arm_is_not_asked_again_when_training_changes(tmp_path: Path) -> None:
+    before, after = plan(tmp_path, ""), plan(tmp_path, "method.epochs=9")
+    assert before["answer-base"].key == after["answer-base"].key
+    assert before["answer-tuned"].key != after["answer-tuned"].key

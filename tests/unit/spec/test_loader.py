@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from tunebook_spec import load
+from tunebook_spec.errors import SpecError
+
+SPEC = """\
+version: 1
+name: tiny
+base_model: {kind: folder, path: models/tiny}
+data:
+  sources:
+    - {kind: jsonl, path: rows.jsonl, task: chat}
+method: {kind: full, epochs: 2, learning_rate: 1e-4}
+evaluation:
+  sets:
+    chat: {task: chat, metrics: [exact_match]}
+  gates:
+    - {metric: chat.exact_match, at_least: 0.5}
+profiles:
+  local:
+    method: {epochs: 1}
+  cluster:
+    base_model: {kind: hub, repo: owner/name}
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "tiny.yaml"
+    path.write_text(text)
+    return path
+
+
+def problems(folder: Path, text: str, **options: object) -> list[str]:
+    with pytest.raises(SpecError) as caught:
+        load(write(folder, text), **options)  # type: ignore[arg-type]
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_scalars_are_those_of_yaml_1_2(tmp_path: Path) -> None:
+    text = SPEC.replace("name: tiny", "name: no").replace("version: 1\n", "version: 1\nproblem: off\n")
+    spec = load(write(tmp_path, text)).spec
+    assert spec.method.learning_rate == 1e-4
+    assert (spec.name, spec.problem) == ("no", "off")
+
+
+def test_profile_merges_maps_and_a_changed_kind_replaces_the_object(tmp_path: Path) -> None:
+    path = write(tmp_path, SPEC)
+    local = load(path, profile="local").spec
+    assert (local.method.epochs, local.method.learning_rate) == (1, 1e-4)
+    assert load(path, profile="cluster").spec.base_model.model_dump() == {
+        "kind": "hub",
+        "repo": "owner/name",
+        "revision": "main",
+        "chat_template_kwargs": {},
+    }
+
+
+def test_overrides_come_after_the_profile(tmp_path: Path) -> None:
+    overrides = ["method.epochs=7", "evaluation.gates.0.at_least=0.25", "data.system=Be brief."]
+    spec = load(write(tmp_path, SPEC), profile="local", overrides=overrides).spec
+    assert spec.method.epochs == 7
+    assert spec.evaluation.gates[0].at_least == 0.25
+    assert spec.data.system == "Be brief."
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("epochs: 2", "epoch: 2"), ["line 7, method.epoch: unknown key; did you mean 'epochs'?"]),
+        (
+            ("epochs: 2", "epochs: two"),
+            [
+                "line 7, method.epochs: Input should be a valid integer, unable to parse string as an "
+                "integer (got 'two')"
+            ],
+        ),
+        (("{kind: jsonl,", "{kind: jsnl,"), ["line 6, data.sources.0: Input tag 'jsnl' found using 'kind'"]),
+        (
+            ("metric: chat.exact_match", "metric: chat.f1"),
+            ["line 12, evaluation.gates.0.metric: no set declares 'chat.f1'; declared: chat.exact_match"],
+        ),
+        (
+            ("chat: {task: chat", "chat: {task: talk"),
+            ["line 10, evaluation.sets.chat.task: no source has task 'talk'; sources have: chat"],
+        ),
+        (
+            ("chat: {task: chat", "chat: {tsk: chat"),
+            ["line 10, evaluation.sets.chat: a set names its rows by"],
+        ),
+        (
+            ("at_least: 0.5", "max_drop: 0.1, at_least: 0.5"),
+            ["line 12, evaluation.gates.0: a gate states exac"],
+        ),
+        (
+            ("method: {epochs: 1}", "method: {epoks: 1}"),
+            ["line 15, method.epoks: unknown key; did you mean 'ep"],
+        ),
+        (("[exact_match]", "[contains]"), ["line 10, evaluation.sets.chat.metrics: 'contains' cannot score"]),
+        (("version: 1\n", ""), ["version: is required"]),
+        (
+            ("kind: full, epochs: 2", "kind: full, epochs: 0, lerning_rate: 1"),
+            [
+                "line 7, method.epochs: Input should be greater than or equal to 1 (got 0)",
+                "line 7, method.lerning_rate: unknown key; did you mean 'learning_rate'?",
+            ],
+        ),
+    ],
+    ids=lambda value: value[1] if isinstance(value, tuple) else "",
+)
+def test_a_bad_field_is_named_with_its_line_and_the_way_out(
+    tmp_path: Path, change: tuple[str, str], expected: list[str]
+) -> None:
+    found = problems(tmp_path, SPEC.replace(*change))
+    for want in expected:
+        assert any(problem.startswith(want) for problem in found), found
+    assert len(found) <= len(expected) + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (SPEC + "name: again\n", "line 18: duplicate key"),
+        ("- a\n- b\n", "is a list; a spec is a map"),
+        ("", "is empty; a spec is a map"),
+        ("version: 1\nname: [\n", "line 3: is not YAML"),
+        ("version: 1\nname: {a: b\nc: d\n", "is not YAML"),
+    ],
+    ids=["duplicate key", "list", "empty", "unclosed list", "unclosed map"],
+)
+def test_a_file_that_is_no_spec_is_one_clear_problem(tmp_path: Path, text: str, expected: str) -> None:
+    (found,) = problems(tmp_path, text)
+    assert expected in found
+
+
+def test_yaml_errors_say_line_and_column(tmp_path: Path) -> None:
+    (found,) = problems(tmp_path, "version: 1\nname: 'tiny\n")
+    assert "line" in found
+    assert "column" in found
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("method.epochs", "is not FIELD=VALUE"),
+        ("method.epochz=3", "unknown key; did you mean 'epochs'?"),
+        ("evaluation.gates.9.at_least=1", "nothing at 'evaluation.gates.9'"),
+        ("method.epochs=[", "value is not YAML"),
+    ],
+)
+def test_a_bad_override_is_named(tmp_path: Path, override: str, expected: str) -> None:
+    (found,) = problems(tmp_path, SPEC, overrides=[override])
+    assert expected in found
+
+
+def test_an_unknown_profile_lists_those_there_are(tmp_path: Path) -> None:
+    (found,) = problems(tmp_path, SPEC, profile="gpu")
+    assert found == "profiles: no profile 'gpu'; this spec has: cluster, local"
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="no such file"):
+        load(tmp_path / "absent.yaml")
+    with pytest.raises(SpecError, match="is a folder"):
+        load(tmp_path)
+
+
+def test_errors_survive_pickling(tmp_path: Path) -> None:
+    with pytest.raises(SpecError) as caught:
+        load(write(tmp_path, "- a\n"))
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
