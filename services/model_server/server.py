@@ -26,10 +26,10 @@ def serve(name: str, settings: Settings, *, host: str, port: int) -> None:
     store = Store(settings.storage_url, settings.cache_dir)
     record = find_run(store, name)
     model = store.download(record.stage("merge").key) / "model"
-    dtype, reason = compute_dtype()
+    precision = compute_dtype()
     names = served_names(name, record)
-    logger.info("serving %s at http://%s:%d/v1 in %s: %s", ", ".join(names), host, port, dtype, reason)
-    command = arguments(record, model, names=names, dtype=dtype, host=host, port=port)
+    logger.info("serving %s at http://%s:%d/v1 in %s", ", ".join(names), host, port, precision.reason)
+    command = arguments(record, model, names=names, dtype=precision.dtype, host=host, port=port)
     os.execve(sys.executable, [sys.executable, *command], {**os.environ, **cpu_environment()})
 
 
