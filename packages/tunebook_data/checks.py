@@ -62,7 +62,9 @@ def _contents(row: Row) -> Fault | None:
 def _response_length(row: Row, checks: Checks) -> Fault | None:
     field, num_chars = f"messages[{len(row.messages) - 1}].content", len(row.reference)
     if num_chars < checks.min_response_chars:
-        return Fault(field, f"answer shorter than min_response_chars {checks.min_response_chars}", row.reference)
+        return Fault(
+            field, f"answer shorter than min_response_chars {checks.min_response_chars}", row.reference
+        )
     if num_chars > checks.max_response_chars:
         return Fault(field, f"answer longer than max_response_chars {checks.max_response_chars}", num_chars)
     return None

@@ -124,7 +124,9 @@ def _message_fault(message: Any, field: str) -> Fault | None:
         return Fault(f"{field}.content", "content is not a string", content)
     # A weight, a tool call or a name would change what is trained: leaving it out in silence is no way.
     unknown = sorted(message.keys() - {"role", "content"})
-    return Fault(f"{field}.{unknown[0]}", "message has more than role and content", unknown) if unknown else None
+    return (
+        Fault(f"{field}.{unknown[0]}", "message has more than role and content", unknown) if unknown else None
+    )
 
 
 def _group(row: Row, group_by: str | None) -> str | Fault:

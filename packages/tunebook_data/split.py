@@ -69,7 +69,9 @@ def cap_rows(rows: Sequence[Row], cap: int | None, seed: int) -> list[Row]:
     for row in sorted(rows, key=lambda row: _hash(seed, row.id)):
         by_group[row.group].append(row)
     turns = [
-        (turn, _hash(seed, group), row.id) for group, each in by_group.items() for turn, row in enumerate(each)
+        (turn, _hash(seed, group), row.id)
+        for group, each in by_group.items()
+        for turn, row in enumerate(each)
     ]
     chosen = {row_id for _, _, row_id in sorted(turns)[:cap]}
     return [row for row in rows if row.id in chosen]
