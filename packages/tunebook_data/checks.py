@@ -31,8 +31,8 @@ def render_or_fault(row: Row, renderer: Renderer, checks: Checks) -> Rendered | 
         return rendered
     if checks.on_too_long == "fail":
         raise DataError(
-            f"{row.source}:{row.line}: {num_tokens} tokens, more than data.checks.max_tokens {checks.max_tokens};"
-            " shorten the row, raise max_tokens, or set data.checks.on_too_long: drop"
+            f"{row.source}:{row.line}: {num_tokens} tokens, more than data.checks.max_tokens"
+            f" {checks.max_tokens}; shorten the row, raise max_tokens, or set data.checks.on_too_long: drop"
         )
     return Fault("messages", f"longer than max_tokens {checks.max_tokens}", num_tokens)
 
@@ -62,7 +62,9 @@ def _contents(row: Row) -> Fault | None:
 def _response_length(row: Row, checks: Checks) -> Fault | None:
     field, num_chars = f"messages[{len(row.messages) - 1}].content", len(row.reference)
     if num_chars < checks.min_response_chars:
-        return Fault(field, f"answer shorter than min_response_chars {checks.min_response_chars}", row.reference)
+        return Fault(
+            field, f"answer shorter than min_response_chars {checks.min_response_chars}", row.reference
+        )
     if num_chars > checks.max_response_chars:
         return Fault(field, f"answer longer than max_response_chars {checks.max_response_chars}", num_chars)
     return None
