@@ -31,8 +31,8 @@ def render_or_fault(row: Row, renderer: Renderer, checks: Checks) -> Rendered | 
         return rendered
     if checks.on_too_long == "fail":
         raise DataError(
-            f"{row.source}:{row.line}: {num_tokens} tokens, more than data.checks.max_tokens {checks.max_tokens};"
-            " shorten the row, raise max_tokens, or set data.checks.on_too_long: drop"
+            f"{row.source}:{row.line}: {num_tokens} tokens, more than data.checks.max_tokens"
+            f" {checks.max_tokens}; shorten the row, raise max_tokens, or set data.checks.on_too_long: drop"
         )
     return Fault("messages", f"longer than max_tokens {checks.max_tokens}", num_tokens)
 

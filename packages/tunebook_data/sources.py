@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from tunebook_data.datasets import medical_glossary
 from tunebook_data.rejects import Fault, Reject
 from tunebook_data.rows import Row, content_id
 from tunebook_model.conversation import Message
@@ -18,19 +19,16 @@ from tunebook_spec.models import AnySource, DatasetSource, JsonlSource
 _ROLES = ("system", "user", "assistant")
 _BOM = b"\xef\xbb\xbf"
 
-ResolvePath = Callable[[str], Path]
-"""A path of the spec to a path of this machine."""
-
 
 def read_source(
-    source: AnySource, *, system: str | None, resolve_path: ResolvePath, assets_dir: Path, seed: int
+    source: AnySource, *, system: str | None, spec_dir: Path, assets_dir: Path, seed: int
 ) -> Iterator[Row | Reject]:
     """Rows of one source in its order, each with its group and a system message if the spec has one.
 
     Raises:
         DataError: the source as a whole cannot be read.
     """
-    for item in _items(source, resolve_path, assets_dir, seed):
+    for item in _items(source, spec_dir, assets_dir, seed):
         if isinstance(item, Reject):
             yield item
             continue
@@ -69,12 +67,18 @@ def source_name(source: AnySource) -> str:
     return source.name if isinstance(source, DatasetSource) else source.path
 
 
-def _items(
-    source: AnySource, resolve_path: ResolvePath, assets_dir: Path, seed: int
-) -> Iterator[Row | Reject]:
-    if isinstance(source, JsonlSource):
-        return read_jsonl(resolve_path(source.path), source.path, source.task)
-    raise NotImplementedError
+def resolve_path(source: JsonlSource, spec_dir: Path) -> Path:
+    """Where a source's file lies on this machine."""
+    return (spec_dir / Path(source.path).expanduser()).resolve()
+
+
+def _items(source: AnySource, spec_dir: Path, assets_dir: Path, seed: int) -> Iterator[Row | Reject]:
+    match source:
+        case JsonlSource():
+            return read_jsonl(resolve_path(source, spec_dir), source.path, source.task)
+        case DatasetSource(name="medical_glossary"):
+            return medical_glossary.rows(source.task, assets_dir=assets_dir, seed=seed)
+    raise AssertionError(source)
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -85,7 +89,7 @@ def _lines(path: Path) -> Iterator[str]:
                     yield (line.removeprefix(_BOM) if number == 1 else line).decode("utf-8")
                 except UnicodeDecodeError as error:
                     raise DataError(
-                        f"{path}:{number}: not UTF-8 at byte {error.start} of the line; save the file as UTF-8"
+                        f"{path}:{number}: not UTF-8 at byte {error.start} of the line; save it as UTF-8"
                     ) from None
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; paths of a spec are relative to its folder") from None

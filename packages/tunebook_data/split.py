@@ -26,18 +26,19 @@ class SourceRows:
     rows: Sequence[Row]
 
 
-def drop_duplicates(sources: Iterable[SourceRows]) -> tuple[list[SourceRows], list[Row]]:
-    """Keep the first of equal conversations of one task; return the others too."""
+def drop_duplicates(sources: Iterable[SourceRows]) -> list[SourceRows]:
+    """Keep the first of equal conversations of one task, over all sources."""
     seen: set[Hashable] = set()
-    kept, duplicates = [], []
+    kept = []
     for source in sources:
-        fresh = []
+        fresh: list[Row] = []
         for row in source.rows:
             key = (row.task, tuple((each["role"], each["content"]) for each in row.messages))
-            (duplicates if key in seen else fresh).append(row)
+            if key not in seen:
+                fresh.append(row)
             seen.add(key)
         kept.append(SourceRows(source.name, source.split, fresh))
-    return kept, duplicates
+    return kept
 
 
 def split_rows(sources: Sequence[SourceRows], seed: int) -> dict[str, Side]:
@@ -61,10 +62,18 @@ def split_rows(sources: Sequence[SourceRows], seed: int) -> dict[str, Side]:
     return {row.id: sides[units.find(row.id)] for source in sources for row in source.rows}
 
 
-def cap_rows(rows: Sequence[Row], cap: int | None, seed: int) -> list[Row]:
-    """At most `cap` rows, drawn by seed evenly over groups, in their former order."""
-    if cap is None or len(rows) <= cap:
-        return list(rows)
+def cap_rows(rows: Sequence[Row], cap: int | None, *, dealt: bool, seed: int) -> list[Row]:
+    """At most `cap` rows in their former order.
+
+    Args:
+        rows: those of one source on one side.
+        cap: none: all.
+        dealt: the source deals its rows like cards, so that the first ones are already an even, seeded draw;
+            any other source's are drawn by seed, evenly over groups.
+        seed: of the draw.
+    """
+    if cap is None or dealt or len(rows) <= cap:
+        return list(rows[:cap])
     by_group: dict[str, list[Row]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: _hash(seed, row.id)):
         by_group[row.group].append(row)
@@ -110,7 +119,7 @@ def _place(source: SourceRows, ordered: Sequence[Hashable], sides: dict[Hashable
     for side, target in _targets(source, len(ordered)).items():
         if target and side not in found:
             raise DataError(
-                f"source {source.name!r}: no group is left for {side}: its groups share prompts or groups with"
+                f"source {source.name!r}: no group is left for {side}: its rows share prompts or groups with"
                 " sources listed before it; list it first, or give both the same shares"
             )
 
@@ -125,8 +134,8 @@ def _targets(source: SourceRows, num_units: int) -> dict[Side, int]:
         by = f"group_by {source.split.group_by!r}" if source.split.group_by else "rows as groups"
         raise DataError(
             f"source {source.name!r}: {num_units} group(s) ({by}; groups with a common prompt count as one)"
-            f" cannot be split by test {source.split.test} and validation {source.split.validation}, which needs"
-            f" {needed} at least; add data, group by another field, or lower the shares"
+            f" cannot be split by test {source.split.test} and validation {source.split.validation}, which"
+            f" needs {needed} at least; add data, group by another field, or lower the shares"
         )
     return targets
 
