@@ -108,8 +108,9 @@ def _engine(work: Work, model: Path, kwargs: dict[str, str], temperature: float,
 
 
 def _replay(work: Work) -> Outcome:
-    from tunebook_data.inputs import ReplayInputs
     from tunebook_data.replay import replay
+
+    from tunebook_data.inputs import ReplayInputs
 
     inputs = ReplayInputs.model_validate(work.fields)
     model = work.request.model.path
@@ -119,8 +120,9 @@ def _replay(work: Work) -> Outcome:
 
 
 def _prepare(work: Work) -> Outcome:
-    from tunebook_data.inputs import PrepareInputs
     from tunebook_data.prepare import prepare
+
+    from tunebook_data.inputs import PrepareInputs
 
     done = prepare(
         PrepareInputs.model_validate(work.fields),
@@ -151,9 +153,7 @@ def _answer(work: Work) -> Outcome:
     tokens = f"{done.prompt_tokens} prompt and {done.completion_tokens} answer tokens"
     resumed = f", {done.num_resumed} of them by an earlier attempt" if done.num_resumed else ""
     errors = f", {done.num_errors} failed" if done.num_errors else ""
-    return Outcome(
-        done.model_dump(mode="json"), f"{done.num_answers} answers{resumed}{errors}; {tokens}"
-    )
+    return Outcome(done.model_dump(mode="json"), f"{done.num_answers} answers{resumed}{errors}; {tokens}")
 
 
 if __name__ == "__main__":

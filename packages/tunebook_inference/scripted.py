@@ -29,7 +29,9 @@ class ScriptedGenerator:
         elif asked in self.answers:
             text = self.answers[asked]
         else:
-            return Completion(request.id, "", "error", prompt_tokens, 0, f"no answer is scripted for {asked!r}")
+            return Completion(
+                request.id, "", "error", prompt_tokens, 0, f"no answer is scripted for {asked!r}"
+            )
         words = text.split()
         if len(words) > request.max_tokens:
             cut = " ".join(words[: request.max_tokens])

@@ -9,6 +9,8 @@ import contextlib
 import logging
 import os
 import sys
+import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,7 +63,8 @@ class VLLMEngine:
 
     def _start(self) -> Any:
         set_environment(self.kv_cache_gib)
-        with _stdout_is_stderr():
+        with _stdout_is_stderr(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # about vLLM's own use of torch
             try:
                 from vllm import EngineArgs, LLMEngine
             except ModuleNotFoundError as error:
@@ -76,10 +79,14 @@ class VLLMEngine:
                 skip_tokenizer_init=True,
                 generation_config="vllm",  # a model's own would sample; its stop ids come from the renderer
                 disable_log_stats=True,
+                use_tqdm_on_load=False,
                 seed=self.decoding.seed,
                 **({} if torch.cuda.is_available() else {"enforce_eager": True, "block_size": 32}),
             )
-            return LLMEngine.from_engine_args(arguments)
+            started = time.monotonic()
+            engine = LLMEngine.from_engine_args(arguments)
+        logger.info("vllm started in %.1f s dtype=%s", time.monotonic() - started, self.dtype)
+        return engine
 
     def _add(self, request: ChatRequest, finish: OnDone) -> None:
         ids = self.renderer.prompt_ids(request.messages)
@@ -112,9 +119,7 @@ class VLLMEngine:
         ids = list(answer.token_ids)
         spoken = ids[:-1] if ids and ids[-1] in self.renderer.end_of_turn else ids
         text = self.renderer.tokenizer.decode(spoken, skip_special_tokens=True)
-        return Completion(
-            output.request_id, text, answer.finish_reason, prompt_tokens, len(answer.token_ids)
-        )
+        return Completion(output.request_id, text, answer.finish_reason, prompt_tokens, len(answer.token_ids))
 
 
 def set_environment(kv_cache_gib: int) -> None:
@@ -131,7 +136,7 @@ def set_environment(kv_cache_gib: int) -> None:
         "VLLM_CPU_OMP_THREADS_BIND": cores,
         "VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gib),
         "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings are about the choices made here
         "VLLM_LOGGING_STREAM": "ext://sys.stderr",
         "HF_HUB_OFFLINE": "1",
     }

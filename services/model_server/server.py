@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from tunebook_inference.environment import cpu_environment
+
 from tunebook_model.precision import compute_dtype
 from tunebook_run.record import RunRecord, find_run
 from tunebook_run.settings import Settings
@@ -42,7 +43,7 @@ def served_names(asked: str, record: RunRecord) -> list[str]:
 def arguments(
     record: RunRecord, model: Path, *, names: list[str], dtype: str, host: str, port: int
 ) -> list[str]:
-    """vLLM's command line for this run."""
+    """VLLM's command line for this run."""
     spec = Spec.model_validate(record.spec)
     decoding = spec.evaluation.decoding
     options = [

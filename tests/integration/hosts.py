@@ -128,7 +128,19 @@ def _link(hosts: list[Host]) -> None:
     ends = [f"{host.name}-eth" for host in hosts]
     for host in hosts:
         _ip("netns", "add", host.name)
-    _ip("link", "add", ends[0], "netns", hosts[0].name, "type", "veth", "peer", ends[1], "netns", hosts[1].name)
+    _ip(
+        "link",
+        "add",
+        ends[0],
+        "netns",
+        hosts[0].name,
+        "type",
+        "veth",
+        "peer",
+        ends[1],
+        "netns",
+        hosts[1].name,
+    )
     for host, device in zip(hosts, ends, strict=True):
         _ip("-n", host.name, "address", "add", f"{host.address}/24", "dev", device)
         _ip("-n", host.name, "link", "set", device, "up")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Project
+from tests.integration.project import Project
 
 
 def change(project: Project, old: str, new: str) -> None:
@@ -28,7 +28,10 @@ def no_tokenizer(project: Project) -> None:
 
 
 def short_answers(project: Project) -> None:
-    row = {"topic": "a", "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+    row = {
+        "topic": "a",
+        "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
+    }
     (project.folder / "my rows.jsonl").write_text(json.dumps(row) + "\n")
 
 

@@ -1,0 +1,136 @@
+"""Stage `answer`: one arm answers every item of its sets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from tunebook_data.baselines import baselines, question
+from tunebook_data.rows import read_rows
+from tunebook_eval.answers import FILE, Answer, encode, of_completion, of_rule, of_text, reopen
+from tunebook_eval.inputs import AnswerInputs
+from tunebook_eval.log_likelihood import score_texts
+from tunebook_eval.sets import Item, build_items
+from tunebook_eval.shots import Shots, choose_shots
+from tunebook_inference.generator import ChatRequest, Completion, Generator
+from tunebook_run.progress import Advance
+from tunebook_spec.models import Frozen
+
+
+class AnswerResult(Frozen):
+    arm: str
+    num_answers: int
+    num_errors: int
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    """Of the attempt that finished, engine start included."""
+    num_resumed: int
+    """Answers that an earlier, killed attempt had left."""
+
+
+def answer(
+    inputs: AnswerInputs,
+    *,
+    data_dir: Path,
+    model_dir: Path | None,
+    generator: Generator | None,
+    out: Path,
+    advance: Advance,
+) -> AnswerResult:
+    """Answer what is not answered yet; each answer is on the disk as soon as it is finished.
+
+    Args:
+        inputs: What this arm reads of the spec.
+        data_dir: What `prepare` left.
+        model_dir: The arm's model, for the likelihood of fixed texts; None for rules.
+        generator: Answers the chats; None for rules.
+        out: Gets `answers.jsonl`, one answer a line, in the order of finishing.
+        advance: Told how many of the items are answered.
+    """
+    started = time.monotonic()
+    items = build_items(inputs.sets, data_dir)
+    kept = reopen(out / FILE)
+    with (out / FILE).open("ab") as file:
+        sheet = _Sheet(file, kept, advance, len(items))
+        if inputs.arm == "baselines":
+            _answer_by_rules(items, data_dir, sheet)
+        else:
+            assert model_dir is not None, "only rules do without a model"
+            assert generator is not None, "only rules do without a generator"
+            left = [item for item in items if not sheet.has(item)]
+            _score_texts([item for item in left if not item.messages], model_dir, sheet)
+            shots = choose_shots(inputs.few_shot, items, data_dir, inputs.seed) if inputs.few_shot else {}
+            _answer_chats([item for item in left if item.messages], shots, generator, sheet)
+    return _result(inputs.arm, sheet.answers, len(kept), time.monotonic() - started)
+
+
+@dataclass
+class _Sheet:
+    """The growing file of answers."""
+
+    file: IO[bytes]
+    answers: list[Answer]
+    advance: Advance
+    num_items: int
+    keys: set[tuple[str, str, str | None]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.answers = list(self.answers)
+        self.keys = {each.key for each in self.answers}
+
+    def has(self, item: Item, rule: str | None = None) -> bool:
+        return (item.set, item.id, rule) in self.keys
+
+    def add(self, answers: Iterable[Answer]) -> None:
+        for each in answers:
+            self.file.write(encode(each))
+            self.answers.append(each)
+            self.keys.add(each.key)
+        self.file.flush()
+        self.advance(len({key[:2] for key in self.keys}), self.num_items)
+
+
+def _answer_chats(items: Sequence[Item], shots: Shots, generator: Generator, sheet: _Sheet) -> None:
+    by_id = {f"{item.set}/{item.id}": item for item in items}
+    requests = [
+        ChatRequest(id, shots[item.set].put_into(item.messages) if shots else item.messages, item.max_tokens)
+        for id, item in by_id.items()
+    ]
+
+    def keep(completion: Completion) -> None:
+        sheet.add([of_completion(by_id[completion.id], completion)])
+
+    generator.generate(requests, keep)
+
+
+def _score_texts(items: Sequence[Item], model_dir: Path, sheet: _Sheet) -> None:
+    texts = [item.reference or "" for item in items]
+    for item, scored in zip(items, score_texts(model_dir, texts), strict=True):
+        sheet.add([of_text(item, scored.num_tokens, scored.mean)])
+
+
+def _answer_by_rules(items: Sequence[Item], data_dir: Path, sheet: _Sheet) -> None:
+    train = read_rows(data_dir / "train.jsonl")
+    asked = [(item, item.row) for item in items if item.row is not None]
+    for task in dict.fromkeys(row.task for _, row in asked):
+        rules = baselines(task, [row for row in train if row.task == task])
+        for item, row in asked:
+            if row.task == task:
+                left = [each for each in rules if not sheet.has(item, each.name)]
+                sheet.add(of_rule(item, each, each.rule(question(row))) for each in left)
+
+
+def _result(arm: str, answers: Sequence[Answer], num_resumed: int, seconds: float) -> AnswerResult:
+    return AnswerResult(
+        arm=arm,
+        num_answers=len(answers),
+        num_errors=sum(each.error is not None for each in answers),
+        prompt_tokens=sum(each.prompt_tokens for each in answers),
+        completion_tokens=sum(each.completion_tokens for each in answers),
+        seconds=round(seconds, 1),
+        num_resumed=num_resumed,
+    )

@@ -1,0 +1,127 @@
+"""The answers of one arm, as they are kept: everything that scoring and reporting need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import Field, ValidationError
+
+from tunebook_data.baselines import Baseline
+from tunebook_eval.sets import Item
+from tunebook_inference.generator import Completion, FinishReason
+from tunebook_spec.errors import StageError
+from tunebook_spec.models import Frozen
+
+FILE = "answers.jsonl"
+
+
+class Answer(Frozen):
+    set: str
+    item: str
+    """The item's id, the same in every arm."""
+    rule: str | None = None
+    """Which rule answered, in the arm without a model."""
+    is_reference: bool = False
+    """Of a rule that is shown beside the others and that nothing has to beat."""
+    question: str
+    """The last message of the prompt; empty for a fixed text."""
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    error: str | None = None
+    log_likelihood: float | None = None
+    """Mean over the tokens of a fixed text."""
+    reference: str | None
+    expected: tuple[str, ...] = ()
+    group: str
+    stratum: str | None = None
+    meta: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, str, str | None]:
+        """Unique in an arm."""
+        return self.set, self.item, self.rule
+
+
+def of_completion(item: Item, completion: Completion) -> Answer:
+    return Answer(
+        question=item.question,
+        text=completion.text,
+        finish_reason=completion.finish_reason,
+        prompt_tokens=completion.prompt_tokens,
+        completion_tokens=completion.completion_tokens,
+        error=completion.error,
+        **_facts(item),
+    )
+
+
+def of_rule(item: Item, baseline: Baseline, text: str) -> Answer:
+    return Answer(
+        rule=baseline.name,
+        is_reference=baseline.is_reference,
+        question=item.question,
+        text=text,
+        finish_reason="stop",
+        **_facts(item),
+    )
+
+
+def of_text(item: Item, num_tokens: int, log_likelihood: float) -> Answer:
+    return Answer(
+        question="",
+        text="",
+        finish_reason="stop",
+        prompt_tokens=num_tokens,
+        log_likelihood=log_likelihood,
+        **_facts(item),
+    )
+
+
+def _facts(item: Item) -> dict[str, Any]:
+    """What later stages need of the item, so that they never read test rows."""
+    return {
+        "set": item.set,
+        "item": item.id,
+        "reference": item.reference,
+        "expected": item.expected,
+        "group": item.group,
+        "stratum": item.stratum,
+        "meta": dict(item.meta),
+    }
+
+
+def encode(answer: Answer) -> bytes:
+    return orjson.dumps(answer.model_dump(), option=orjson.OPT_APPEND_NEWLINE)
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """Answers in file order.
+
+    Raises:
+        StageError: a line is not an answer.
+    """
+    return list(_decode(path, path.read_bytes()))
+
+
+def reopen(path: Path) -> list[Answer]:
+    """Answers of a killed attempt; what it left of a half-written last line is cut off."""
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    return list(_decode(path, whole))
+
+
+def _decode(path: Path, content: bytes) -> Iterator[Answer]:
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            yield Answer.model_validate_json(line)
+        except ValidationError as error:
+            raise StageError(f"{path}:{number}: not an answer; delete the file and run again") from error

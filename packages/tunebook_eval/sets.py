@@ -1,0 +1,103 @@
+"""What each evaluation set asks. The one module that reads test rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tunebook_data.rows import Row, read_rows
+from tunebook_data.suites import load_suite, load_texts
+from tunebook_eval.inputs import PromptSet
+from tunebook_model.conversation import Message
+from tunebook_spec.errors import DataError
+from tunebook_spec.models import SuiteItem
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question of one set, with all that scoring will need."""
+
+    id: str
+    """Unique in the set and the same in every arm, so that arms are compared question by question."""
+    set: str
+    group: str
+    """Items of one group are alike; statistics draw whole groups."""
+    messages: tuple[Message, ...] = ()
+    """What is asked; empty for a fixed text."""
+    max_tokens: int = 0
+    reference: str | None = None
+    """The expected answer of a test row, or the fixed text."""
+    expected: tuple[str, ...] = ()
+    """Strings of which the answer must hold one."""
+    stratum: str | None = None
+    """Part of the set that is also reported alone."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    row: Row | None = None
+    """The test row, for rules that answer without a model."""
+
+    @property
+    def question(self) -> str:
+        return self.messages[-1]["content"] if self.messages else (self.reference or "")
+
+
+def build_items(sets: Mapping[str, PromptSet], data_dir: Path) -> list[Item]:
+    """Every item of the sets, in the order of the sets.
+
+    Args:
+        sets: By name.
+        data_dir: What `prepare` left.
+
+    Raises:
+        DataError: a set has no items.
+    """
+    tasks = {each.task for each in sets.values() if each.task is not None}
+    rows = [row for row in read_rows(data_dir / "test.jsonl") if row.task in tasks] if tasks else []
+    items = []
+    for name, each in sets.items():
+        of_set = list(_items(name, each, rows))
+        if not of_set:
+            what = f"task {each.task!r} left no test rows; raise `split.test` or add rows"
+            raise DataError(f"evaluation set {name!r} is empty: {what if each.task else 'it has no items'}")
+        items += of_set
+    return items
+
+
+def _items(name: str, each: PromptSet, rows: list[Row]) -> Iterator[Item]:
+    if each.task is not None:
+        yield from (_of_row(name, row, each.max_tokens) for row in rows if row.task == each.task)
+    elif each.suite is not None:
+        for item in load_suite(each.suite):
+            yield _of_question(name, item.id, item.q, item.expected_contains, item.group, each.max_tokens)
+    elif each.items is not None:
+        for number, own in enumerate(each.items):
+            id = f"{number:04}"
+            yield _of_question(name, id, own.q, _expected(own), id, each.max_tokens)
+    elif each.texts is not None:
+        for number, text in enumerate(load_texts(each.texts)):
+            yield Item(f"{number:04}", name, f"{number:04}", reference=text)
+
+
+def _of_row(name: str, row: Row, max_tokens: int) -> Item:
+    return Item(
+        id=row.id,
+        set=name,
+        group=row.group,
+        messages=row.messages[:-1],
+        max_tokens=max_tokens,
+        reference=row.reference,
+        stratum=row.meta.get("stratum"),
+        meta=row.meta,
+        row=row,
+    )
+
+
+def _of_question(name: str, id: str, q: str, expected: tuple[str, ...], group: str, max_tokens: int) -> Item:
+    asked: Message = {"role": "user", "content": q}
+    return Item(id, name, group, (asked,), max_tokens, expected=expected)
+
+
+def _expected(item: SuiteItem) -> tuple[str, ...]:
+    given = item.expected_contains
+    return (given,) if isinstance(given, str) else given

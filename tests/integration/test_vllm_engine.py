@@ -1,0 +1,74 @@
+"""The real engine, in a child process as in a run: it never gives its memory back."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHILD = """
+import json, sys
+from dataclasses import asdict
+from pathlib import Path
+import torch
+from transformers import AutoModelForCausalLM
+from tunebook_inference.generator import ChatRequest, Decoding
+from tunebook_inference.vllm_engine import VLLMEngine
+from tunebook_model.render import Renderer
+
+folder = Path(sys.argv[1])
+renderer = Renderer.load(folder, {})
+asked = [("a", "What colour is the sky?", 8), ("b", "blue", 4), ("long", "blue " * 600, 4), ("c", "is", 400)]
+requests = [ChatRequest(id, ({"role": "user", "content": q},), n) for id, q, n in asked]
+
+model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+greedy = {}
+for request in requests[:2]:
+    ids = renderer.prompt_ids(request.messages)
+    with torch.no_grad():
+        out = model.generate(
+            torch.tensor([ids]), do_sample=False, max_new_tokens=request.max_tokens,
+            eos_token_id=sorted(renderer.end_of_turn),
+        )
+    greedy[request.id] = renderer.tokenizer.decode(out[0, len(ids):], skip_special_tokens=True)
+
+order = []
+engine = VLLMEngine(folder, renderer, Decoding(), "float32", kv_cache_gib=1)
+nothing = engine.generate([], order.append)
+assert nothing == [] and "vllm" not in sys.modules
+completions = engine.generate(requests, lambda completion: order.append(completion.id))
+print(json.dumps({"greedy": greedy, "order": order, "answers": [asdict(each) for each in completions]}))
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tiny_llama: Path) -> dict[str, Any]:
+    if importlib.util.find_spec("vllm") is None:
+        pytest.skip("needs the extra cpu or gpu")
+    done = subprocess.run([sys.executable, "-c", CHILD, str(tiny_llama)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()  # nothing but the result reaches stdout
+    result: dict[str, Any] = json.loads(line)
+    return result
+
+
+def test_greedy_answers_are_those_of_the_plain_model(run: dict[str, Any]) -> None:
+    assert {each["id"]: each["text"] for each in run["answers"][:2]} == run["greedy"]
+
+
+def test_answers_come_in_the_order_asked_and_are_delivered_as_they_finish(run: dict[str, Any]) -> None:
+    assert [each["id"] for each in run["answers"]] == ["a", "b", "long", "c"]
+    assert sorted(run["order"]) == ["a", "b", "c", "long"]
+    assert run["order"].index("b") < run["order"].index("a") < run["order"].index("c")
+
+
+def test_a_prompt_beyond_the_context_is_an_error_row(run: dict[str, Any]) -> None:
+    long = run["answers"][2]
+    assert long["finish_reason"] == "error"
+    assert "the model reads 512" in long["error"]
+    assert run["answers"][1]["finish_reason"] in ("stop", "length")

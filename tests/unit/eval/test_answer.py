@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tunebook_data.rows import Row, write_rows
+from tunebook_eval.answer import AnswerResult, answer
+from tunebook_eval.answers import FILE, read_answers
+from tunebook_eval.inputs import AnswerInputs, PromptSet
+from tunebook_inference.generator import ChatRequest
+from tunebook_inference.scripted import ScriptedGenerator
+from tunebook_spec.errors import DataError
+from tunebook_spec.models import SuiteItem
+
+
+def row(id: str, task: str = "glossary") -> Row:
+    messages = (
+        {"role": "system", "content": "Expand."},
+        {"role": "user", "content": f"note {id}"},
+        {"role": "assistant", "content": f"MRI: meaning {id}"},
+    )
+    return Row(id, messages, task, f"group-{id}", "source", 1, {"stratum": "easy"})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write_rows(folder / "test.jsonl", [row("t1"), row("t2"), row("t3"), row("other", "choice")])
+    train = [row(f"r{number}") for number in range(6)] + [row("x", "choice"), row("p", "replay")]
+    write_rows(folder / "train.jsonl", train)
+    return folder
+
+
+def inputs(arm: str = "base", few_shot: int | None = None, **sets: PromptSet) -> AnswerInputs:
+    chosen = sets or {"glossary": PromptSet(task="glossary", max_tokens=16)}
+    return AnswerInputs(
+        arm=arm,
+        sets=chosen,
+        temperature=0,
+        seed=7,
+        few_shot=few_shot,
+        chat_template_kwargs={},  # type: ignore[arg-type]
+    )
+
+
+def run(inputs: AnswerInputs, data_dir: Path, generator: ScriptedGenerator | None) -> AnswerResult:
+    out = data_dir.parent / "out"
+    out.mkdir(exist_ok=True)
+    return answer(
+        inputs,
+        data_dir=data_dir,
+        model_dir=data_dir,
+        generator=generator,
+        out=out,
+        advance=lambda done, total, note="": None,
+    )
+
+
+def echo(request: ChatRequest) -> str:
+    return request.messages[-1]["content"]
+
+
+def test_every_item_is_answered_with_what_scoring_needs(data_dir: Path) -> None:
+    items = (SuiteItem(q="2+2?", expected_contains=("4", "four")),)
+    both = {
+        "glossary": PromptSet(task="glossary", max_tokens=16),
+        "own": PromptSet(items=items, max_tokens=4),
+    }
+    result = run(inputs(**both), data_dir, ScriptedGenerator(echo))
+    answers = read_answers(data_dir.parent / "out" / FILE)
+    assert (result.num_answers, result.num_errors) == (4, 0)
+    first, own = answers[0], answers[-1]
+    assert (first.set, first.item, first.question, first.text) == ("glossary", "t1", "note t1", "note t1")
+    assert (first.reference, first.group, first.stratum) == ("MRI: meaning t1", "group-t1", "easy")
+    assert (own.set, own.question, own.expected) == ("own", "2+2?", ("4", "four"))
+
+
+def test_a_killed_arm_goes_on_after_its_last_whole_answer(data_dir: Path) -> None:
+    asked: list[str] = []
+
+    def dies_at_the_third(request: ChatRequest) -> str:
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        asked.append(request.id)
+        return "first attempt"
+
+    with pytest.raises(KeyboardInterrupt):
+        run(inputs(), data_dir, ScriptedGenerator(dies_at_the_third))
+    path = data_dir.parent / "out" / FILE
+    path.write_bytes(path.read_bytes()[:-20])  # a kill in the middle of a write
+    result = run(inputs(), data_dir, ScriptedGenerator(lambda request: "second attempt"))
+    answers = {each.item: each.text for each in read_answers(path)}
+    assert answers == {"t1": "first attempt", "t2": "second attempt", "t3": "second attempt"}
+    assert (result.num_answers, result.num_resumed) == (3, 1)
+
+
+def test_few_shot_shows_the_same_training_rows_of_the_task_after_the_system_message(data_dir: Path) -> None:
+    prompts: list[Sequence[str]] = []
+
+    def look(request: ChatRequest) -> str:
+        prompts.append([f"{message['role']}: {message['content']}" for message in request.messages])
+        return "answer"
+
+    run(inputs("few_shot", few_shot=2), data_dir, ScriptedGenerator(look))
+    assert len(prompts) == 3
+    prefixes = {tuple(prompt[:-1]) for prompt in prompts}
+    assert len(prefixes) == 1
+    system, *shots = prefixes.pop()
+    assert system == "system: Expand."
+    assert [shot.split()[0] for shot in shots] == ["user:", "assistant:"] * 2
+    assert all(" r" in shot for shot in shots)
+    assert [prompt[-1] for prompt in prompts] == ["user: note t1", "user: note t2", "user: note t3"]
+
+
+def test_few_shot_without_enough_training_rows_is_refused(data_dir: Path) -> None:
+    with pytest.raises(DataError, match="task 'glossary' has 6 training rows"):
+        run(inputs("few_shot", few_shot=7), data_dir, ScriptedGenerator(echo))
+
+
+def test_rules_answer_every_task_item_without_a_model(data_dir: Path) -> None:
+    run(inputs("baselines"), data_dir, None)
+    answers = read_answers(data_dir.parent / "out" / FILE)
+    rules = {each.rule for each in answers}
+    assert {"copy", "majority"} <= rules
+    assert len(answers) == 3 * len(rules)
+    again = run(inputs("baselines"), data_dir, None)
+    assert again.num_resumed == again.num_answers == len(answers)
+
+
+def test_a_set_without_rows_is_refused(data_dir: Path) -> None:
+    with pytest.raises(DataError, match="evaluation set 'voice' is empty"):
+        run(inputs(voice=PromptSet(task="voice", max_tokens=8)), data_dir, ScriptedGenerator(echo))
