@@ -79,8 +79,8 @@ def check_contract(probes: Iterable[Probe], serve: Serve) -> None:
             at, (trained, other) = next((at, pair) for at, pair in pairs if pair[0] != pair[1])
             raise IntegrityError(
                 f"row {probe.id}: serving renders its prompt otherwise than training: token {at} is"
-                f" {_token(other)} served and {_token(trained)} trained, so the model would be asked what"
-                " it did not learn. Does the model folder hold the tokenizer and chat template of the base model?"
+                f" {_token(other)} served and {_token(trained)} trained, so a served model is"
+                " asked what it did not learn. Does its folder hold the base's tokenizer and chat template?"
             )
 
 

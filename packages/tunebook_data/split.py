@@ -6,6 +6,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal
 
 from tunebook_data.prompts import PromptKey, answered, asked
@@ -113,9 +114,9 @@ def _place(source: SourceRows, ordered: Sequence[Hashable], sides: dict[Hashable
             targets[sides[unit]] -= 1
     free = iter([unit for unit in ordered if unit not in sides])
     for side in ("test", "validation", "train"):
-        for unit, _ in zip(free, range(max(0, targets[side])), strict=False):
+        for unit in islice(free, max(0, targets[side])):
             sides[unit] = side
-    found = {sides.get(unit, "train") for unit in ordered}
+    found = {sides[unit] for unit in ordered}
     for side, target in _targets(source, len(ordered)).items():
         if target and side not in found:
             raise DataError(
