@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from tunebook_model.resolve import ReadyModel
 
+from tunebook_model.resolve import ReadyModel
 from tunebook_run.stages import Stage
 
 

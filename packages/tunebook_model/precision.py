@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -23,7 +24,11 @@ def compute_dtype() -> Precision:
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return Precision("bfloat16", f"bfloat16, which {name} computes in")
         return Precision("float32", f"float32, because {name} does not compute in bfloat16")
-    capabilities = torch.cpu.get_capabilities()
+    return cpu_precision(torch.cpu.get_capabilities())
+
+
+def cpu_precision(capabilities: Mapping[str, Any]) -> Precision:
+    """The same for a CPU with the given `torch.cpu.get_capabilities()`."""
     for flag in ("amx_bf16", "avx512_bf16"):
         if capabilities.get(flag):
             return Precision("bfloat16", f"bfloat16, which this CPU computes in ({flag})")

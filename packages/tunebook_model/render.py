@@ -17,8 +17,8 @@ from tunebook_model.folder import end_of_turn_ids
 from tunebook_spec.errors import DataError, ModelError
 
 _SHARED_TOKEN = (
-    "{where}: the end of the prompt and the beginning of the answer share a token that a served model can never"
-    " produce; strip the answer's leading whitespace, or pin the template's argument under"
+    "{where}: the end of the prompt and the beginning of the answer share a token that a served model can"
+    " never produce; strip the answer's leading whitespace, or pin the template's argument under"
     " base_model.chat_template_kwargs that opens no thinking block (Qwen: `enable_thinking: false`)"
 )
 _FOLLOW_UP: Message = {"role": "user", "content": "Hello"}
@@ -71,8 +71,8 @@ class Renderer:
     def render(self, messages: Sequence[Message], supervise: Literal["all", "last"] = "all") -> Rendered:
         """The whole conversation, its assistant turns supervised: all of them, or the last alone.
 
-        A turn is supervised from the end of the prompt that a served model reads (or from where the template's
-        own `{% generation %}` mark begins, if later) to its end-of-turn token.
+        A turn is supervised from the end of the prompt that a served model reads (or from where the
+        template's own `{% generation %}` mark begins, if later) to its end-of-turn token.
 
         Raises:
             DataError: a turn cannot be trained as it would be served; says which and why.
@@ -126,8 +126,8 @@ class Renderer:
             end = len(input_ids)
             if longer[:end] != input_ids or not self.end_of_turn.intersection(longer[end : end + 1]):
                 raise DataError(
-                    f"{where}: no end-of-turn token ({self._end_of_turn_names()}) follows the answer; put the token"
-                    " that the chat template ends a turn with into eos_token_id of generation_config.json"
+                    f"{where}: no end-of-turn token ({self._end_of_turn_names()}) follows the answer; put the"
+                    " token that ends a turn of the chat template into generation_config.json's eos_token_id"
                 )
             input_ids = longer[: end + 1]
         return _Turn(input_ids, len(prompt), end)
@@ -137,7 +137,7 @@ class Renderer:
         input_ids = self._encode(text)
         if input_ids[: len(prompt)] == prompt:
             return input_ids
-        # Prompt and answer meet inside one token (`<think>\n` + `\n</think>`), which no served model can produce.
+        # They meet inside one token (`<think>\n` + `\n</think>`), which no served model can produce.
         apart = prompt + self._encode(text[len(prompt_text) :])
         if self.tokenizer.decode(apart) != self.tokenizer.decode(input_ids):
             raise DataError(_SHARED_TOKEN.format(where=where))
@@ -147,9 +147,9 @@ class Renderer:
         turn = self._turn(messages, i)
         if last.input_ids[: turn.end + 1] != turn.input_ids[: turn.end + 1]:
             raise DataError(
-                f"{_where(messages, i)}: the template renders this turn otherwise once others follow (it drops its"
-                " thinking, or ends it by another token), so that training would differ from serving; split the"
-                " conversation, or supervise its last turn alone"
+                f"{_where(messages, i)}: the template renders this turn otherwise once others follow (drops"
+                " its thinking, or ends it by another token), so that training would differ from serving;"
+                " split the conversation, or supervise its last turn alone"
             )
         return turn
 
@@ -202,8 +202,8 @@ class Renderer:
         cure = (
             f"pin it in the spec, e.g. base_model.chat_template_kwargs: {{{names[0]}: 26 Jul 2024}}"
             if names
-            else "it takes no argument for it under base_model.chat_template_kwargs, so give the model folder a"
-            " chat_template.jinja with a fixed date"
+            else "it takes no argument for it under base_model.chat_template_kwargs, so give the model folder"
+            " a chat_template.jinja with a fixed date"
         )
         raise ModelError(f"the chat template prints today's date ({form}), so ids change at midnight; {cure}")
 
@@ -218,12 +218,13 @@ def _check_texts(prompt: str, text: str, messages: Sequence[Message], where: str
     if not text.startswith(prompt):
         lost = prompt[_common_prefix(prompt, text) :]
         raise DataError(
-            f"{where}: a served model's prompt goes on with {lost[:40]!r} where the rendered turn does not; pin the"
-            " template's argument under base_model.chat_template_kwargs (Qwen: `enable_thinking: false`), or give"
-            " the model folder a chat_template.jinja whose answers continue its prompt"
+            f"{where}: a served model's prompt goes on with {lost[:40]!r} where the rendered turn does not;"
+            " pin the template's argument under base_model.chat_template_kwargs (`enable_thinking: false`),"
+            " or give the model folder a chat_template.jinja whose answers continue its prompt"
         )
+    asked = _squeeze(prompt)
     said = [(i, message) for i, message in enumerate(messages) if message["role"] != "assistant"]
-    dropped = [i for i, message in said if _squeeze(message["content"]) not in _squeeze(prompt)]
+    dropped = [i for i, message in said if _squeeze(message["content"]) not in asked]
     if _squeeze(messages[-1]["content"]) not in _squeeze(text[len(prompt) :]):
         dropped.append(len(messages) - 1)
     if dropped:
@@ -235,7 +236,7 @@ def _check_texts(prompt: str, text: str, messages: Sequence[Message], where: str
 
 
 def _supervised(turn: _Turn, marks: list[bool] | None, where: str) -> list[int]:
-    """Positions of a turn's supervised tokens; marks that stop short of the end-of-turn token are extended."""
+    """Positions of a turn's supervised tokens; marks that stop short of its end are extended."""
     span = range(turn.start, turn.end + 1)
     if marks is None:
         return list(span)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from tunebook_inference.environment import cpu_environment
+
 from tunebook_model.precision import compute_dtype
 from tunebook_run.record import RunRecord, find_run
 from tunebook_run.settings import Settings
@@ -26,10 +27,10 @@ def serve(name: str, settings: Settings, *, host: str, port: int) -> None:
     store = Store(settings.storage_url, settings.cache_dir)
     record = find_run(store, name)
     model = store.download(record.stage("merge").key) / "model"
-    dtype, reason = compute_dtype()
+    precision = compute_dtype()
     names = served_names(name, record)
-    logger.info("serving %s at http://%s:%d/v1 in %s: %s", ", ".join(names), host, port, dtype, reason)
-    command = arguments(record, model, names=names, dtype=dtype, host=host, port=port)
+    logger.info("serving %s at http://%s:%d/v1 in %s", ", ".join(names), host, port, precision.reason)
+    command = arguments(record, model, names=names, dtype=precision.dtype, host=host, port=port)
     os.execve(sys.executable, [sys.executable, *command], {**os.environ, **cpu_environment()})
 
 
@@ -42,7 +43,7 @@ def served_names(asked: str, record: RunRecord) -> list[str]:
 def arguments(
     record: RunRecord, model: Path, *, names: list[str], dtype: str, host: str, port: int
 ) -> list[str]:
-    """vLLM's command line for this run."""
+    """VLLM's command line for this run."""
     spec = Spec.model_validate(record.spec)
     decoding = spec.evaluation.decoding
     options = [

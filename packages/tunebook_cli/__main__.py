@@ -1,0 +1,3 @@
+from tunebook_cli.main import main
+
+main()

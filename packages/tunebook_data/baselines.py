@@ -1,0 +1,109 @@
+"""Rules that need no model: what a tuned model has to beat before its score means anything.
+
+`copy`, `majority` and `letter_match` know the task and the training answers as a heap, not which meaning
+belongs to which abbreviation; the best of them is the best non-learned baseline. `lookup` is that knowledge
+itself, a dictionary made from the training rows: it solves every seen abbreviation and no unseen one, so it
+is shown beside the verdict as a reference and is not the bar.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from tunebook_data.letters import letter_score
+from tunebook_data.rows import Row
+
+Rule = Callable[[str], str]
+"""The last user message to an answer."""
+
+_ABBREVIATION = re.compile(r"\b(?=\w*[A-Z]\w*[A-Z])[A-Za-z0-9]{2,6}\b")
+_ASKED = re.compile(r"What does (\S+) stand for\?")
+
+
+@dataclass(frozen=True)
+class Baseline:
+    name: str
+    rule: Rule
+    is_reference: bool = False
+    """Shown for comparison; a tuned model need not beat it."""
+
+
+def baselines(task: str, train: Sequence[Row]) -> tuple[Baseline, ...]:
+    """The rules that fit a task; any task has `copy` and `majority`."""
+    match task:
+        case "glossary":
+            return (
+                Baseline("copy", copy_abbreviations),
+                Baseline("majority", majority_meaning(train)),
+                Baseline("lookup", lookup(train), is_reference=True),
+            )
+        case "choice":
+            return (Baseline("letter_match", letter_match), Baseline("first_option", first_option))
+        case _:
+            return (Baseline("copy", copy), Baseline("majority", majority(train)))
+
+
+def question(row: Row) -> str:
+    """The last user message, which is all that a rule sees."""
+    return next(message["content"] for message in reversed(row.messages) if message["role"] == "user")
+
+
+def copy(asked: str) -> str:
+    return asked
+
+
+def majority(train: Sequence[Row]) -> Rule:
+    """The most frequent training answer, whatever is asked; empty without training rows."""
+    answer = _most_frequent(row.reference for row in train)
+    return lambda asked: answer
+
+
+def copy_abbreviations(asked: str) -> str:
+    """Each abbreviation as its own meaning, in the right format."""
+    return "\n".join(f"{found}: {found}" for found in abbreviations(asked))
+
+
+def majority_meaning(train: Sequence[Row]) -> Rule:
+    """The most frequent training meaning for each abbreviation, in the right format."""
+    meaning = _most_frequent(meaning for row in train for _, meaning in _lines(row.reference))
+    return lambda asked: "\n".join(f"{found}: {meaning}" for found in abbreviations(asked))
+
+
+def lookup(train: Sequence[Row]) -> Rule:
+    """A dictionary: abbreviations of the training answers with their meanings, found by exact match."""
+    known = dict(line for row in train for line in _lines(row.reference))
+    return lambda asked: "\n".join(
+        f"{found}: {known[found]}" for found in abbreviations(asked) if found in known
+    )
+
+
+def letter_match(asked: str) -> str:
+    """The option that fits the abbreviation's letters best; of equals, the first."""
+    head, *options = asked.splitlines()
+    found = _ASKED.search(head)
+    if found is None or not options:
+        return ""
+    return max(options, key=lambda option: letter_score(found[1], option))
+
+
+def first_option(asked: str) -> str:
+    """What is left of a majority vote where right answers stand at every position equally often."""
+    return next(iter(asked.splitlines()[1:]), "")
+
+
+def abbreviations(text: str) -> list[str]:
+    """Words of two to six letters and digits with at least two capitals, once each, in order."""
+    return list(dict.fromkeys(_ABBREVIATION.findall(text)))
+
+
+def _lines(answer: str) -> list[tuple[str, str]]:
+    """The `ABBR: meaning` lines of an answer."""
+    split = [line.partition(": ") for line in answer.splitlines()]
+    return [(abbreviation, meaning) for abbreviation, colon, meaning in split if colon]
+
+
+def _most_frequent(values: Iterable[str]) -> str:
+    return min(Counter(values).items(), key=lambda item: (-item[1], item[0]), default=("", 0))[0]

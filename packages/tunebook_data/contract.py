@@ -1,0 +1,122 @@
+"""The rendering contract: for the same chat, training and serving read the same ids.
+
+`prepare` writes probes: chats with the ids that training reads before their answers. Whoever has vLLM at hand
+checks them against the renderer of vLLM's own OpenAI server, which reads nothing but the model folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tunebook_data.rows import Row
+from tunebook_inference.vllm_engine import set_environment
+from tunebook_model.conversation import Message
+from tunebook_model.render import Rendered, Renderer
+from tunebook_spec.errors import IntegrityError, MissingExtraError
+
+PROBES = "probes.jsonl"
+_DRAWN_PER_TASK = 4
+
+Serve = Callable[[Sequence[Message]], list[int]]
+"""A chat to the ids that a server hands to its model."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    id: str
+    """The row's."""
+    messages: tuple[Message, ...]
+    """The row without its answer."""
+    prompt_ids: tuple[int, ...]
+    """What training reads before the answer."""
+
+
+def choose_probes(rows: Iterable[tuple[Row, Rendered]], renderer: Renderer) -> list[Probe]:
+    """A few rows of every task, by the hash of their id, and its longest."""
+    by_task: dict[str, list[tuple[Row, Rendered]]] = defaultdict(list)
+    for row, rendered in rows:
+        by_task[row.task].append((row, rendered))
+    chosen: dict[str, Probe] = {}
+    for _, each in sorted(by_task.items()):
+        each.sort(key=lambda pair: hashlib.sha256(pair[0].id.encode()).digest())
+        longest = max(each, key=lambda pair: len(pair[1].input_ids))
+        for row, rendered in [*each[:_DRAWN_PER_TASK], longest]:
+            asked = row.messages[:-1]
+            read = rendered.input_ids[: len(renderer.prompt_ids(asked))]
+            chosen[row.id] = Probe(row.id, asked, tuple(read))
+    return list(chosen.values())
+
+
+def write_probes(path: Path, probes: Iterable[Probe]) -> None:
+    lines = (orjson.dumps(asdict(probe), option=orjson.OPT_APPEND_NEWLINE) for probe in probes)
+    path.write_bytes(b"".join(lines))
+
+
+def read_probes(path: Path) -> list[Probe]:
+    fields = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    return [Probe(each["id"], tuple(each["messages"]), tuple(each["prompt_ids"])) for each in fields]
+
+
+def check_contract(probes: Iterable[Probe], serve: Serve) -> None:
+    """Prove that serving reads what training read.
+
+    Raises:
+        IntegrityError: names the row and the first position that differs.
+    """
+    for probe in probes:
+        served = serve(probe.messages)
+        if tuple(served) != probe.prompt_ids:
+            pairs = enumerate(zip_longest(probe.prompt_ids, served))
+            at, (trained, other) = next((at, pair) for at, pair in pairs if pair[0] != pair[1])
+            raise IntegrityError(
+                f"row {probe.id}: serving renders its prompt otherwise than training: token {at} is"
+                f" {_token(other)} served and {_token(trained)} trained, so a served model is"
+                " asked what it did not learn. Does its folder hold the base's tokenizer and chat template?"
+            )
+
+
+def serving_renderer(model_dir: Path, chat_template_kwargs: Mapping[str, str]) -> Serve:
+    """The rendering of vLLM's OpenAI server for a model folder, without an engine.
+
+    Importing vLLM costs seconds, so call this where it is imported anyway, after the engine has started, or
+    in a process of its own.
+
+    Raises:
+        MissingExtraError: vLLM is not installed.
+    """
+    if "vllm" not in sys.modules:
+        set_environment(kv_cache_gib=1)
+    try:
+        from vllm.config import ModelConfig, VllmConfig
+        from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+        from vllm.renderers import renderer_from_config
+    except ModuleNotFoundError as error:
+        message = "vLLM is not installed; install the extra of this machine: "
+        message += "`pip install 'tunebook[cpu]'` or `pip install 'tunebook[gpu]'`"
+        raise MissingExtraError(message) from error
+    config = ModelConfig(model=str(model_dir))
+    renderer = renderer_from_config(VllmConfig(model_config=config))
+
+    def serve(messages: Sequence[Message]) -> list[int]:
+        request = ChatCompletionRequest(
+            messages=list(messages), chat_template_kwargs=dict(chat_template_kwargs)
+        )
+        params = request.build_chat_params(None, "auto").with_defaults({"tools": None, "tokenize": False})
+        _, (prompt,) = renderer.render_chat([messages], params, request.build_tok_params(config))
+        ids: list[int] = prompt["prompt_token_ids"]
+        return ids
+
+    return serve
+
+
+def _token(token: Any) -> str:
+    return "absent" if token is None else str(token)

@@ -1,0 +1,103 @@
+"""What `prepare` and `replay` say of what they made: counts that add up."""
+
+from __future__ import annotations
+
+from tunebook_data.split import Side
+from tunebook_spec.models import Frozen
+
+
+class SourceCounts(Frozen):
+    """One source of the spec; `rows_in` is the sum of all the others."""
+
+    source: str
+    task: str
+    rows_in: int
+    rejects: int
+    duplicates: int
+    """Equal conversations after the first."""
+    capped: int
+    """Left out by max_train_rows or max_test_rows."""
+    train: int
+    validation: int
+    test: int
+
+    @property
+    def accounted(self) -> int:
+        return self.rejects + self.duplicates + self.capped + self.train + self.validation + self.test
+
+
+class SplitCounts(Frozen):
+    rows: int
+    groups: int
+    tokens: int
+    supervised_tokens: int
+    longest_tokens: int
+    """Tokens of the longest row."""
+
+
+class ReplayCounts(Frozen):
+    """General prompts that the base model answered, mixed into the training rows."""
+
+    rows: int
+    distinct: int
+    """Fewer than `rows` where the pool had to be shown more than once."""
+    tokens: int
+    share: float
+    """Of all training tokens."""
+    held_out: int
+    """Answers left out because a test row, validation row or suite asks the same."""
+    unusable: int
+    """Answers left out because they fail the checks."""
+
+
+class Attribution(Frozen):
+    """What a built-in data set is made of."""
+
+    name: str
+    licence: str
+    attribution: tuple[str, ...]
+    notice: str
+
+
+class DatasetManifest(Frozen):
+    """A checked, split and tokenised data set.
+
+    Beside it lie train.jsonl, validation.jsonl, test.jsonl, rejects.jsonl, probes.jsonl, and the token tables
+    train.tokens.arrow and validation.tokens.arrow, whose rows are those of the JSONL files, in order.
+    """
+
+    sources: tuple[SourceCounts, ...]
+    rejects_by_reason: dict[str, int]
+    splits: dict[Side, SplitCounts]
+    """Replay rows are among those of train."""
+    replay: ReplayCounts | None
+    attribution: tuple[Attribution, ...]
+
+    def summary(self) -> str:
+        rows = ", ".join(f"{counts.rows} {side}" for side, counts in self.splits.items())
+        train = self.splits["train"]
+        parts = [f"rows: {rows}", f"{train.tokens} training tokens, {train.supervised_tokens} supervised"]
+        if self.replay:
+            parts.append(f"{self.replay.rows} replay rows are {self.replay.share:.1%} of them")
+        for name in ("rejects", "duplicates", "capped"):
+            count = sum(getattr(source, name) for source in self.sources)
+            parts += [f"{count} {name}"] if count else []
+        return "; ".join(parts)
+
+
+class ReplayManifest(Frozen):
+    """The base model's own answers to general prompts, in rows.jsonl."""
+
+    prompts: int
+    rows: int
+    """Answers that ended by themselves: the ones worth rehearsing."""
+    unfinished: int
+    """Cut at max_tokens."""
+    empty: int
+    errors: int
+    resumed: int
+    """Answers that an earlier attempt had made."""
+
+    def summary(self) -> str:
+        left_out = f"{self.unfinished} unfinished, {self.empty} empty, {self.errors} failed"
+        return f"{self.rows} of {self.prompts} general prompts answered to the end ({left_out})"

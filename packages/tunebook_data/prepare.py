@@ -1,0 +1,246 @@
+"""Sources to a checked, split and tokenised data set."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from tunebook_data.checks import find_fault, render_or_fault
+from tunebook_data.contract import PROBES, choose_probes, write_probes
+from tunebook_data.datasets.medical_glossary import CARD
+from tunebook_data.inputs import PrepareInputs
+from tunebook_data.manifest import Attribution, DatasetManifest, ReplayCounts, SourceCounts, SplitCounts
+from tunebook_data.prompts import PromptKey, answered, question_key
+from tunebook_data.rejects import Fault, Reject, write_rejects
+from tunebook_data.replay import ROWS, mix_replay
+from tunebook_data.rows import Row, read_rows, write_rows
+from tunebook_data.sources import read_source, source_name
+from tunebook_data.split import SIDES, Side, SourceRows, cap_rows, check_leaks, drop_duplicates, split_rows
+from tunebook_data.suites import load_suite
+from tunebook_data.tokens import write_tokens
+from tunebook_model.render import Rendered, Renderer
+from tunebook_run.progress import Advance
+from tunebook_spec.errors import DataError, IntegrityError
+from tunebook_spec.models import AnySource, Checks, DatasetSource
+
+logger = logging.getLogger(__name__)
+
+_PROGRESS_EVERY_ROWS = 50
+
+
+@dataclass
+class _Read:
+    """One source on its way through the checks."""
+
+    source: AnySource
+    items: list[Row | Reject]
+    rows: list[Row] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return f"{source_name(self.source)} ({self.source.task})"
+
+
+Splits = dict[Side, list[Row]]
+
+
+def prepare(
+    inputs: PrepareInputs,
+    *,
+    model_dir: Path,
+    spec_dir: Path,
+    assets_dir: Path,
+    replay_dir: Path | None,
+    out: Path,
+    advance: Advance,
+) -> DatasetManifest:
+    """Write the data set of a spec; the same inputs give the same bytes.
+
+    Args:
+        inputs: what of the spec this reads.
+        model_dir: the base model, in Hugging Face layout.
+        spec_dir: what paths of the spec are relative to.
+        assets_dir: the folder that set-up filled.
+        replay_dir: output of `replay`; none where the spec rehearses nothing.
+        out: an existing folder.
+        advance: told of rows checked.
+
+    Raises:
+        DataError: a source cannot be read, nothing is left of it, or it cannot be split.
+        IntegrityError: a loss mask or the split is not what it must be.
+    """
+    renderer = Renderer.load(model_dir, inputs.chat_template_kwargs)
+    reads = []
+    for source in inputs.data.sources:
+        items = read_source(
+            source, system=inputs.data.system, spec_dir=spec_dir, assets_dir=assets_dir, seed=inputs.seed
+        )
+        reads.append(_Read(source, list(items)))
+    rendered = _check(reads, renderer, inputs.data.checks, advance)
+    kept = drop_duplicates(SourceRows(read.name, read.source.split, read.rows) for read in reads)
+    _refuse_empty(reads, kept)
+    per_source = _split(reads, kept, inputs.seed)
+    splits: Splits = {side: [row for each in per_source for row in each[side]] for side in SIDES}
+    replay = None
+    if inputs.data.replay and inputs.data.replay.share:
+        assert replay_dir is not None, "the spec rehearses, so the replay stage comes first"
+        replay = _add_replay(splits, rendered, replay_dir, inputs, renderer)
+    check_leaks(splits)
+    _audit(splits, rendered, renderer)
+    _write(out, splits, rendered, renderer)
+    write_rejects(out / "rejects.jsonl", (reject for read in reads for reject in read.rejects))
+    return DatasetManifest(
+        sources=tuple(_source_counts(*each) for each in zip(reads, kept, per_source, strict=True)),
+        rejects_by_reason=_by_reason(reads),
+        splits={side: _split_counts(rows, rendered) for side, rows in splits.items()},
+        replay=replay,
+        attribution=_attribution(inputs.data.sources),
+    )
+
+
+def _check(
+    reads: Sequence[_Read], renderer: Renderer, checks: Checks, advance: Advance
+) -> dict[str, Rendered]:
+    """Sort every source's items into rows and rejects; return the rows as training sees them, by id."""
+    rendered: dict[str, Rendered] = {}
+    done, total = 0, sum(len(read.items) for read in reads)
+    for read in reads:
+        for item in read.items:
+            outcome = _outcome(item, renderer, checks)
+            if isinstance(outcome, Reject):
+                read.rejects.append(outcome)
+            else:
+                row, rendered[row.id] = outcome
+                read.rows.append(row)
+            done += 1
+            if done % _PROGRESS_EVERY_ROWS == 0 or done == total:
+                advance(done, total, "rows checked")
+    return rendered
+
+
+def _outcome(item: Row | Reject, renderer: Renderer, checks: Checks) -> tuple[Row, Rendered] | Reject:
+    if isinstance(item, Reject):
+        return item
+    fault = find_fault(item, checks)
+    if fault is None:
+        rendered = render_or_fault(item, renderer, checks)
+        if not isinstance(rendered, Fault):
+            return item, rendered
+        fault = rendered
+    return Reject.of_row(item, fault)
+
+
+def _refuse_empty(reads: Sequence[_Read], kept: Sequence[SourceRows]) -> None:
+    for read, rows in zip(reads, kept, strict=True):
+        if rows.rows:
+            continue
+        if not read.items:
+            raise DataError(
+                f"source {read.name}: it holds no rows; give it rows, or remove it from data.sources"
+            )
+        counts = [f"  {count} x {reason}" for reason, count in _by_reason([read]).items()]
+        counts += [f"  {len(read.rows)} x the same conversation as an earlier row"] if read.rows else []
+        example = [f"  for instance {read.rejects[0]}"] if read.rejects else []
+        head = f"source {read.name}: no row of {len(read.items)} is left; mend them, or relax data.checks:"
+        raise DataError("\n".join([head, *counts, *example]))
+
+
+def _split(reads: Sequence[_Read], kept: Sequence[SourceRows], seed: int) -> list[Splits]:
+    """Each source's rows by side, capped."""
+    sides = split_rows(kept, seed)
+    made: list[Splits] = []
+    for read, source in zip(reads, kept, strict=True):
+        caps = {"train": read.source.max_train_rows, "validation": None, "test": read.source.max_test_rows}
+        dealt = isinstance(read.source, DatasetSource)
+        mine: Splits = {side: [row for row in source.rows if sides[row.id] == side] for side in SIDES}
+        made.append({side: cap_rows(mine[side], caps[side], dealt=dealt, seed=seed) for side in SIDES})
+    return made
+
+
+def _add_replay(
+    splits: Splits, rendered: dict[str, Rendered], replay_dir: Path, inputs: PrepareInputs, renderer: Renderer
+) -> ReplayCounts:
+    assert inputs.data.replay is not None
+    picked, counts = mix_replay(
+        read_rows(replay_dir / ROWS),
+        share=inputs.data.replay.share,
+        task_tokens=sum(len(rendered[row.id].input_ids) for row in splits["train"]),
+        held_out=_held_out(splits, inputs),
+        renderer=renderer,
+        checks=inputs.data.checks,
+        seed=inputs.seed,
+    )
+    for row, each in picked:
+        splits["train"].append(row)
+        rendered[row.id] = each
+    return counts
+
+
+def _held_out(splits: Splits, inputs: PrepareInputs) -> set[PromptKey]:
+    """Every prompt that something is measured on."""
+    questions = [item.q for name in inputs.suites for item in load_suite(name)] + list(inputs.questions)
+    keys = {question_key(question) for question in questions}
+    for side in ("validation", "test"):
+        keys.update(key for row in splits[side] for key in answered(row.messages))
+    return keys
+
+
+def _audit(splits: Splits, rendered: Mapping[str, Rendered], renderer: Renderer) -> None:
+    for rows in splits.values():
+        for row in rows:
+            wrong = renderer.audit(rendered[row.id])
+            if wrong is not None:
+                raise IntegrityError(
+                    f"{row.source}:{row.line}: loss mask of row {row.id}: {wrong}; training on it would teach"
+                    " something else than the answer"
+                )
+    ids = [row.id for rows in splits.values() for row in rows]
+    assert len(set(ids)) == len(ids), "two rows share an id"
+
+
+def _write(out: Path, splits: Splits, rendered: Mapping[str, Rendered], renderer: Renderer) -> None:
+    for side, rows in splits.items():
+        write_rows(out / f"{side}.jsonl", rows)
+        if side != "test":
+            write_tokens(out / f"{side}.tokens.arrow", ((row.id, rendered[row.id]) for row in rows))
+    pairs = ((row, rendered[row.id]) for rows in splits.values() for row in rows)
+    write_probes(out / PROBES, choose_probes(pairs, renderer))
+
+
+def _source_counts(read: _Read, kept: SourceRows, splits: Splits) -> SourceCounts:
+    sides = {side: len(rows) for side, rows in splits.items()}
+    counts = SourceCounts(
+        source=source_name(read.source),
+        task=read.source.task,
+        rows_in=len(read.items),
+        rejects=len(read.rejects),
+        duplicates=len(read.rows) - len(kept.rows),
+        capped=len(kept.rows) - sum(sides.values()),
+        **sides,
+    )
+    assert counts.accounted == counts.rows_in, "every row that came in is accounted for"
+    return counts
+
+
+def _split_counts(rows: Sequence[Row], rendered: Mapping[str, Rendered]) -> SplitCounts:
+    lengths = [len(rendered[row.id].input_ids) for row in rows]
+    return SplitCounts(
+        rows=len(rows),
+        groups=len({(row.task, row.group) for row in rows}),
+        tokens=sum(lengths),
+        supervised_tokens=sum(sum(rendered[row.id].loss_mask) for row in rows),
+        longest_tokens=max(lengths, default=0),
+    )
+
+
+def _by_reason(reads: Sequence[_Read]) -> dict[str, int]:
+    return dict(Counter(reject.reason for read in reads for reject in read.rejects).most_common())
+
+
+def _attribution(sources: Sequence[AnySource]) -> tuple[Attribution, ...]:
+    used = {source.name for source in sources if isinstance(source, DatasetSource)}
+    return tuple(Attribution(**asdict(card)) for card in (CARD,) if card.name in used)

@@ -1,0 +1,36 @@
+"""When two prompts are the same prompt: what leaks are told by."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+
+from tunebook_model.conversation import Message
+
+PromptKey = tuple[tuple[str, str], ...]
+"""Role and normalised content of every message before an answer, system messages left out."""
+
+
+def prompt_key(messages: Sequence[Message]) -> PromptKey:
+    """Equal for prompts that differ in case, white space, Unicode form or system message alone."""
+    return tuple((each["role"], normalised(each["content"])) for each in messages if each["role"] != "system")
+
+
+def question_key(question: str) -> PromptKey:
+    return prompt_key([{"role": "user", "content": question}])
+
+
+def asked(messages: Sequence[Message]) -> PromptKey:
+    """The prompt of a conversation's last answer, which is the one that evaluation asks."""
+    return prompt_key(messages[:-1])
+
+
+def answered(messages: Sequence[Message]) -> Iterator[PromptKey]:
+    """The prompts of all its answers, which are what training supervises."""
+    for index, message in enumerate(messages):
+        if message["role"] == "assistant":
+            yield prompt_key(messages[:index])
+
+
+def normalised(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

@@ -1,0 +1,69 @@
+"""One conversation with its provenance, and the JSONL file that holds many of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tunebook_model.conversation import Message
+from tunebook_spec.errors import DataError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One conversation; the last message is the assistant's and is the reference answer."""
+
+    id: str
+    """Unique in a data set; `content_id` of what makes the row, unless the source brings its own."""
+    messages: tuple[Message, ...]
+    task: str
+    group: str
+    """Rows of one group stay on one side of every split."""
+    source: str
+    line: int
+    """1-based place in the source."""
+    meta: dict[str, Any] = field(default_factory=dict)
+    """What a split groups by and a scorer reads, e.g. `terms`, `choices`, `answer`, `stratum`."""
+
+    @property
+    def reference(self) -> str:
+        return self.messages[-1]["content"]
+
+
+def content_id(task: str, messages: Iterable[Message]) -> str:
+    """The first 16 hex digits of the SHA-256 over the task and the messages as JSON."""
+    encoded = orjson.dumps([task, [[message["role"], message["content"]] for message in messages]])
+    return hashlib.sha256(encoded).hexdigest()[:16]
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> int:
+    """Write one JSON object per line, in order; return the number of rows."""
+    count = 0
+    with path.open("wb") as file:
+        for row in rows:
+            file.write(orjson.dumps(asdict(row), option=orjson.OPT_APPEND_NEWLINE))
+            count += 1
+    return count
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Rows in file order.
+
+    Raises:
+        DataError: a line is no JSON object with the fields of a row.
+    """
+    with path.open("rb") as file:
+        return [_decode(path, number, line) for number, line in enumerate(file, start=1)]
+
+
+def _decode(path: Path, number: int, line: bytes) -> Row:
+    try:
+        fields = orjson.loads(line)
+        return Row(**{**fields, "messages": tuple(fields["messages"])})
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise DataError(f"{path}:{number}: not a row ({error}); write row files with `write_rows`") from error

@@ -1,0 +1,105 @@
+"""Bad input: one clean message, exit status 2, no traceback, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.integration.project import Project
+
+
+def change(project: Project, old: str, new: str) -> None:
+    path = project.folder / "specs" / "tiny.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def no_tokenizer(project: Project) -> None:
+    link = project.folder / "models" / "tiny llama"
+    source = link.resolve()
+    link.unlink()
+    shutil.copytree(source, link)
+    for file in link.glob("tokenizer*"):
+        file.unlink()
+
+
+def short_answers(project: Project) -> None:
+    row = {
+        "topic": "a",
+        "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
+    }
+    (project.folder / "my rows.jsonl").write_text(json.dumps(row) + "\n")
+
+
+CASES = {
+    "unknown key": (
+        lambda p: change(p, "epochs: 4", "epoks: 4"),
+        ["line 11, method.epoks: unknown key; did you mean 'epochs'?"],
+    ),
+    "wrong type": (
+        lambda p: change(p, "epochs: 4", "epochs: four"),
+        ["line 11, method.epochs: Input should be a valid integer"],
+    ),
+    "two errors": (
+        lambda p: change(p, "epochs: 4, learning_rate: 3.0e-3", "epochs: 0, learning_rate: -1"),
+        ["2 problems", "method.epochs: Input should be greater", "method.learning_rate: Input should be"],
+    ),
+    "missing file": (
+        lambda p: (p.folder / "my rows.jsonl").unlink(),
+        ["line 8, data.sources.0.path:", "'../my rows.jsonl'"],
+    ),
+    "unknown dataset": (
+        lambda p: change(p, "kind: jsonl, path: ../my rows.jsonl", "kind: dataset, name: medicle_glossary"),
+        ["line 8, data.sources.0.name: Input should be 'medical_glossary' (got 'medicle_glossary')"],
+    ),
+    "empty after checks": (short_answers, ["no row", "1 to"]),
+    "undeclared metric": (
+        lambda p: change(p, "metric: colour.exact_match", "metric: colour.f1"),
+        ["line 19, evaluation.gates.0.metric: no set declares 'colour.f1'; declared: colour.exact_match"],
+    ),
+    "not YAML": (
+        lambda p: change(p, "name: tiny", "name: 'tiny"),
+        ["is not YAML", "line", "column"],
+    ),
+    "duplicate key": (
+        lambda p: change(p, "name: tiny", "name: tiny\nname: tiny"),
+        ["line 3: duplicate key"],
+    ),
+    "a list": (
+        lambda p: (p.folder / "specs" / "tiny.yaml").write_text("- a\n"),
+        ["is a list; a spec is a map"],
+    ),
+    "no tokenizer": (no_tokenizer, ["tokenizer", "models/tiny llama"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_one_clean_message(project: Project, case: str) -> None:
+    damage, expected = CASES[case]
+    damage(project)
+    status, output = project.run("run", "tiny", "--profile", "local", "--set", "data.replay=null")
+    assert status == 2, output
+    assert "Traceback" not in output
+    for part in expected:
+        assert part in output, output
+    assert output.count("error:") + output.count("stage prepare:") == 1
+    assert not list(Path(project.folder).glob("runs/tiny/stages/*/artifact.json"))
+
+
+def test_an_unknown_spec_lists_what_there_is(project: Project) -> None:
+    status, output = project.run("run", "tinny")
+    assert status == 2
+    assert output.strip() == "error: no spec 'tinny'; did you mean 'tiny'? There are: tiny"
+
+
+def test_bad_usage_and_bad_settings_exit_2(project: Project) -> None:
+    assert project.run("run")[0] == 2
+    assert project.run("run", "tiny", "--nope")[0] == 2
+    project.environment = {"TUNEBOOK_NUM_WORKERS": "none"}
+    status, output = project.run("run", "tiny")
+    assert status == 2
+    assert "TUNEBOOK_NUM_WORKERS: Input should be a valid integer" in output

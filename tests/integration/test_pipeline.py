@@ -1,0 +1,133 @@
+"""A tiny Llama goes through every stage by the command that a user types."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+from pathlib import Path
+
+from tests.integration.project import Project
+
+STAGES = ["replay", "prepare", "answer-baselines", "answer-base", "answer-few_shot"]
+STAGES += ["train", "merge", "answer-tuned", "evaluate", "decide"]
+
+
+def statuses(output: str) -> dict[str, str]:
+    """What the log says of each stage: done or skipped."""
+    return dict(re.findall(r"^\S+ (\S+) +(done|skipped)", output, flags=re.MULTILINE))
+
+
+def test_it_ends_in_a_verdict_with_a_report(finished: Project) -> None:
+    output = (finished.folder / "first.log").read_text()
+    assert statuses(output) == dict.fromkeys(STAGES, "done")
+    assert output.strip().splitlines()[-1].startswith("verdict: pass")
+    record = finished.record("1")
+    assert record["status"] == "pass"
+    assert [stage["name"] for stage in record["stages"]] == STAGES  # type: ignore[union-attr,attr-defined]
+    report = (finished.folder / "runs" / "tiny" / "1" / "report.html").read_text()
+    assert "colour.exact_match" in report
+    assert "http://" not in report.replace("http://www.w3.org", "")
+
+
+def test_bad_rows_are_accounted_for(finished: Project) -> None:
+    prepare = finished.stage("prepare")
+    rejects = [json.loads(line) for line in (prepare / "rejects.jsonl").read_text().splitlines()]
+    assert [(reject["source"], reject["line"]) for reject in rejects] == [
+        ("../my rows.jsonl", 4),
+        ("../my rows.jsonl", 8),
+    ]
+
+
+def test_no_artifact_names_this_machine(finished: Project) -> None:
+    for path in (finished.folder / "runs").rglob("*.json*"):
+        assert str(finished.folder) not in path.read_text(), path
+
+
+def test_the_same_command_again_skips_every_stage_and_says_why(finished: Project) -> None:
+    status, output = finished.run("run", "tiny", "--profile", "local")
+    assert status == 0, output
+    assert statuses(output) == dict.fromkeys(STAGES, "skipped")
+    assert output.count("skipped: same inputs as") == len(STAGES)
+
+
+def test_a_changed_threshold_reruns_only_decide_and_can_fail(finished: Project) -> None:
+    gate = "evaluation.gates.0.at_least=0.999"
+    status, output = finished.run("run", "tiny", "--profile", "local", "--set", gate)
+    assert statuses(output) == {**dict.fromkeys(STAGES, "skipped"), "decide": "done"}
+    assert status in (3, 4), output
+
+
+def test_a_dry_run_makes_nothing(project: Project) -> None:
+    status, output = project.run("run", "tiny", "--dry-run")
+    assert status == 0, output
+    assert len(re.findall(r"^\S+ +run tiny/stages/", output, flags=re.MULTILINE)) == len(STAGES)
+    assert not (project.folder / "runs").exists()
+
+
+def copy_of(finished: Project, folder: Path, *stages: str) -> Project:
+    """A project whose run had got as far as these stages."""
+    shutil.copytree(finished.folder, folder, symlinks=True)
+    shutil.rmtree(folder / "runs")
+    kept = folder / "runs" / "tiny" / "stages"
+    for stage in stages:
+        source = finished.stage(stage)
+        shutil.copytree(source, kept / source.name)
+    return Project(folder)
+
+
+def test_test_rows_are_read_by_evaluation_alone(finished: Project, tmp_path: Path) -> None:
+    project = copy_of(finished, tmp_path / "copy", "replay", "prepare")
+    (project.stage("prepare") / "test.jsonl").unlink()
+    status, output = project.run("run", "tiny", "--profile", "local")
+    assert status == 1
+    assert statuses(output) == {
+        **dict.fromkeys(["replay", "prepare"], "skipped"),
+        **dict.fromkeys(["train", "merge"], "done"),
+    }
+    assert "test.jsonl" in output
+
+
+def test_kill_9_anywhere_and_the_same_command_finishes_the_run(finished: Project, tmp_path: Path) -> None:
+    project = copy_of(finished, tmp_path / "copy", "replay")
+    stages = project.folder / "runs" / "tiny" / "stages"
+
+    def seen(pattern: str) -> bool:
+        return any(stages.glob(pattern))
+
+    command = ("run", "tiny", "--profile", "local")
+    project.run_until(lambda: seen("prepare-*/*.jsonl"), *command)
+    project.run_until(lambda: seen("train-*/checkpoints/**/*"), *command)
+    project.run_until(lambda: seen("answer-base-*/answers.jsonl"), *command)
+    status, output = project.run(*command)
+    assert status == 0, output
+    assert statuses(output)["train"] == "skipped"
+    for name in ("model.safetensors", "config.json"):
+        ours = (project.stage("merge") / "model" / name).read_bytes()
+        assert ours == (finished.stage("merge") / "model" / name).read_bytes()
+
+
+def test_ctrl_c_exits_130_and_leaves_a_run_that_goes_on(finished: Project, tmp_path: Path) -> None:
+    project = copy_of(finished, tmp_path / "copy", "replay", "prepare", "train", "merge", "answer-baselines")
+    process = project.start("run", "tiny", "--profile", "local")
+    stages = project.folder / "runs" / "tiny" / "stages"
+    while not any(stages.glob("answer-base-*.lock")):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert project.record()["status"] == "interrupted"
+    status, output = project.run("run", "tiny", "--profile", "local")
+    assert status == 0, output
+
+
+def test_two_runs_at_once_leave_one_whole_result(finished: Project, tmp_path: Path) -> None:
+    project = copy_of(finished, tmp_path / "copy", "replay")
+    runs = [project.start("run", "tiny", "--profile", "local") for _ in range(2)]
+    outputs = [process.communicate(timeout=400)[0] for process in runs]
+    ended = sorted(process.returncode for process in runs)
+    assert ended == [0, 1], outputs
+    assert sum("is being written by another run" in output for output in outputs) == 1
+    assert {project.record(str(number))["status"] for number in (1, 2)} == {"pass", "failed"}
