@@ -51,16 +51,20 @@ def stages(spec: Spec, *, base_model: str, sources: Mapping[str, str]) -> dict[s
         add("replay", replay_inputs, contents=model, libraries=GENERATES)
         replay = ("replay",)
     add("prepare", PrepareInputs.of(spec), *replay, contents={**model, **sources}, libraries=RENDERS)
-    add("train", TrainInputs.of(spec), "prepare", contents=model, libraries=TRAINS)
-    add("merge", NoFields(), "train", contents=model, libraries=TRAINS)
     answers = []
-    for arm in ("baselines", *spec.evaluation.arms):
-        name = f"answer-{arm}"
-        parents = ("prepare", "merge") if arm == "tuned" else ("prepare",)
-        contents = {} if arm in ("tuned", "baselines") else model
-        libraries = () if arm == "baselines" else GENERATES
-        add(name, AnswerInputs.of(spec, arm), *parents, contents=contents, libraries=libraries)
-        answers.append(name)
-    add("evaluate", EvaluateInputs.of(spec), *answers, libraries=("numpy", "scipy", "statsmodels"))
+    for arm in ("baselines", *sorted(spec.evaluation.arms)):
+        # All that needs no training comes first: what stops a run should stop it before the long part.
+        parents: tuple[str, ...] = ("prepare",)
+        contents, libraries = model, GENERATES
+        if arm == "baselines":
+            contents, libraries = {}, ()
+        if arm == "tuned":
+            add("train", TrainInputs.of(spec), "prepare", contents=model, libraries=TRAINS)
+            add("merge", NoFields(), "train", contents=model, libraries=TRAINS)
+            parents, contents = ("prepare", "merge"), {}
+        answers.append(f"answer-{arm}")
+        add(answers[-1], AnswerInputs.of(spec, arm), *parents, contents=contents, libraries=libraries)
+    libraries = ("numpy", "scipy", "statsmodels")
+    add("evaluate", EvaluateInputs.of(spec), *answers, libraries=libraries)
     add("decide", DecideInputs.of(spec), "evaluate", "prepare", "train")
     return made

@@ -55,6 +55,9 @@ def main(path: Path) -> int:
         return error.exit_status
     except KeyboardInterrupt:
         return 130
+    except Exception:
+        logger.exception("stage %s: this is a defect of Tunebook", request.stage.name)
+        return 1
     return 0
 
 

@@ -23,9 +23,9 @@ def exact_match(answer: Answer) -> float:
 def line_match(answer: Answer) -> float | None:
     """Share of the reference's lines that the answer has, normalised.
 
-    Lines may come in any order and with a list mark before them. Lines that were not expected neither help nor
-    cost, except that an abbreviation given two different meanings has not been answered: a line counts only
-    if it is the only one of the answer with that text before its colon.
+    Lines may come in any order and with a list mark before them. Lines that were not expected neither help
+    nor cost, except that an abbreviation given two different meanings has not been answered: a line counts
+    only if it is the only one of the answer with that text before its colon.
     """
     expected = _lines(answer.reference or "")
     given = _lines(answer.text)

@@ -61,7 +61,7 @@ def mean_bounds(scores: Sequence[float], groups: Sequence[str], *, alpha: float 
 def difference_bounds(
     first: Sequence[float], second: Sequence[float], groups: Sequence[str], *, alpha: float = ALPHA
 ) -> Bounds:
-    """Bounds on the mean of first minus second, row by row: Tango for independent 0/1 scores, else a bootstrap."""
+    """Bounds on the mean of first minus second, row by row: Tango for independent 0/1, else a bootstrap."""
     a, b = np.asarray(first, float), np.asarray(second, float)
     num_groups = len(set(groups))
     if num_groups >= 2 and num_groups == len(a) and _is_binary(a) and _is_binary(b):
@@ -74,7 +74,9 @@ def difference_bounds(
 
 def mcnemar(gained: int, lost: int) -> float:
     """One-sided exact p-value that gains are no likelier than losses (McNemar 1947; binomial form)."""
-    return float(binomtest(gained, gained + lost, 0.5, alternative="greater").pvalue) if gained + lost else 1.0
+    return (
+        float(binomtest(gained, gained + lost, 0.5, alternative="greater").pvalue) if gained + lost else 1.0
+    )
 
 
 def tango_bounds(gained: int, lost: int, num: int, *, alpha: float = ALPHA) -> tuple[float, float]:
@@ -100,7 +102,7 @@ def tango_bounds(gained: int, lost: int, num: int, *, alpha: float = ALPHA) -> t
 
 
 def clustered_stderr(scores: Sequence[float], groups: Sequence[str]) -> float | None:
-    """Standard error of a mean whose rows hang together by group (Miller 2024, sec. 2.2); None for one group."""
+    """Standard error of a mean of rows that hang together by group (Miller 2024, sec. 2.2); None for one."""
     values = np.asarray(scores, float)
     sums, _ = _by_group(values - values.mean(), groups)
     count = len(sums)
@@ -161,7 +163,8 @@ def _without_variance(
 def _by_group(values: Floats, groups: Sequence[str]) -> tuple[Floats, Floats]:
     """Sum of the values and number of rows, per group."""
     _, index = np.unique(np.asarray(groups), return_inverse=True)
-    return np.bincount(index, values), np.bincount(index).astype(float)
+    sums, counts = np.bincount(index, values), np.bincount(index)
+    return sums.astype(np.float64), counts.astype(np.float64)
 
 
 def _is_binary(values: Floats) -> bool:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tests.integration.project import Project
 
-STAGES = ["replay", "prepare", "train", "merge", "answer-baselines", "answer-base"]
-STAGES += ["answer-few_shot", "answer-tuned", "evaluate", "decide"]
+STAGES = ["replay", "prepare", "answer-baselines", "answer-base", "answer-few_shot"]
+STAGES += ["train", "merge", "answer-tuned", "evaluate", "decide"]
 
 
 def statuses(output: str) -> dict[str, str]:

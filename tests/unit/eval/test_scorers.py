@@ -19,7 +19,7 @@ CHOICES = {"choices": ["renal colic", "acute renal colic", "heart failure", "str
 
 
 @pytest.mark.parametrize(
-    "text, expected",
+    ("text", "expected"),
     [
         (REFERENCE, 1.0),
         ("- MRI :  Magnetic Resonance Imaging.\n2. aki: acute kidney injury", 1.0),
@@ -37,7 +37,7 @@ def test_line_match_counts_expected_lines(text: str, expected: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text, expected",
+    ("text", "expected"),
     [
         ("heart failure", 1.0),
         ("It stands for Heart Failure.", 1.0),
@@ -58,13 +58,15 @@ def test_a_choice_inside_a_longer_named_choice_is_not_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "text, expected", [('  "blue  Sky." ', 1.0), ("blue", 0.0)], ids=["normalised", "different"]
+    ("text", "expected"), [('  "blue  Sky." ', 1.0), ("blue", 0.0)], ids=["normalised", "different"]
 )
 def test_exact_match(text: str, expected: float) -> None:
     assert score("exact_match", answered(text, "Blue sky")) == expected
 
 
-@pytest.mark.parametrize("text, expected", [("It is 4.", 1.0), ("It is 14.", 0.0)], ids=["has it", "14 is not 4"])
+@pytest.mark.parametrize(
+    ("text", "expected"), [("It is 4.", 1.0), ("It is 14.", 0.0)], ids=["has it", "14 is not 4"]
+)
 def test_contains_any_of_the_expected_strings(text: str, expected: float) -> None:
     assert score("contains", answered(text, expected=("four", "4"))) == expected
 

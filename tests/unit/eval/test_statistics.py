@@ -39,12 +39,12 @@ def test_all_right_is_not_certainty() -> None:
     assert bounds.high == 1.0
 
 
-@pytest.mark.parametrize("gained, lost, p", [(9, 1, 11 / 1024), (5, 5, 638 / 1024), (0, 0, 1.0)])
+@pytest.mark.parametrize(("gained", "lost", "p"), [(9, 1, 11 / 1024), (5, 5, 638 / 1024), (0, 0, 1.0)])
 def test_mcnemar_is_the_binomial_tail_over_discordant_pairs(gained: int, lost: int, p: float) -> None:
     assert mcnemar(gained, lost) == pytest.approx(p)
 
 
-@pytest.mark.parametrize("gained, lost, num", [(12, 2, 50), (3, 9, 40), (1, 0, 12)])
+@pytest.mark.parametrize(("gained", "lost", "num"), [(12, 2, 50), (3, 9, 40), (1, 0, 12)])
 def test_tango_bounds_are_where_the_score_statistic_meets_z(gained: int, lost: int, num: int) -> None:
     def statistic(delta: float) -> float:
         def loss(q: float) -> float:  # negative log-likelihood with P(gain) = q + delta, P(loss) = q
@@ -111,7 +111,7 @@ def test_stderr_of_independent_rows_is_the_usual_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "scores, groups",
+    ("scores", "groups"),
     [([1.0], ["a"]), ([0.2, 0.9, 0.4], ["a", "a", "a"]), ([0.2, 0.9, 0.4, 0.5], ["a", "b", "c", "d"])],
     ids=["one row", "one group", "four groups"],
 )
