@@ -10,7 +10,7 @@ from typing import IO
 
 from tunebook_data.baselines import baselines, question
 from tunebook_data.rows import read_rows
-from tunebook_eval.answers import FILE, Answer, encode, of_completion, of_rule, of_text, reopen
+from tunebook_eval.answers import FILE, SUMMARY, Answer, encode, of_completion, of_rule, of_text, reopen
 from tunebook_eval.inputs import AnswerInputs
 from tunebook_eval.log_likelihood import score_texts
 from tunebook_eval.sets import Item, build_items
@@ -48,7 +48,7 @@ def answer(
         data_dir: What `prepare` left.
         model_dir: The arm's model, for the likelihood of fixed texts; None for rules.
         generator: Answers the chats; None for rules.
-        out: Gets `answers.jsonl`, one answer a line, in the order of finishing.
+        out: Gets `answers.jsonl`, one answer a line in the order of finishing, and `arm.json`, the result.
         advance: Told how many of the items are answered.
     """
     started = time.monotonic()
@@ -65,7 +65,9 @@ def answer(
             _score_texts([item for item in left if not item.messages], model_dir, sheet)
             shots = choose_shots(inputs.few_shot, items, data_dir, inputs.seed) if inputs.few_shot else {}
             _answer_chats([item for item in left if item.messages], shots, generator, sheet)
-    return _result(inputs.arm, sheet.answers, len(kept), time.monotonic() - started)
+    result = _result(inputs.arm, sheet.answers, len(kept), time.monotonic() - started)
+    (out / SUMMARY).write_text(result.model_dump_json(indent=1))
+    return result
 
 
 @dataclass

@@ -16,6 +16,7 @@ from tunebook_spec.errors import StageError
 from tunebook_spec.models import Frozen
 
 FILE = "answers.jsonl"
+SUMMARY = "arm.json"
 
 
 class Answer(Frozen):

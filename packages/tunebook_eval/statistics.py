@@ -1,0 +1,180 @@
+"""How sure a mean or a difference is. Every bound is one-sided 95 %.
+
+Rows of one group (a note's wording, a kind of question) are alike, so groups are what is drawn; where every
+row is a group of its own and every score is 0 or 1, the exact and score methods for proportions apply.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.stats import binomtest, norm
+from statsmodels.stats.proportion import proportion_confint
+
+Floats = NDArray[np.float64]
+Method = Literal["wilson", "tango", "bootstrap", "no variance", "too few"]
+
+ALPHA = 0.05
+Z = float(norm.ppf(1 - ALPHA))
+MIN_GROUPS = 5
+"""A bootstrap over fewer groups bounds nothing."""
+NUM_RESAMPLES = 10_000
+SEED = 20240607
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Of a mean: with 95 % confidence above `low`, and with 95 % below `high`."""
+
+    mean: float
+    low: float | None
+    """None: too few groups to say."""
+    high: float | None
+    method: Method
+    num_samples: int
+    num_groups: int
+
+
+def mean_bounds(scores: Sequence[float], groups: Sequence[str], *, alpha: float = ALPHA) -> Bounds:
+    """Bounds on the mean score: Wilson for independent 0/1 scores, else a bootstrap over groups."""
+    values, num_groups = np.asarray(scores, float), len(set(groups))
+    mean = float(values.mean())
+
+    def bounds(low: float | None, high: float | None, method: Method) -> Bounds:
+        return Bounds(mean, low, high, method, len(values), num_groups)
+
+    if num_groups < 2:
+        return bounds(None, None, "too few")
+    if num_groups == len(values) and _is_binary(values):
+        # The two-sided interval at twice the error has the one-sided bound on each side (Wilson 1927).
+        low, high = proportion_confint(values.sum(), len(values), 2 * alpha, method="wilson")
+        return bounds(float(low), float(high), "wilson")
+    return bounds(*_clustered(values, groups, alpha, floor=0.0))
+
+
+def difference_bounds(
+    first: Sequence[float], second: Sequence[float], groups: Sequence[str], *, alpha: float = ALPHA
+) -> Bounds:
+    """Bounds on the mean of first minus second, row by row: Tango for independent 0/1, else a bootstrap."""
+    a, b = np.asarray(first, float), np.asarray(second, float)
+    num_groups = len(set(groups))
+    if num_groups >= 2 and num_groups == len(a) and _is_binary(a) and _is_binary(b):
+        gained, lost = int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())
+        low, high = tango_bounds(gained, lost, len(a), alpha=alpha)
+        return Bounds((gained - lost) / len(a), low, high, "tango", len(a), num_groups)
+    mean = float((a - b).mean())
+    return Bounds(mean, *_clustered(a - b, groups, alpha, floor=-1.0), len(a), num_groups)
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """One-sided exact p-value that gains are no likelier than losses (McNemar 1947; binomial form)."""
+    return (
+        float(binomtest(gained, gained + lost, 0.5, alternative="greater").pvalue) if gained + lost else 1.0
+    )
+
+
+def tango_bounds(gained: int, lost: int, num: int, *, alpha: float = ALPHA) -> tuple[float, float]:
+    """Score bounds on the difference of paired proportions, (gained - lost) / num (Tango 1998, eq. 4-6)."""
+    z = float(norm.ppf(1 - alpha))
+
+    def statistic(delta: float) -> float:
+        b = -(gained + lost) + (2 * num - gained + lost) * delta
+        c = -lost * delta * (1 - delta)
+        root = math.sqrt(max(b * b - 8 * num * c, 0.0))
+        q = (root - b) / (4 * num)  # of a loss, under this difference
+        variance = num * (2 * q + delta * (1 - delta))
+        surplus = gained - lost - num * delta
+        if variance <= 0:
+            return math.copysign(math.inf, surplus) if surplus else 0.0
+        return surplus / math.sqrt(variance)
+
+    observed = (gained - lost) / num
+    edge = 1 - 1e-12
+    low = _root(lambda delta: statistic(delta) - z, -edge, min(observed, edge))
+    high = _root(lambda delta: statistic(delta) + z, max(observed, -edge), edge)
+    return low, high
+
+
+def clustered_stderr(scores: Sequence[float], groups: Sequence[str]) -> float | None:
+    """Standard error of a mean of rows that hang together by group (Miller 2024, sec. 2.2); None for one."""
+    values = np.asarray(scores, float)
+    sums, _ = _by_group(values - values.mean(), groups)
+    count = len(sums)
+    if count < 2:
+        return None
+    return float(math.sqrt(count / (count - 1) * float(sums @ sums)) / len(values))
+
+
+def rows_to_settle(bounds: Bounds, threshold: float) -> int | None:
+    """About how many rows would put the threshold outside the bounds, were the mean to stay; two digits.
+
+    None where no number would, or none can be told from what there is.
+    """
+    margin = bounds.mean - threshold
+    bound = bounds.low if margin > 0 else bounds.high
+    if margin == 0 or bound is None or bound == bounds.mean:
+        return None
+    # Widths shrink with the square root of the rows.
+    needed = bounds.num_samples * ((bounds.mean - bound) / margin) ** 2
+    digits = 10 ** max(math.floor(math.log10(needed)) - 1, 0)
+    rounded = math.ceil(needed / digits) * digits
+    return rounded if rounded > bounds.num_samples else None
+
+
+def _clustered(
+    values: Floats, groups: Sequence[str], alpha: float, *, floor: float
+) -> tuple[float | None, float | None, Method]:
+    """Percentile bounds over resampled groups."""
+    sums, counts = _by_group(values, groups)
+    if len(sums) < MIN_GROUPS:
+        return None, None, "too few"
+    if np.allclose(values, values[0]):
+        return (*_without_variance(float(values.mean()), len(sums), alpha, floor), "no variance")
+    rng = np.random.default_rng(SEED)
+    means = np.empty(NUM_RESAMPLES)
+    for start in range(0, NUM_RESAMPLES, 500):
+        drawn = rng.integers(len(sums), size=(500, len(sums)))
+        means[start : start + 500] = sums[drawn].sum(1) / counts[drawn].sum(1)
+    low, high = np.quantile(means, [alpha, 1 - alpha])
+    return float(low), float(high), "bootstrap"
+
+
+def _without_variance(
+    mean: float, num_groups: int, alpha: float, floor: float
+) -> tuple[float | None, float | None]:
+    """When all rows agree, a bootstrap would claim certainty.
+
+    At most a share w of groups is otherwise (Wilson, none seen), and those may score anything down to `floor`
+    or up to 1. Scores outside of that range have no such bound.
+    """
+    if not floor <= mean <= 1:
+        return None, None
+    z = float(norm.ppf(1 - alpha))
+    w = z * z / (num_groups + z * z)
+    return mean - w * (mean - floor), mean + w * (1 - mean)
+
+
+def _by_group(values: Floats, groups: Sequence[str]) -> tuple[Floats, Floats]:
+    """Sum of the values and number of rows, per group."""
+    _, index = np.unique(np.asarray(groups), return_inverse=True)
+    sums, counts = np.bincount(index, values), np.bincount(index)
+    return sums.astype(np.float64), counts.astype(np.float64)
+
+
+def _is_binary(values: Floats) -> bool:
+    return bool(np.isin(values, (0.0, 1.0)).all())
+
+
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where a falling function crosses zero; the end that it never reaches."""
+    if function(low) <= 0:
+        return low
+    if function(high) >= 0:
+        return high
+    return float(brentq(function, low, high, xtol=1e-12))

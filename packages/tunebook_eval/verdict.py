@@ -1,0 +1,75 @@
+"""What the gates say of the evidence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Literal, get_args
+
+from tunebook_spec.models import Frozen, Gate
+
+Outcome = Literal["pass", "fail", "inconclusive"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+
+
+class GateResult(Frozen):
+    gate: Gate
+    outcome: Outcome
+    rule: str
+    """The gate in a phrase, e.g. `glossary.line_match >= 0.85`."""
+    value: float | None
+    """The metric, or the difference that is judged; none: nothing to judge."""
+    low: float | None
+    """With 95 % confidence the value is above this."""
+    high: float | None
+    """With 95 % confidence the value is below this."""
+    num_samples: int
+    compared_with: str | None = None
+    """The arm or rule that the tuned model is held against."""
+    p_value: float | None = None
+    """Exact McNemar, where a gain of a 0/1 score is held against zero."""
+    note: str = ""
+    """Why it is inconclusive, or how many rows would settle it."""
+
+    @property
+    def threshold(self) -> float:
+        """What the value is held against; a drop is a negative gain."""
+        gate = self.gate
+        return gate.at_least if gate.at_least is not None else -(gate.max_drop or 0.0)
+
+    def line(self, width: int = 0) -> str:
+        """Outcome, rule and evidence in one line; rules are padded to `width`."""
+        return f"{self.outcome:<13} {self.rule:<{width}}  {self._evidence()}"
+
+    def _evidence(self) -> str:
+        if self.value is None:
+            return self.note
+        is_drop, failed = self.gate.max_drop is not None, self.outcome == "fail"
+        sign = -1 if is_drop else 1
+        bound = self.high if failed else self.low
+        side = "below" if failed != is_drop else "above"
+        sure = "no bound" if bound is None else f"95 % {side} {sign * bound:.3f}"
+        against = f", against {self.compared_with}" if self.compared_with else ""
+        note = f"; {self.note}" if self.note else ""
+        return f"{sign * self.value + 0.0:.3f}, {sure} (n={self.num_samples}){against}{note}"
+
+
+class GateVerdict(Frozen):
+    results: tuple[GateResult, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        """Fail if any gate fails, else inconclusive if any is, else pass."""
+        outcomes = {each.outcome for each in self.results}
+        return "fail" if "fail" in outcomes else "inconclusive" if "inconclusive" in outcomes else "pass"
+
+    @property
+    def exit_status(self) -> int:
+        return {"pass": 0, "fail": 3, "inconclusive": 4}[self.outcome]
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """One per gate, and the verdict."""
+        width = max(len(each.rule) for each in self.results)
+        counts = Counter(each.outcome for each in self.results)
+        summary = ", ".join(f"{counts[kind]} {kind}" for kind in OUTCOMES)
+        return (*(each.line(width) for each in self.results), f"verdict: {self.outcome} ({summary})")

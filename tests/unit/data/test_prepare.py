@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunebook_data.contract import check_contract, read_probes
+from tunebook_data.inputs import PrepareInputs
+from tunebook_data.manifest import DatasetManifest
+from tunebook_data.prepare import prepare
+from tunebook_data.rows import Row, read_rows, write_rows
+from tunebook_data.tokens import TokenTable
+from tunebook_model.conversation import Message
+from tunebook_model.render import Rendered, Renderer
+from tunebook_spec.errors import DataError, IntegrityError
+from tunebook_spec.models import Data
+
+WriteJsonl = Callable[..., Path]
+Run = Callable[..., DatasetManifest]
+
+
+def chat(question: str, answer: str = "It is certainly blue.", **fields: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return {"messages": messages, **fields}
+
+
+MESSY = [
+    *[chat(f"What colour is thing {n}?", topic=f"t{n % 20}") for n in range(60)],
+    chat("What colour is thing 0?", topic="t0"),
+    chat("What colour is thing 1?", topic="t1"),
+    chat("Too short", "No.", topic="t1"),
+    chat("No topic"),
+    b"broken",
+]
+
+
+@pytest.fixture
+def run(tiny_llama: Path, tmp_path: Path) -> Run:
+    def run(
+        out: Path | None = None, replay_dir: Path | None = None, seed: int = 0, **data: Any
+    ) -> DatasetManifest:
+        out = out or tmp_path / "out"
+        out.mkdir()
+        source = {"kind": "jsonl", "path": "rows.jsonl", "task": "colour", **data.pop("source", {})}
+        given = {"sources": [source], **data}
+        inputs = PrepareInputs(
+            data=Data.model_validate(given),
+            seed=seed,
+            chat_template_kwargs={},
+            suites=(),
+            questions=("Who wrote  HAMLET?",),
+        )
+        folders = {"spec_dir": tmp_path, "assets_dir": tmp_path, "replay_dir": replay_dir, "out": out}
+        return prepare(inputs, model_dir=tiny_llama, advance=lambda done, total, note="": None, **folders)
+
+    return run
+
+
+@pytest.fixture
+def messy(write_jsonl: WriteJsonl) -> dict[str, Any]:
+    write_jsonl(MESSY)
+    return {"source": {"split": {"group_by": "topic", "test": 0.2, "validation": 0.1}, "max_train_rows": 30}}
+
+
+def replay_pool(folder: Path, make_row: Callable[..., Row]) -> Path:
+    folder.mkdir()
+    rows = [make_row(f"What is {n}?", f"A number, namely {n}.", task="replay") for n in range(30)]
+    write_rows(folder / "rows.jsonl", [*rows, make_row("Who wrote Hamlet?", task="replay")])
+    return folder
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def test_every_row_that_comes_in_is_accounted_for(run: Run, messy: dict[str, Any], tmp_path: Path) -> None:
+    manifest = run(**messy)
+    (source,) = manifest.sources
+    assert (source.rows_in, source.rejects, source.duplicates) == (65, 3, 2)
+    assert (source.train, source.validation, source.test, source.capped) == (30, 6, 12, 12)
+    assert manifest.rejects_by_reason == {
+        "answer shorter than min_response_chars 10": 1,
+        "no string 'topic' to group by": 1,
+        "not JSON": 1,
+    }
+    assert len((tmp_path / "out" / "rejects.jsonl").read_bytes().splitlines()) == 3
+    for side, counts in manifest.splits.items():
+        rows = read_rows(tmp_path / "out" / f"{side}.jsonl")
+        assert counts.rows == len(rows)
+        assert counts.groups == len({row.group for row in rows})
+
+
+def test_token_tables_hold_the_rows_of_their_split_as_rendered(
+    run: Run, messy: dict[str, Any], tmp_path: Path, renderer: Renderer
+) -> None:
+    manifest = run(**messy)
+    for side in ("train", "validation"):
+        rows = read_rows(tmp_path / "out" / f"{side}.jsonl")
+        table = TokenTable.open(tmp_path / "out" / f"{side}.tokens.arrow")
+        assert [table.row_id(i) for i in range(len(table))] == [row.id for row in rows]
+        for i, row in enumerate(rows):
+            rendered = renderer.render(row.messages)
+            assert table.input_ids(i).tolist() == rendered.input_ids
+            assert table.loss_mask(i).tolist() == rendered.loss_mask
+        assert manifest.splits[side].tokens == len(table.all_input_ids)
+    assert not (tmp_path / "out" / "test.tokens.arrow").exists()
+
+
+def test_the_same_inputs_give_the_same_bytes_and_another_seed_another_split(
+    run: Run, messy: dict[str, Any], make_row: Callable[..., Row], tmp_path: Path
+) -> None:
+    pool = replay_pool(tmp_path / "replay", make_row)
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run(tmp_path / name, pool, seed, replay={"share": 0.2}, source=dict(messy["source"]))
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+    assert digests(tmp_path / "a")["test.jsonl"] != digests(tmp_path / "c")["test.jsonl"]
+
+
+def test_replay_joins_the_training_rows_alone(
+    run: Run, messy: dict[str, Any], make_row: Callable[..., Row], tmp_path: Path
+) -> None:
+    pool = replay_pool(tmp_path / "replay", make_row)
+    manifest = run(replay_dir=pool, replay={"share": 0.3}, **messy)
+    assert manifest.replay is not None
+    train = manifest.splits["train"]
+    assert 0.3 <= manifest.replay.share < 0.3 + 60 / train.tokens
+    assert manifest.replay.held_out == 1, "a question of the evaluation is not rehearsed"
+    rows = {side: read_rows(tmp_path / "out" / f"{side}.jsonl") for side in manifest.splits}
+    assert [row.task for row in rows["train"]] == ["colour"] * 30 + ["replay"] * manifest.replay.rows
+    assert {row.task for side in ("validation", "test") for row in rows[side]} == {"colour"}
+
+
+def test_probes_carry_the_ids_that_a_server_must_read(
+    run: Run, messy: dict[str, Any], tmp_path: Path, renderer: Renderer
+) -> None:
+    run(**messy)
+    probes = read_probes(tmp_path / "out" / "probes.jsonl")
+    assert len(probes) >= 4
+    check_contract(probes, renderer.prompt_ids)
+
+    def other(messages: tuple[Message, ...]) -> list[int]:
+        ids = renderer.prompt_ids(messages)
+        return [*ids[:3], ids[3] + 1, *ids[4:]]
+
+    with pytest.raises(
+        IntegrityError, match=rf"row {probes[0].id}: .* token 3 is \d+ served and \d+ trained"
+    ):
+        check_contract(probes, other)
+    with pytest.raises(IntegrityError, match=r"is absent served and \d+ trained"):
+        check_contract(probes, lambda messages: renderer.prompt_ids(messages)[:-1])
+
+
+def test_nothing_left_after_the_checks_is_told_by_reason(run: Run, write_jsonl: WriteJsonl) -> None:
+    write_jsonl([chat("Hi", "No."), chat("Hello", "Yes."), b"broken"])
+    with pytest.raises(DataError) as caught:
+        run()
+    message = str(caught.value)
+    assert "source rows.jsonl (colour): no row of 3 is left" in message
+    assert "2 x answer shorter than min_response_chars 10" in message
+    assert "1 x not JSON" in message
+    assert "for instance rows.jsonl:1: messages[1].content" in message
+
+
+def test_an_empty_file_is_told_as_such(run: Run, write_jsonl: WriteJsonl) -> None:
+    write_jsonl([b"\n\n"])
+    with pytest.raises(DataError, match="it holds no rows"):
+        run()
+
+
+def test_a_row_that_fails_the_audit_stops_the_run_by_name(
+    run: Run, messy: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render = Renderer.render
+
+    def everything_supervised(self: Renderer, messages: tuple[Message, ...]) -> Rendered:
+        input_ids = render(self, messages).input_ids
+        return Rendered(input_ids, [True] * len(input_ids))
+
+    monkeypatch.setattr(Renderer, "render", everything_supervised)
+    with pytest.raises(IntegrityError, match=r"rows\.jsonl:\d+: loss mask of row [0-9a-f]{16}: every token"):
+        run(**messy)

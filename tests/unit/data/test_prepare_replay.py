@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from tunebook_data.inputs import ReplayInputs
+from tunebook_data.prompts import question_key
+from tunebook_data.replay import mix_replay, replay
+from tunebook_data.rows import Row, read_rows
+from tunebook_data.suites import load_replay_prompts
+from tunebook_inference.generator import ChatRequest, Completion, OnDone
+from tunebook_inference.scripted import ScriptedGenerator
+from tunebook_model.render import Renderer
+from tunebook_spec.errors import DataError, StageError
+from tunebook_spec.models import Checks
+
+INPUTS = ReplayInputs(max_tokens=8, chat_template_kwargs={})
+
+
+def quiet(done: int, total: int, note: str = "") -> None:
+    pass
+
+
+def short(request: ChatRequest) -> str:
+    return "In a word, yes."
+
+
+@pytest.fixture
+def pool(make_row: Callable[..., Row]) -> list[Row]:
+    return [make_row(f"What is {n} and {n}?", f"It is {2 * n}, of course.", task="replay") for n in range(12)]
+
+
+@pytest.mark.parametrize("share", [0.05, 0.15, 0.5, 0.9])
+def test_the_share_is_reached_within_one_row(pool: list[Row], renderer: Renderer, share: float) -> None:
+    picked, counts = mix_replay(
+        pool, share=share, task_tokens=2000, held_out=(), renderer=renderer, checks=Checks(), seed=0
+    )
+    tokens = sum(len(rendered.input_ids) for _, rendered in picked)
+    without_last = tokens - len(picked[-1][1].input_ids)
+    assert without_last / (without_last + 2000) < share <= tokens / (tokens + 2000)
+    assert (counts.tokens, counts.rows) == (tokens, len(picked))
+    assert counts.share == pytest.approx(tokens / (tokens + 2000), abs=1e-6)
+
+
+def test_a_small_pool_is_shown_again_in_turn_under_ids_of_its_own(
+    pool: list[Row], renderer: Renderer
+) -> None:
+    picked, counts = mix_replay(
+        pool, share=0.5, task_tokens=2000, held_out=(), renderer=renderer, checks=Checks(), seed=0
+    )
+    ids = [row.id for row, _ in picked]
+    assert len(ids) > 24
+    assert len(set(ids)) == len(ids)
+    assert counts.distinct == 12
+    assert sorted(ids[:12]) == sorted(row.id for row in pool)
+    assert [row.messages for row, _ in picked[12:24]] == [row.messages for row, _ in picked[:12]]
+
+
+def test_what_evaluation_asks_is_not_rehearsed(pool: list[Row], renderer: Renderer) -> None:
+    held_out = {question_key("what  is 3 AND 3?"), question_key("What is 5 and 5?")}
+    picked, counts = mix_replay(
+        pool, share=0.5, task_tokens=2000, held_out=held_out, renderer=renderer, checks=Checks(), seed=0
+    )
+    asked = {row.messages[0]["content"] for row, _ in picked}
+    assert asked == {row.messages[0]["content"] for row in pool} - {"What is 3 and 3?", "What is 5 and 5?"}
+    assert counts.held_out == 2
+
+
+def test_a_pool_of_which_nothing_can_be_used_is_refused(pool: list[Row], renderer: Renderer) -> None:
+    with pytest.raises(DataError, match="none of 12 answers"):
+        mix_replay(
+            pool,
+            share=0.5,
+            task_tokens=2000,
+            held_out=(),
+            renderer=renderer,
+            checks=Checks(max_tokens=8, on_too_long="fail"),
+            seed=0,
+        )
+
+
+def test_every_prompt_is_asked_alone_and_answers_keep_the_order_of_prompts(tmp_path: Path) -> None:
+    manifest = replay(INPUTS, generator=ScriptedGenerator(short), out=tmp_path, advance=quiet)
+    rows = read_rows(tmp_path / "rows.jsonl")
+    assert [row.messages[0]["content"] for row in rows] == load_replay_prompts()
+    assert {row.task for row in rows} == {"replay"}
+    assert manifest.rows == manifest.prompts == len(rows)
+
+
+def test_only_answers_that_ended_by_themselves_are_kept(tmp_path: Path) -> None:
+    prompts = load_replay_prompts()
+
+    def answer(request: ChatRequest) -> str:
+        return {prompts[0]: "word " * 9, prompts[1]: " "}.get(request.messages[-1]["content"], "Yes.")
+
+    manifest = replay(INPUTS, generator=ScriptedGenerator(answer), out=tmp_path, advance=quiet)
+    assert [row.messages[0]["content"] for row in read_rows(tmp_path / "rows.jsonl")] == prompts[2:]
+    assert (manifest.unfinished, manifest.empty, manifest.errors) == (1, 1, 0)
+
+
+class Killed(ScriptedGenerator):
+    """Dies after five answers."""
+
+    def generate(self, requests: Sequence[ChatRequest], on_done: OnDone) -> list[Completion]:
+        super().generate(requests[:5], on_done)
+        raise KeyboardInterrupt
+
+
+def test_a_killed_attempt_is_gone_on_from(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        replay(INPUTS, generator=Killed(short), out=tmp_path, advance=quiet)
+    answers = tmp_path / "answers.jsonl"
+    answers.write_bytes(answers.read_bytes()[:-20])
+    asked = []
+
+    def count(request: ChatRequest) -> str:
+        asked.append(request.id)
+        return short(request)
+
+    manifest = replay(INPUTS, generator=ScriptedGenerator(count), out=tmp_path, advance=quiet)
+    assert manifest.resumed == 4
+    assert len(asked) == manifest.prompts - 4
+    assert manifest.rows == manifest.prompts
+
+
+def test_a_base_that_answers_nothing_to_the_end_is_a_stage_error(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"0 of \d+ general prompts.*raise data\.replay\.max_tokens"):
+        replay(INPUTS, generator=ScriptedGenerator(lambda _: "word " * 20), out=tmp_path, advance=quiet)

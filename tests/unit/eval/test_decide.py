@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tunebook_eval.decide import decide
+from tunebook_eval.evidence import ArmScores, Estimate, EvalReport
+from tunebook_eval.verdict import GateResult
+from tunebook_spec.models import Gate
+
+
+def arm(name: str, scores: list[float], **more: Any) -> ArmScores:
+    estimate = Estimate(
+        num_samples=len(scores), num_groups=len(scores), mean=float(np.mean(scores)), stderr=None, ci95=None
+    )
+    facts = {"set": "glossary", "metric": "line_match", "is_rule": False, "strata": {}, "num_unscored": 0}
+    by_item = {str(number): score for number, score in enumerate(scores)}
+    return ArmScores(**{**facts, **more}, arm=name, overall=estimate, scores=by_item)
+
+
+def judge(*arms: ArmScores, groups: int | None = None, **gate: Any) -> GateResult:
+    count = len(arms[0].scores)
+    of = {str(number): f"g{number % (groups or count)}" for number in range(count)}
+    report = EvalReport(
+        scores=arms, groups={"glossary": of}, answering=(), costs=(), flips=(), examples=(), warnings=()
+    )
+    (result,) = decide(report, (Gate(metric="glossary.line_match", **gate),)).results
+    return result
+
+
+def binary(ones: int, count: int = 100) -> list[float]:
+    return [1.0] * ones + [0.0] * (count - ones)
+
+
+@pytest.mark.parametrize(
+    ("ones", "outcome"),
+    [(95, "pass"), (85, "inconclusive"), (88, "inconclusive"), (60, "fail")],
+    ids=["whole bound clears", "at the threshold", "mean clears and the bound does not", "bound excludes"],
+)
+def test_at_least_has_three_outcomes(ones: int, outcome: str) -> None:
+    assert judge(arm("tuned", binary(ones)), at_least=0.85).outcome == outcome
+
+
+def test_an_inconclusive_gate_says_how_many_rows_would_settle_it() -> None:
+    result = judge(arm("tuned", binary(88)), at_least=0.85)
+    assert result.note == "about 460 rows would settle it"
+    assert result.line() == (
+        "inconclusive  glossary.line_match >= 0.85  0.880, 95 % above 0.816 (n=100); "
+        "about 460 rows would settle it"
+    )
+    settled = judge(arm("tuned", binary(405, 460)), at_least=0.85)
+    assert settled.outcome == "pass"
+
+
+def test_a_line_reads_as_in_the_command() -> None:
+    line = judge(arm("tuned", binary(93)), at_least=0.85).line(30)
+    assert line == "pass          glossary.line_match >= 0.85     0.930, 95 % above 0.876 (n=100)"
+
+
+def test_gain_is_over_the_better_of_few_shot_and_the_best_rule() -> None:
+    tuned, few_shot = arm("tuned", binary(90)), arm("few_shot", binary(20))
+    rules = (
+        arm("copy", binary(50), is_rule=True),
+        arm("lookup", binary(99), is_rule=True, is_reference=True),
+    )
+    base = arm("base", binary(70))
+    result = judge(tuned, few_shot, *rules, base, gain_over="best_baseline", at_least=0.2)
+    assert (result.outcome, result.compared_with) == ("pass", "copy")
+    assert result.value == pytest.approx(0.4)
+    better = arm("few_shot", binary(85))
+    result = judge(tuned, better, *rules, gain_over="best_baseline", at_least=0.2)
+    assert (result.outcome, result.compared_with) == ("fail", "few_shot")
+
+
+def test_a_gain_above_zero_of_binary_scores_needs_the_exact_test() -> None:
+    other = arm("few_shot", binary(0, 40))
+    five = judge(arm("tuned", binary(5, 40)), other, gain_over="few_shot", at_least=0.0)
+    assert (five.outcome, five.p_value) == ("pass", pytest.approx(1 / 32))
+    four = judge(arm("tuned", binary(4, 40)), other, gain_over="few_shot", at_least=0.0)
+    assert four.low is not None
+    assert four.low > 0
+    assert (four.outcome, four.p_value) == ("inconclusive", pytest.approx(1 / 16))
+
+
+@pytest.mark.parametrize(
+    ("lost", "outcome"),
+    [(0, "pass"), (4, "inconclusive"), (40, "fail")],
+    ids=["nothing lost", "may be more", "surely more"],
+)
+def test_max_drop_passes_when_the_bound_on_the_drop_is_below_it(lost: int, outcome: str) -> None:
+    base, tuned = arm("base", binary(160, 200)), arm("tuned", binary(160 - lost, 200))
+    assert judge(tuned, base, max_drop=0.03).outcome == outcome
+
+
+def test_a_drop_is_printed_as_a_drop() -> None:
+    base, tuned = arm("base", binary(160, 200)), arm("tuned", binary(120, 200))
+    passed = judge(base.model_copy(update={"arm": "tuned"}), base, max_drop=0.05)
+    failed = judge(tuned, base, max_drop=0.05)
+    assert "drop < 0.05  0.000, 95 % below 0.013" in passed.line()
+    assert "drop < 0.05  0.200, 95 % above 0.1" in failed.line()
+
+
+def test_fractional_scores_are_paired_by_item_and_clustered_by_group() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.random(120) * 0.5
+    tuned = base + rng.normal(0.1, 0.05, 120)
+    free = judge(arm("tuned", list(tuned)), arm("base", list(base)), gain_over="base", at_least=0.08)
+    assert free.outcome == "pass"
+    by_group = np.repeat(rng.normal(0.1, 0.2, 6), 20)  # what differs is the group, not the row
+    grouped = [f"g{number % 6}" for number in range(120)]
+    assert len(set(grouped)) == 6
+    tuned = base + by_group.reshape(6, 20).T.ravel()
+    clustered = judge(
+        arm("tuned", list(tuned)), arm("base", list(base)), groups=6, gain_over="base", at_least=0.08
+    )
+    assert clustered.outcome == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("scores", "groups"), [([1.0], None), ([0.9, 0.8, 0.7], 1)], ids=["one row", "one group"]
+)
+def test_too_thin_to_bound_is_inconclusive_never_a_pass(scores: list[float], groups: int | None) -> None:
+    result = judge(arm("tuned", scores), groups=groups, at_least=0.1)
+    assert (result.outcome, result.low) == ("inconclusive", None)
+    assert "too few to bound" in result.note
+
+
+def test_what_was_not_scored_is_inconclusive() -> None:
+    unscored = arm("tuned", [1.0]).model_copy(update={"scores": {}, "overall": None})
+    assert judge(unscored, at_least=0.1).note == "the tuned model has no score here"
+    alone = judge(arm("tuned", binary(9, 10)), gain_over="best_baseline", at_least=0.0)
+    assert (alone.outcome, alone.value) == ("inconclusive", None)
+
+
+def test_the_verdict_is_its_worst_gate() -> None:
+    report = EvalReport(
+        scores=(arm("tuned", binary(88)),),
+        groups={"glossary": {str(number): str(number) for number in range(100)}},
+        answering=(),
+        costs=(),
+        flips=(),
+        examples=(),
+        warnings=(),
+    )
+
+    def verdict(*bounds: float) -> tuple[str, int, str]:
+        gates = tuple(Gate(metric="glossary.line_match", at_least=bound) for bound in bounds)
+        decided = decide(report, gates)
+        return decided.outcome, decided.exit_status, decided.lines[-1]
+
+    assert verdict(0.5) == ("pass", 0, "verdict: pass (1 pass, 0 fail, 0 inconclusive)")
+    assert verdict(0.5, 0.88)[:2] == ("inconclusive", 4)
+    assert verdict(0.5, 0.88, 0.99) == ("fail", 3, "verdict: fail (1 pass, 1 fail, 1 inconclusive)")

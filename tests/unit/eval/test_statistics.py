@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+from scipy.stats import norm
+
+from tunebook_eval.statistics import (
+    NUM_RESAMPLES,
+    Bounds,
+    clustered_stderr,
+    difference_bounds,
+    mcnemar,
+    mean_bounds,
+    rows_to_settle,
+    tango_bounds,
+)
+
+Z = float(norm.ppf(0.95))
+
+
+def names(count: int) -> list[str]:
+    return [f"g{number}" for number in range(count)]
+
+
+def test_wilson_bound_of_85_in_100() -> None:
+    # (p + z^2/2n - z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n) with z = 1.6449, by hand
+    bounds = mean_bounds([1.0] * 85 + [0.0] * 15, names(100))
+    assert bounds.method == "wilson"
+    assert bounds.low == pytest.approx(0.782, abs=5e-4)
+    assert bounds.high == pytest.approx(0.899, abs=5e-4)
+
+
+def test_all_right_is_not_certainty() -> None:
+    bounds = mean_bounds([1.0] * 20, names(20))
+    assert bounds.low == pytest.approx(20 / (20 + Z * Z))
+    assert bounds.high == 1.0
+
+
+@pytest.mark.parametrize(("gained", "lost", "p"), [(9, 1, 11 / 1024), (5, 5, 638 / 1024), (0, 0, 1.0)])
+def test_mcnemar_is_the_binomial_tail_over_discordant_pairs(gained: int, lost: int, p: float) -> None:
+    assert mcnemar(gained, lost) == pytest.approx(p)
+
+
+@pytest.mark.parametrize(("gained", "lost", "num"), [(12, 2, 50), (3, 9, 40), (1, 0, 12)])
+def test_tango_bounds_are_where_the_score_statistic_meets_z(gained: int, lost: int, num: int) -> None:
+    def statistic(delta: float) -> float:
+        def loss(q: float) -> float:  # negative log-likelihood with P(gain) = q + delta, P(loss) = q
+            parts = (
+                (gained, q + delta),
+                (lost, q),
+                (num - gained - lost, 1 - 2 * q - delta),
+            )
+            return -sum(count * math.log(p) for count, p in parts if count)
+
+        span = (max(0.0, -delta) + 1e-9, (1 - delta) / 2 - 1e-9)
+        q = minimize_scalar(loss, bounds=span, method="bounded", options={"xatol": 1e-12}).x
+        return (gained - lost - num * delta) / math.sqrt(num * (2 * q + delta - delta * delta))
+
+    low, high = tango_bounds(gained, lost, num)
+    assert statistic(low) == pytest.approx(Z, abs=1e-3)
+    assert statistic(high) == pytest.approx(-Z, abs=1e-3)
+    assert low < (gained - lost) / num < high
+
+
+def test_no_change_at_all_still_leaves_room_for_one() -> None:
+    low, high = tango_bounds(0, 0, 100)
+    assert high == pytest.approx(Z * Z / (100 + Z * Z), rel=1e-4)
+    assert low == pytest.approx(-high, rel=1e-4)
+
+
+def test_tango_bounds_hold_about_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(0)
+    draws = rng.multinomial(60, [0.2, 0.1, 0.7], size=1000)
+    held = np.mean([tango_bounds(int(g), int(lost), 60)[0] <= 0.1 for g, lost, _ in draws])
+    assert 0.93 <= held <= 0.98
+
+
+def test_bootstrap_bound_agrees_with_the_normal_bound_where_that_holds() -> None:
+    scores = np.random.default_rng(1).beta(4, 2, 400)
+    bounds = mean_bounds(list(scores), names(400))
+    assert bounds.method == "bootstrap"
+    assert bounds.low == pytest.approx(scores.mean() - Z * scores.std() / 20, abs=0.002)
+    assert bounds.high == pytest.approx(scores.mean() + Z * scores.std() / 20, abs=0.002)
+
+
+def test_repeating_every_row_within_its_group_adds_no_confidence() -> None:
+    scores = list(np.random.default_rng(2).random(40))
+    once = mean_bounds(scores, names(40))
+    thrice = mean_bounds(scores * 3, names(40) * 3)
+    assert (thrice.low, thrice.high) == (pytest.approx(once.low), pytest.approx(once.high))
+    assert clustered_stderr(scores * 3, names(40) * 3) == pytest.approx(clustered_stderr(scores, names(40)))
+
+
+def test_pairing_removes_what_both_arms_share() -> None:
+    rng = np.random.default_rng(3)
+    base = rng.random(200) * 0.8
+    tuned = base + rng.normal(0.05, 0.02, 200)
+    paired = difference_bounds(list(tuned), list(base), names(200))
+    assert paired.low is not None
+    assert paired.low > 0.045
+    assert paired.high is not None
+    assert paired.high < 0.055
+
+
+def test_stderr_of_independent_rows_is_the_usual_one() -> None:
+    scores = [0.1, 0.4, 0.4, 0.9]
+    assert clustered_stderr(scores, names(4)) == pytest.approx(np.std(scores, ddof=1) / 2)
+
+
+@pytest.mark.parametrize(
+    ("scores", "groups"),
+    [([1.0], ["a"]), ([0.2, 0.9, 0.4], ["a", "a", "a"]), ([0.2, 0.9, 0.4, 0.5], ["a", "b", "c", "d"])],
+    ids=["one row", "one group", "four groups"],
+)
+def test_too_few_groups_bound_nothing(scores: list[float], groups: list[str]) -> None:
+    bounds = mean_bounds(scores, groups)
+    assert (bounds.low, bounds.high, bounds.method) == (None, None, "too few")
+
+
+def test_equal_scores_leave_room_for_what_was_not_seen() -> None:
+    bounds = mean_bounds([0.5] * 30, names(30))
+    w = Z * Z / (30 + Z * Z)
+    assert bounds.low == pytest.approx(0.5 - w * 0.5)
+    assert bounds.high == pytest.approx(0.5 + w * 0.5)
+    assert mean_bounds([-3.0] * 30, names(30)).low is None
+
+
+def test_the_same_scores_give_the_same_bounds() -> None:
+    scores = list(np.random.default_rng(4).random(50))
+    assert mean_bounds(scores, names(50)) == mean_bounds(scores, names(50))
+    assert NUM_RESAMPLES % 500 == 0
+
+
+def test_rows_to_settle_follow_the_square_root() -> None:
+    bounds = Bounds(0.9, 0.86, 0.94, "bootstrap", 100, 100)
+    assert rows_to_settle(bounds, 0.88) == 400  # half the margin: four times the rows
+    assert rows_to_settle(bounds, 0.9) is None
+    assert rows_to_settle(Bounds(0.9, None, None, "too few", 3, 1), 0.8) is None
