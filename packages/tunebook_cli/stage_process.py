@@ -99,7 +99,7 @@ def _dispatch(work: Work) -> Outcome:
     raise AssertionError(name)
 
 
-def _engine(work: Work, model: Path, kwargs: dict[str, str], temperature: float, seed: int) -> Any:
+def _engine(work: Work, model: Path, kwargs: dict[str, str | bool], temperature: float, seed: int) -> Any:
     from tunebook_inference.generator import Decoding
     from tunebook_inference.vllm_engine import VLLMEngine
     from tunebook_model.precision import compute_dtype

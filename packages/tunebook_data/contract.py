@@ -84,7 +84,7 @@ def check_contract(probes: Iterable[Probe], serve: Serve) -> None:
             )
 
 
-def serving_renderer(model_dir: Path, chat_template_kwargs: Mapping[str, str]) -> Serve:
+def serving_renderer(model_dir: Path, chat_template_kwargs: Mapping[str, str | bool]) -> Serve:
     """The rendering of vLLM's OpenAI server for a model folder, without an engine.
 
     Importing vLLM costs seconds, so call this where it is imported anyway, after the engine has started, or

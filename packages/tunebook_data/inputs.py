@@ -8,7 +8,7 @@ from tunebook_spec.models import Data, Frozen, InlineSet, SuiteName, SuiteSet
 
 class ReplayInputs(Frozen):
     max_tokens: int
-    chat_template_kwargs: dict[str, str]
+    chat_template_kwargs: dict[str, str | bool]
 
     @classmethod
     def of(cls, spec: Spec) -> ReplayInputs | None:
@@ -22,7 +22,7 @@ class ReplayInputs(Frozen):
 class PrepareInputs(Frozen):
     data: Data
     seed: int
-    chat_template_kwargs: dict[str, str]
+    chat_template_kwargs: dict[str, str | bool]
     suites: tuple[SuiteName, ...]
     """Suites that evaluate: nothing of them may be rehearsed."""
     questions: tuple[str, ...]

@@ -58,7 +58,7 @@ class AnswerInputs(Frozen):
     """None where nothing is drawn: greedy decoding without few-shot rows."""
     few_shot: int | None
     """Rows to show; none in every arm but few_shot."""
-    chat_template_kwargs: dict[str, str]
+    chat_template_kwargs: dict[str, str | bool]
 
     @classmethod
     def of(cls, spec: Spec, arm: AnswerArm) -> AnswerInputs:

@@ -21,7 +21,7 @@ class Frozen(BaseModel):
 
 
 class BaseModelReference(Frozen):
-    chat_template_kwargs: dict[str, str] = {}
+    chat_template_kwargs: dict[str, str | bool] = {}
     """Fixed arguments of the chat template, e.g. `date_string` where a template would print today's date."""
 
 
