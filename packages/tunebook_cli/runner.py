@@ -13,12 +13,11 @@ from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
 
-from tunebook_data.fingerprint import preflight, source_digests
-
 from tunebook_cli.failure import StageFailed
 from tunebook_cli.graph import stages
 from tunebook_cli.local_ray import LocalRay
 from tunebook_cli.request import Request
+from tunebook_data.fingerprint import preflight, source_digests
 from tunebook_model.resolve import ReadyModel, resolve
 from tunebook_run.record import RunRecord, StageRecord, Status, claim_number, save
 from tunebook_run.settings import Settings

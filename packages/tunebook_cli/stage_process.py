@@ -111,9 +111,8 @@ def _engine(work: Work, model: Path, kwargs: dict[str, str], temperature: float,
 
 
 def _replay(work: Work) -> Outcome:
-    from tunebook_data.replay import replay
-
     from tunebook_data.inputs import ReplayInputs
+    from tunebook_data.replay import replay
 
     inputs = ReplayInputs.model_validate(work.fields)
     model = work.request.model.path
@@ -123,9 +122,8 @@ def _replay(work: Work) -> Outcome:
 
 
 def _prepare(work: Work) -> Outcome:
-    from tunebook_data.prepare import prepare
-
     from tunebook_data.inputs import PrepareInputs
+    from tunebook_data.prepare import prepare
 
     done = prepare(
         PrepareInputs.model_validate(work.fields),
@@ -133,6 +131,39 @@ def _prepare(work: Work) -> Outcome:
         spec_dir=work.request.spec_dir,
         assets_dir=work.settings.assets_dir,
         replay_dir=work.parents.get("replay"),
+        out=work.out,
+        advance=work.advance,
+    )
+    return Outcome(done.model_dump(mode="json"), done.summary())
+
+
+def _train(work: Work) -> Outcome:
+    from tunebook_train.inputs import TrainInputs
+    from tunebook_train.train import train
+
+    assert work.request.ray_address is not None
+    done = train(
+        TrainInputs.model_validate(work.fields),
+        stage=work.request.stage,
+        store=work.store,
+        data_key=work.request.parents["prepare"],
+        model_dir=work.request.model.path,
+        model_digest=work.request.model.digest,
+        ray_address=work.request.ray_address,
+        num_workers=work.settings.num_workers,
+        cpus_per_worker=work.settings.cpus_per_worker,
+        advance=work.advance,
+    )
+    return Outcome(done.model_dump(mode="json"), done.summary())
+
+
+def _merge(work: Work) -> Outcome:
+    from tunebook_train.merge import merge
+    from tunebook_train.ray_train import WEIGHTS
+
+    done = merge(
+        weights_dir=work.parents["train"] / WEIGHTS,
+        base_dir=work.request.model.path,
         out=work.out,
         advance=work.advance,
     )

@@ -110,9 +110,11 @@ class Store:
         if self.local_root is not None:
             return
         for name in relative:
-            target = self.path(f"{key}/{name}")
-            source = str(self.folder(key) / name)
-            fs.copy_files(source, target, destination_filesystem=self.filesystem)
+            self.put(self.folder(key) / name, f"{key}/{name}")
+
+    def put(self, source: Path, key: str) -> None:
+        """Send one file from anywhere on this machine to a key."""
+        fs.copy_files(str(source), self.path(key), destination_filesystem=self.filesystem)
 
     @contextmanager
     def lock(self, key: str, *, wait_s: float = 0.0) -> Iterator[None]:

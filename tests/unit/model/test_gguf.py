@@ -13,6 +13,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunebook_model import builtin
+from tunebook_model.convert import convert_gguf
 from tunebook_model.resolve import ReadyModel, resolve
 from tunebook_spec.errors import ModelError
 from tunebook_spec.models import BuiltinModel, GgufModel
@@ -112,6 +113,12 @@ def test_a_gguf_is_converted_once(tiny_gguf: Path, tmp_path: Path) -> None:
     second = ready(copy, tmp_path)
     assert (second.path, second.digest) == (first.path, first.digest)
     assert (second.path / "model.safetensors").stat().st_mtime_ns == written
+
+
+def test_a_conversion_that_another_process_finished_first_is_kept(tiny_gguf: Path, tmp_path: Path) -> None:
+    convert_gguf(tiny_gguf, tmp_path / "folder")
+    convert_gguf(tiny_gguf, tmp_path / "folder")
+    assert (tmp_path / "folder" / "model.safetensors").is_file()
 
 
 def test_a_splitting_rule_unknown_upstream_is_refused_by_name(tmp_path: Path, make_tokenizer: Any) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from tunebook_model.conversation import Message
@@ -110,6 +111,16 @@ def test_a_joined_answer_is_refused_where_its_tokens_cannot_be_told_apart(make_t
     chat: list[Message] = [CHAT[1], {"role": "assistant", "content": "\nBlood pressure."}]
     with pytest.raises(DataError, match=r"turn 1 of 1 .*share a token"):
         renderer(tokenizer).render(chat)
+
+
+def test_control_tokens_come_from_the_template_alone(make_tokenizer: Any) -> None:
+    tokenizer = make_tokenizer()
+    before = renderer(tokenizer).render(CHAT).input_ids
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]
+    )
+    assert tokenizer("Hello")["input_ids"][0] == 0
+    assert renderer(tokenizer).render(CHAT).input_ids == before
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,28 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup scenario test lint serve schema
+PYTHON ?= python3
+PROFILE ?= local
+
+help: ## this list
+	@grep -hE '^[a-z]+:.* ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.* ## /  make \1\t/'
+
+setup: ## build .venv: packages, data and the base model; done again only where something changed
+	@$(PYTHON) infra/bootstrap.py
+
+scenario: setup ## run a spec to its verdict: SPEC=medical [PROFILE=local]
+	@.venv/bin/tunebook run "$(SPEC)" --profile "$(PROFILE)"
+
+test: setup ## unit tests, then integration tests
+	@.venv/bin/python -m pytest tests/unit
+	@.venv/bin/python -m pytest tests/integration
+
+lint: setup ## style, types, and the order of the layers
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+serve: setup ## serve a run's tuned model behind the OpenAI protocol: RUN=medical
+	@.venv/bin/tunebook serve "$(RUN)"
+
+schema: setup ## write specs/scenario.schema.json, which editors complete specs with
+	@.venv/bin/tunebook schema > specs/scenario.schema.json

@@ -1,0 +1,62 @@
+"""What a training needs to go on exactly where it was."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from tunebook_spec.errors import StageError
+
+
+@dataclass
+class Training:
+    """A training under way."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    schedule: LRScheduler
+    digest: str
+    """Of the stage: a checkpoint of another training is refused."""
+    step: int = 0
+    """Steps done, and so the position in the data."""
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    """One entry a step or validation."""
+
+    def save(self, folder: Path) -> None:
+        state = {
+            "model": dict(self.model.named_parameters()),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "rng": torch.get_rng_state(),
+        }
+        torch.save(state, folder / "state.pt")
+        position = {"digest": self.digest, "step": self.step, "metrics": self.metrics}
+        (folder / "position.json").write_text(json.dumps(position))
+
+    def restore(self, folder: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            StageError: it is of another training.
+        """
+        position = json.loads((folder / "position.json").read_text())
+        if position["digest"] != self.digest:
+            raise StageError(
+                f"checkpoint {folder} is of training {position['digest'][:12]}, "
+                f"this is {self.digest[:12]}; delete it and run again"
+            )
+        state = torch.load(folder / "state.pt", weights_only=True)
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(state["model"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        torch.set_rng_state(state["rng"])
+        self.step, self.metrics = position["step"], position["metrics"]

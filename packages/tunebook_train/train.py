@@ -1,0 +1,173 @@
+"""Stage `train`: conversations to weights."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tunebook_model.precision import compute_dtype
+from tunebook_run.progress import Advance
+from tunebook_run.stages import Stage
+from tunebook_run.store import Store
+from tunebook_spec.errors import StageError
+from tunebook_spec.models import Frozen
+from tunebook_train.inputs import TrainInputs
+from tunebook_train.ray_train import CHECKPOINTS, METRICS, Job, fit
+
+logger = logging.getLogger(__name__)
+
+FOLLOW_S = 1.0
+
+
+class TrainResult(Frozen):
+    steps: int
+    tokens: int
+    """Trained, over all epochs and attempts of the steps that count."""
+    seconds: float
+    """Of the steps, in the attempt that finished."""
+    tokens_per_s: float
+    loss: float
+    """Of the last step."""
+    validation_loss_before: float | None
+    validation_loss: float | None
+    num_workers: int
+    dtype: str
+
+    def summary(self) -> str:
+        line = f"{self.steps} steps, {self.tokens} tokens at {self.tokens_per_s:.0f} tokens/s in {self.dtype}"
+        if self.validation_loss is None or self.validation_loss_before is None:
+            return f"{line}; loss {self.loss:.4f}"
+        return f"{line}; validation loss {self.validation_loss_before:.4f} to {self.validation_loss:.4f}"
+
+
+def train(
+    inputs: TrainInputs,
+    *,
+    stage: Stage,
+    store: Store,
+    data_key: str,
+    model_dir: Path,
+    model_digest: str,
+    ray_address: str,
+    num_workers: int,
+    cpus_per_worker: int | None,
+    advance: Advance,
+) -> TrainResult:
+    """Train on the rows under a store key; leaves `weights/` and `metrics.jsonl` under the stage's own.
+
+    Args:
+        inputs: what training reads of the spec.
+        stage: this stage; its digest names the run, so that a killed one goes on.
+        store: all that workers share.
+        data_key: key of what `prepare` left.
+        model_dir: the base model on this machine.
+        model_digest: its digest; names its copy where workers cannot see this machine's disk.
+        ray_address: the Ray cluster.
+        num_workers: training workers.
+        cpus_per_worker: cores of each; none: this machine's, shared out.
+        advance: told of steps.
+
+    Raises:
+        StageError: training failed for good.
+    """
+    precision = compute_dtype()
+    logger.info("train            computes in %s", precision.reason)
+    model_key = None
+    if store.local_root is None:
+        model_key = f"models/{model_digest[:12]}"
+        _share_model(store, model_key, model_dir)
+    job = Job(
+        inputs=inputs,
+        digest=stage.digest,
+        storage_url=store.url if store.local_root is None else str(store.local_root),
+        stage_key=stage.key,
+        data_key=data_key,
+        model_path=None if model_key else str(model_dir),
+        model_key=model_key,
+        dtype=precision.dtype,
+        cpus_per_worker=cpus_per_worker or max(1, len(os.sched_getaffinity(0)) // num_workers),
+    )
+    with _followed(store, stage.key, advance):
+        try:
+            fit(job, store, ray_address=ray_address, num_workers=num_workers)
+        except Exception as error:
+            raise StageError(_cause(error)) from error
+    store.delete(f"{stage.key}/{CHECKPOINTS}")
+    store.download(stage.key)
+    return _result(_read(store, stage.key), num_workers, precision.dtype)
+
+
+def _share_model(store: Store, key: str, model_dir: Path) -> None:
+    """The base model where every worker can read it; its config, written last, says that it is whole."""
+    if store.exists(f"{key}/config.json"):
+        return
+    files = sorted(path for path in model_dir.iterdir() if path.is_file())
+    for path in [path for path in files if path.name != "config.json"]:
+        store.put(path, f"{key}/{path.name}")
+    store.put(model_dir / "config.json", f"{key}/config.json")
+
+
+@contextmanager
+def _followed(store: Store, key: str, advance: Advance) -> Iterator[None]:
+    """Say how far training is, from the metrics that rank 0 writes, wherever it runs."""
+    stop = threading.Event()
+
+    def follow() -> None:
+        said: set[int] = set()
+        while not stop.wait(FOLLOW_S):
+            entries = _read(store, key)
+            for entry in entries:
+                resumed = entry.get("resumed_at_step")
+                if resumed is not None and resumed not in said:
+                    said.add(resumed)
+                    logger.info("train            goes on from step %d", resumed)
+            steps = [entry for entry in entries if "loss" in entry]
+            if steps:
+                last = steps[-1]
+                note = f"loss={last['loss']:.3f} tokens/s={last['tokens_per_s']:.0f}"
+                advance(last["step"], entries[0]["num_steps"], note)
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _read(store: Store, key: str) -> list[dict[str, Any]]:
+    try:
+        content = store.read(f"{key}/{METRICS}")
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in content.splitlines()]
+
+
+def _result(entries: list[dict[str, Any]], num_workers: int, dtype: str) -> TrainResult:
+    steps = [entry for entry in entries if "loss" in entry]
+    validations = [entry["validation_loss"] for entry in entries if "validation_loss" in entry]
+    return TrainResult(
+        steps=len(steps),
+        tokens=sum(entry["tokens"] for entry in steps),
+        seconds=steps[-1]["seconds"],
+        tokens_per_s=steps[-1]["tokens_per_s"],
+        loss=steps[-1]["loss"],
+        validation_loss_before=validations[0],
+        validation_loss=validations[-1],
+        num_workers=num_workers,
+        dtype=dtype,
+    )
+
+
+def _cause(error: BaseException) -> str:
+    """The first error of a worker, in one line, under what Ray wraps around it."""
+    failures = getattr(error, "worker_failures", None)
+    inner = next(iter(failures.values())) if failures else error
+    return f"training failed: {str(inner).strip().splitlines()[-1]}"
