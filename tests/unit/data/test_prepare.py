@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+import tunebook_data.prepare
 from tunebook_data.contract import check_contract, read_probes
 from tunebook_data.inputs import PrepareInputs
 from tunebook_data.manifest import DatasetManifest
 from tunebook_data.prepare import prepare
 from tunebook_data.rows import Row, read_rows, write_rows
+from tunebook_data.split import SIDES, Side, SourceRows
 from tunebook_data.tokens import TokenTable
 from tunebook_model.conversation import Message
 from tunebook_model.render import Rendered, Renderer
@@ -67,8 +69,9 @@ def messy(write_jsonl: WriteJsonl) -> dict[str, Any]:
 
 def replay_pool(folder: Path, make_row: Callable[..., Row]) -> Path:
     folder.mkdir()
-    rows = [make_row(f"What is {n}?", f"A number, namely {n}.", task="replay") for n in range(30)]
-    write_rows(folder / "rows.jsonl", [*rows, make_row("Who wrote Hamlet?", task="replay")])
+    questions = [*[f"What is {n}?" for n in range(30)], *[f"What colour is thing {n}?" for n in range(60)]]
+    rows = [make_row(question, task="replay") for question in [*questions, "Who wrote Hamlet?"]]
+    write_rows(folder / "rows.jsonl", rows)
     return folder
 
 
@@ -127,7 +130,7 @@ def test_replay_joins_the_training_rows_alone(
     assert manifest.replay is not None
     train = manifest.splits["train"]
     assert 0.3 <= manifest.replay.share < 0.3 + 60 / train.tokens
-    assert manifest.replay.held_out == 1, "a question of the evaluation is not rehearsed"
+    assert manifest.replay.held_out == 12 + 6 + 1, "the test's, the validation's and the suite's questions"
     rows = {side: read_rows(tmp_path / "out" / f"{side}.jsonl") for side in manifest.splits}
     assert [row.task for row in rows["train"]] == ["colour"] * 30 + ["replay"] * manifest.replay.rows
     assert {row.task for side in ("validation", "test") for row in rows[side]} == {"colour"}
@@ -168,6 +171,17 @@ def test_an_empty_file_is_told_as_such(run: Run, write_jsonl: WriteJsonl) -> Non
     write_jsonl([b"\n\n"])
     with pytest.raises(DataError, match="it holds no rows"):
         run()
+
+
+def test_a_split_that_leaks_stops_the_run(
+    run: Run, messy: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def alternate(sources: list[SourceRows], seed: int) -> dict[str, Side]:
+        return {row.id: SIDES[index % 3] for each in sources for index, row in enumerate(each.rows)}
+
+    monkeypatch.setattr(tunebook_data.prepare, "split_rows", alternate)
+    with pytest.raises(IntegrityError, match=r"the same group 't\d+' is in train and"):
+        run(**messy)
 
 
 def test_a_row_that_fails_the_audit_stops_the_run_by_name(

@@ -123,6 +123,8 @@ def test_a_killed_attempt_is_gone_on_from(tmp_path: Path) -> None:
     assert manifest.resumed == 4
     assert len(asked) == manifest.prompts - 4
     assert manifest.rows == manifest.prompts
+    again = replay(INPUTS, generator=ScriptedGenerator(count), out=tmp_path, advance=quiet)
+    assert again.resumed == again.prompts, "the torn line is gone from the file"
 
 
 def test_a_base_that_answers_nothing_to_the_end_is_a_stage_error(tmp_path: Path) -> None:
