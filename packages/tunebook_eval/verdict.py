@@ -38,9 +38,11 @@ class GateResult(Frozen):
 
     def line(self, width: int = 0) -> str:
         """Outcome, rule and evidence in one line; rules are padded to `width`."""
-        return f"{self.outcome:<13} {self.rule:<{width}}  {self._evidence()}"
+        return f"{self.outcome:<13} {self.rule:<{width}}  {self.evidence}"
 
-    def _evidence(self) -> str:
+    @property
+    def evidence(self) -> str:
+        """The value, its bound and what is to be said of them."""
         if self.value is None:
             return self.note
         is_drop, failed = self.gate.max_drop is not None, self.outcome == "fail"

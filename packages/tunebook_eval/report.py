@@ -1,0 +1,125 @@
+"""The report that a person reads: one HTML file that needs nothing else, and a summary for the terminal."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from pydantic import JsonValue
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tunebook_data.manifest import DatasetManifest
+from tunebook_eval.charts import gates_svg, losses_svg
+from tunebook_eval.evidence import ArmScores, EvalReport
+from tunebook_eval.verdict import GateVerdict
+
+REPORT = "report.html"
+TEMPLATE = "report.html.j2"
+MODELS = ("base", "few_shot", "tuned")
+
+
+def write_report(
+    out: Path,
+    *,
+    name: str,
+    problem: str,
+    profile: str | None,
+    report: EvalReport,
+    verdict: GateVerdict,
+    training_metrics: Sequence[Mapping[str, Any]],
+    manifest: DatasetManifest,
+    stages: Sequence[Mapping[str, Any]],
+    lineage: Mapping[str, JsonValue],
+) -> Path:
+    """Write `report.html`.
+
+    Args:
+        out: Folder that gets the file.
+        name: Of the scenario.
+        problem: In a sentence.
+        profile: Overlay of the spec that was applied.
+        report: What `evaluate` found.
+        verdict: What `decide` made of it.
+        training_metrics: A mapping per step: step, loss, learning_rate, tokens_per_s, and where measured
+            validation_loss.
+        manifest: What `prepare` said of the data.
+        stages: A mapping per stage: name, seconds, status.
+        lineage: What the run came from: digests, versions, seed, commit; nested mappings become sections.
+    """
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"score": _score, "count": lambda value: f"{value:,}"}
+    template = environment.from_string(files("tunebook_eval").joinpath(TEMPLATE).read_text(encoding="utf-8"))
+    page = template.render(
+        name=name,
+        problem=problem,
+        profile=profile,
+        report=report,
+        verdict=verdict,
+        metrics=_by_metric(report),
+        answering={(each.set, each.arm): each for each in report.answering},
+        models=[arm for arm in MODELS if any(arm in each.answers for each in report.examples)],
+        gates_svg=Markup(gates_svg(verdict)),
+        losses_svg=Markup(losses_svg(training_metrics)) if training_metrics else None,
+        training=training_metrics,
+        manifest=manifest,
+        stages=stages,
+        slowest=max((stage["seconds"] for stage in stages), default=0) or 1,
+        lineage=lineage,
+    )
+    path = out / REPORT
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def summary(verdict: GateVerdict, report: EvalReport) -> str:
+    """What the command prints: each metric by arm, then the gates, and the verdict as the last line."""
+    metrics = _by_metric(report)
+    arms = [arm for arm in MODELS if any(each.arm == arm for each in report.scores)]
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for column in ("metric", *arms, "best rule", "n"):
+        table.add_column(column, justify="left" if column == "metric" else "right", no_wrap=True)
+    for metric, scores in metrics.items():
+        by_arm = {each.arm: each for each in scores}
+        rules = [each for each in scores if each.is_rule and not each.is_reference and each.overall]
+        best = max(rules, key=lambda each: each.overall.mean if each.overall else 0, default=None)
+        rows = by_arm["tuned"].overall.num_samples if "tuned" in by_arm and by_arm["tuned"].overall else 0
+        cells = [_cell(by_arm.get(arm)) for arm in arms]
+        table.add_row(metric, *cells, f"{_cell(best)} {best.arm}" if best else "-", str(rows))
+    buffer = io.StringIO()
+    Console(file=buffer, width=110, no_color=True).print(table)
+    lines = [line.rstrip() for line in buffer.getvalue().splitlines() if line.strip()]
+    return "\n".join([*lines, "", *verdict.lines])
+
+
+def _by_metric(report: EvalReport) -> dict[str, list[ArmScores]]:
+    """Scores by `set.metric`: models in their order, then rules, the best first."""
+    metrics: dict[str, list[ArmScores]] = {}
+    for each in report.scores:
+        metrics.setdefault(f"{each.set}.{each.metric}", []).append(each)
+    return {metric: sorted(scores, key=_place) for metric, scores in metrics.items()}
+
+
+def _place(scores: ArmScores) -> tuple[int, float]:
+    if scores.arm in MODELS and not scores.is_rule:
+        return MODELS.index(scores.arm), 0.0
+    return len(MODELS) + scores.is_reference, -(scores.overall.mean if scores.overall else 0.0)
+
+
+def _cell(scores: ArmScores | None) -> str:
+    if scores is None or scores.overall is None:
+        return "-"
+    stderr = scores.overall.stderr
+    return f"{scores.overall.mean:.3f}" + (f" ± {stderr:.3f}" if stderr is not None else "")
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value + 0.0:.3f}"

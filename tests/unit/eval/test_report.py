@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.eval.answers_on_disk import asked, general, leave
+
+from tunebook_data.manifest import DatasetManifest, SourceCounts, SplitCounts
+from tunebook_eval.decide import decide
+from tunebook_eval.evaluate import evaluate
+from tunebook_eval.evidence import EvalReport
+from tunebook_eval.inputs import EvaluateInputs
+from tunebook_eval.report import summary, write_report
+from tunebook_eval.verdict import GateVerdict
+from tunebook_spec.models import Gate
+
+GATES = (
+    Gate(metric="glossary.line_match", at_least=0.5),
+    Gate(metric="glossary.line_match", gain_over="best_baseline", at_least=0.0),
+    Gate(metric="general.contains", max_drop=0.05),
+)
+METRICS: list[dict[str, Any]] = [
+    {
+        "step": step,
+        "loss": 3.0 / step,
+        "learning_rate": 1e-4,
+        "tokens_per_s": 400.0,
+        "validation_loss": 1.0 if step == 5 else None,
+    }
+    for step in range(1, 10)
+]
+
+
+class Page(HTMLParser):
+    """What a browser would load, and what a reader would read."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.tags: list[str] = []
+        self.text: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loads += [
+            value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "srcset")
+        ]
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+@pytest.fixture
+def evidence(tmp_path: Path) -> tuple[EvalReport, GateVerdict]:
+    def answers(right: int, text: str) -> list[Any]:
+        task = [asked(n, f"AKI: meaning {n}\nMRI: imaging" if n < right else "AKI: no") for n in range(40)]
+        return [*task, *(general(n, text if n == 3 else "yes") for n in range(30))]
+
+    arms = {
+        "base": answers(0, "yes"),
+        "few_shot": [each for each in answers(12, "") if each.set == "glossary"],
+        "tuned": answers(38, "<script>alert('x')</script>"),
+        "baselines": [asked(n, "MRI: imaging", rule="majority") for n in range(40)],
+    }
+    folders = {arm: leave(tmp_path, arm, of_arm) for arm, of_arm in arms.items()}
+    inputs = EvaluateInputs(metrics={"glossary": ("line_match",), "general": ("contains",)})
+    report = evaluate(inputs, arms=folders, out=tmp_path)
+    return report, decide(report, GATES)
+
+
+def write(folder: Path, evidence: tuple[EvalReport, GateVerdict], metrics: list[dict[str, Any]]) -> str:
+    split = SplitCounts(rows=9, groups=4, tokens=1234, supervised_tokens=500, longest_tokens=60)
+    source = SourceCounts(
+        source="notes.jsonl",
+        task="glossary",
+        rows_in=12,
+        rejects=3,
+        duplicates=0,
+        capped=0,
+        train=5,
+        validation=2,
+        test=2,
+    )
+    path = write_report(
+        folder,
+        name="medical",
+        problem="Abbreviations are <unknown>.",
+        profile="local",
+        report=evidence[0],
+        verdict=evidence[1],
+        training_metrics=metrics,
+        manifest=DatasetManifest(
+            sources=(source,),
+            rejects_by_reason={"answer too short": 3},
+            splits={"train": split, "validation": split, "test": split},
+            replay=None,
+            attribution=(),
+        ),
+        stages=[{"name": "train", "seconds": 12.5, "status": "made"}],
+        lineage={"seed": 0, "versions": {"torch": "2.13.0"}},
+    )
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_page_needs_nothing_else(tmp_path: Path, evidence: tuple[EvalReport, GateVerdict]) -> None:
+    html = write(tmp_path, evidence, METRICS)
+    page = Page(html)
+    assert [load for load in page.loads if not load.startswith("#")] == []
+    assert not re.search(r"@import|url\((?!#)", html)
+    assert "link" not in page.tags
+    assert page.tags.count("svg") == 2
+
+
+def test_the_verdict_comes_first_and_each_gate_with_its_evidence(
+    tmp_path: Path, evidence: tuple[EvalReport, GateVerdict]
+) -> None:
+    words = Page(write(tmp_path, evidence, METRICS)).words
+    assert words.index("2 pass, 0 fail, 1 inconclusive of 3 gates") < words.index("Gates")
+    for each in evidence[1].results:
+        assert f"{each.outcome} {each.rule} {each.evidence}" in words
+
+
+def test_scores_answers_rejects_times_and_lineage_are_on_the_page(
+    tmp_path: Path, evidence: tuple[EvalReport, GateVerdict]
+) -> None:
+    words = Page(write(tmp_path, evidence, METRICS)).words
+    for part in (
+        "majority rule",
+        "thin: 40 rows",
+        "lost note 3",
+        "answer too short 3",
+        "train made 12.5",
+        "torch",
+    ):
+        assert part in words.replace(" 2.13.0", "")
+    assert "glossary / seen note 1 AKI: meaning 1 MRI: imaging" in words
+
+
+def test_what_a_model_wrote_is_shown_and_never_run(
+    tmp_path: Path, evidence: tuple[EvalReport, GateVerdict]
+) -> None:
+    page = Page(write(tmp_path, evidence, METRICS))
+    assert page.tags.count("script") == 1
+    assert "<script>alert('x')</script>" in page.words
+    assert "Abbreviations are <unknown>." in page.words
+
+
+def test_a_run_without_training_metrics_says_so(
+    tmp_path: Path, evidence: tuple[EvalReport, GateVerdict]
+) -> None:
+    assert "No training metrics." in Page(write(tmp_path, evidence, [])).words
+
+
+def test_the_summary_ends_with_the_verdict(evidence: tuple[EvalReport, GateVerdict]) -> None:
+    lines = summary(evidence[1], evidence[0]).splitlines()
+    row = next(line for line in lines if "glossary.line_match" in line)
+    assert re.search(r"0\.000 .* 0\.300 ± 0\.\d+ .* 0\.950 ± 0\.\d+ .* 0\.500 .*majority +40$", row)
+    assert lines[-1] == "verdict: inconclusive (2 pass, 0 fail, 1 inconclusive)"
