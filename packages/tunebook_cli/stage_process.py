@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -14,7 +15,7 @@ from tunebook_cli.request import Request
 from tunebook_run import log
 from tunebook_run.progress import Advance, progress
 from tunebook_run.settings import Settings
-from tunebook_run.stages import commit, find, writing
+from tunebook_run.stages import commit, find, read_artifact, writing
 from tunebook_run.store import Store
 from tunebook_spec.errors import TunebookError
 
@@ -171,16 +172,19 @@ def _merge(work: Work) -> Outcome:
 
 
 def _answer(work: Work) -> Outcome:
+    from tunebook_data.contract import PROBES, check_contract, read_probes, serving_renderer
     from tunebook_eval.answer import answer
     from tunebook_eval.inputs import AnswerInputs
 
     inputs = AnswerInputs.model_validate(work.fields)
+    data = work.parents["prepare"]
     model, engine = None, None
     if inputs.temperature is not None:
         merged = work.parents.get("merge")
         model = merged / "model" if merged else work.request.model.path
+        served = serving_renderer(model, inputs.chat_template_kwargs)
+        check_contract(read_probes(data / PROBES), served)
         engine = _engine(work, model, inputs.chat_template_kwargs, inputs.temperature, inputs.seed or 0)
-    data = work.parents["prepare"]
     done = answer(
         inputs, data_dir=data, model_dir=model, generator=engine, out=work.out, advance=work.advance
     )
@@ -188,6 +192,58 @@ def _answer(work: Work) -> Outcome:
     resumed = f", {done.num_resumed} of them by an earlier attempt" if done.num_resumed else ""
     errors = f", {done.num_errors} failed" if done.num_errors else ""
     return Outcome(done.model_dump(mode="json"), f"{done.num_answers} answers{resumed}{errors}; {tokens}")
+
+
+def _evaluate(work: Work) -> Outcome:
+    from tunebook_eval.evaluate import evaluate
+    from tunebook_eval.inputs import EvaluateInputs
+
+    arms = {name.removeprefix("answer-"): path for name, path in work.parents.items()}
+    report = evaluate(EvaluateInputs.model_validate(work.fields), arms=arms, out=work.out)
+    scored = f"{len(report.scores)} scores of {len(arms)} arms; {len(report.flips)} flips"
+    for warning in report.warnings:
+        logger.warning("%-16s %s", "evaluate", warning)
+    return Outcome({"warnings": list(report.warnings)}, scored)
+
+
+def _decide(work: Work) -> Outcome:
+    from tunebook_data.manifest import DatasetManifest
+    from tunebook_eval.decide import decide
+    from tunebook_eval.evaluate import read_report
+    from tunebook_eval.inputs import DecideInputs
+    from tunebook_eval.report import summary, write_report
+
+    inputs = DecideInputs.model_validate(work.fields)
+    report = read_report(work.parents["evaluate"])
+    verdict = decide(report, inputs.gates)
+    prepared = read_artifact(work.store, work.request.parents["prepare"])
+    assert prepared is not None
+    manifest = {name: value for name, value in prepared.result.items() if name != "summary"}
+    facts = work.request.facts
+    write_report(
+        work.out,
+        name=inputs.name,
+        problem=inputs.problem,
+        profile=facts["profile"],
+        report=report,
+        verdict=verdict,
+        training_metrics=_training_metrics(work.parents["train"] / "metrics.jsonl"),
+        manifest=DatasetManifest.model_validate(manifest),
+        stages=facts["stages"],
+        lineage=facts["lineage"],
+    )
+    lines = summary(verdict, report).splitlines()
+    return Outcome({"verdict": verdict.outcome, "lines": lines}, f"{verdict.outcome}; report.html")
+
+
+def _training_metrics(path: Path) -> list[dict[str, Any]]:
+    """One entry a step, with its validation loss where there was one."""
+    steps: dict[int, dict[str, Any]] = {}
+    for line in path.read_text().splitlines():
+        entry = json.loads(line)
+        if "step" in entry:
+            steps.setdefault(entry["step"], {}).update(entry)
+    return list(steps.values())
 
 
 if __name__ == "__main__":

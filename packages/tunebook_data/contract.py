@@ -7,7 +7,6 @@ checks them against the renderer of vLLM's own OpenAI server, which reads nothin
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -87,14 +86,12 @@ def check_contract(probes: Iterable[Probe], serve: Serve) -> None:
 def serving_renderer(model_dir: Path, chat_template_kwargs: Mapping[str, str | bool]) -> Serve:
     """The rendering of vLLM's OpenAI server for a model folder, without an engine.
 
-    Importing vLLM costs seconds, so call this where it is imported anyway, after the engine has started, or
-    in a process of its own.
+    Importing vLLM costs seconds, so call this in a process that is about to start its engine anyway.
 
     Raises:
         MissingExtraError: vLLM is not installed.
     """
-    if "vllm" not in sys.modules:
-        set_environment(kv_cache_gib=1)
+    set_environment()
     try:
         from vllm.config import ModelConfig, VllmConfig
         from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest

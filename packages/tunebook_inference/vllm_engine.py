@@ -24,6 +24,8 @@ from tunebook_spec.errors import MissingExtraError, StageError
 
 logger = logging.getLogger(__name__)
 
+KV_CACHE_GIB = 2
+
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
@@ -39,7 +41,7 @@ class VLLMEngine:
     renderer: Renderer
     decoding: Decoding
     dtype: Dtype
-    kv_cache_gib: int = 2
+    kv_cache_gib: int = KV_CACHE_GIB
     """Memory for keys and values on a CPU; bounds the longest conversation."""
     max_num_seqs: int = 256
     """Most answers under way at once."""
@@ -122,16 +124,14 @@ class VLLMEngine:
         return Completion(output.request_id, text, answer.finish_reason, prompt_tokens, len(answer.token_ids))
 
 
-def set_environment(kv_cache_gib: int) -> None:
+def set_environment(kv_cache_gib: int = KV_CACHE_GIB) -> None:
     """What vLLM reads at import: every core computes, in this process, silent on stdout, no hub.
 
     Raises:
-        StageError: vLLM is imported already and would ignore it.
+        StageError: vLLM is imported already, under another environment.
     """
-    if "vllm" in sys.modules:
-        raise StageError("vLLM is imported already; start the engine in a process of its own")
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-    os.environ |= {
+    wanted = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_OMP_THREADS_BIND": cores,
         "VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gib),
@@ -140,6 +140,9 @@ def set_environment(kv_cache_gib: int) -> None:
         "VLLM_LOGGING_STREAM": "ext://sys.stderr",
         "HF_HUB_OFFLINE": "1",
     }
+    if "vllm" in sys.modules and any(os.environ.get(name) != value for name, value in wanted.items()):
+        raise StageError("vLLM is imported already; start the engine in a process of its own")
+    os.environ |= wanted
 
 
 @contextlib.contextmanager

@@ -155,6 +155,7 @@ def plan(folder: Path, change: str) -> dict[str, Stage]:
     # Content stands for the files that a path or a name leads to.
     reference = spec.base_model.model_dump_json(exclude={"chat_template_kwargs"})
     sources = {str(s): s.model_dump_json(include={"kind", "path", "name"}) for s in spec.data.sources}
+    sources["suites"] = "what ships"
     return stages(spec, base_model=hashlib.sha256(reference.encode()).hexdigest(), sources=sources)
 
 
