@@ -33,10 +33,10 @@ class SuiteItem:
 def contains(answer: str, expected: tuple[str, ...]) -> bool:
     """Does the answer hold one of the expected strings, as words of their own?
 
-    Upper and lower case are alike, and so are runs of white space. Where an expected string begins or
+    Upper and lower case are alike, and so are all runs of white space. Where an expected string begins or
     ends with a letter or digit, the answer must not go on with another one there: "cat" is not in
-    "concatenate", "4" not in "14". A number must also not be part of a longer one: "4" is neither in
-    "4.5" nor in "3,4" or "-4", but in "2+2=4." it is.
+    "concatenate", nor "4" in "14". A number must not be part of another one either: "4" is not in "-4",
+    "0.4", "4.5" or "4,000", but it is in "2+2=4." and "2, 4, 6".
     """
     text = " ".join(answer.split())
     return any(re.search(_pattern(" ".join(item.split())), text, re.IGNORECASE) for item in expected)
@@ -46,9 +46,11 @@ def _pattern(expected: str) -> str:
     before = r"(?<!\w)" if expected[0].isalnum() else ""
     after = r"(?!\w)" if expected[-1].isalnum() else ""
     if expected[0].isdigit():
-        before += r"(?<!\d[.,])(?<![-\u2212](?=\d))(?<![-\u2212])"
+        before += r"(?<!\d\.)(?<!(?<!\w)[-\u2212])"
+        if re.match(r"\d{3}(?!\d)", expected):
+            before += r"(?<!\d,)"
     if expected[-1].isdigit():
-        after += r"(?![.,]\d)"
+        after += r"(?!\.\d)(?!,\d{3}(?!\d))"
     return before + re.escape(expected) + after
 
 
