@@ -8,6 +8,7 @@ from tunebook_spec.models import Data, Frozen, InlineSet, SuiteName, SuiteSet
 
 class ReplayInputs(Frozen):
     max_tokens: int
+    max_prompts: int | None
     chat_template_kwargs: dict[str, str | bool]
 
     @classmethod
@@ -16,7 +17,11 @@ class ReplayInputs(Frozen):
         replay = spec.data.replay
         if replay is None or replay.share == 0:
             return None
-        return cls(max_tokens=replay.max_tokens, chat_template_kwargs=spec.base_model.chat_template_kwargs)
+        return cls(
+            max_tokens=replay.max_tokens,
+            max_prompts=replay.max_prompts,
+            chat_template_kwargs=spec.base_model.chat_template_kwargs,
+        )
 
 
 class PrepareInputs(Frozen):

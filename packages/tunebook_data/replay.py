@@ -36,8 +36,9 @@ def replay(inputs: ReplayInputs, *, generator: Generator, out: Path, advance: Ad
     Raises:
         StageError: no answer can be rehearsed.
     """
-    prompts = list(dict.fromkeys(load_replay_prompts()))
-    requests = {content_id(REPLAY_TASK, _chat(prompt)): prompt for prompt in prompts}
+    prompts = {content_id(REPLAY_TASK, _chat(prompt)): prompt for prompt in load_replay_prompts()}
+    # The list stands by kind; by id, any part of it holds every kind.
+    requests = dict(sorted(prompts.items())[: inputs.max_prompts])
     done = _read_answers(out / ANSWERS)
     resumed = len(done.keys() & requests.keys())
     missing = [

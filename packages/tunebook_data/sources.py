@@ -77,7 +77,13 @@ def _items(source: AnySource, spec_dir: Path, assets_dir: Path, seed: int) -> It
         case JsonlSource():
             return read_jsonl(resolve_path(source, spec_dir), source.path, source.task)
         case DatasetSource(name="medical_glossary"):
-            return medical_glossary.rows(source.task, assets_dir=assets_dir, seed=seed)
+            return medical_glossary.rows(
+                source.task,
+                assets_dir=assets_dir,
+                rows=source.num_rows,
+                seed=seed,
+                num_terms=source.num_terms,
+            )
     raise AssertionError(source)
 
 

@@ -82,6 +82,10 @@ class DatasetSource(Source):
     kind: Literal["dataset"]
     name: DatasetName
     """A built-in data set; `task` is one that it derives."""
+    num_rows: int | None = Field(None, ge=1)
+    """Rows to derive, before the split; none: the data set's own number."""
+    num_terms: int = Field(200, ge=10, le=200)
+    """Abbreviations in the house glossary, which `task: glossary` asks for."""
 
 
 class JsonlSource(Source):
@@ -109,6 +113,8 @@ class Replay(Frozen):
     """Share of the training tokens that are general prompts answered by the base, against forgetting."""
     max_tokens: int = Field(64, ge=8)
     """Longest answer; the base's unfinished answers are not rehearsed."""
+    max_prompts: int | None = Field(None, ge=1)
+    """General prompts to ask, an even part of those that ship; none: all."""
 
 
 class Data(Frozen):
