@@ -1,4 +1,4 @@
-"""Two hosts on one machine: network namespaces with a link between, and nothing shared but what the link carries.
+"""Two hosts on one machine: network namespaces with a link between, and nothing shared but what it carries.
 
 Each host has a folder of its own, which the other cannot see; artifacts go through an S3 server on the first.
 """
@@ -52,6 +52,16 @@ class Cluster:
     head: Host
     worker: Host
     storage_url: str
+    ray_address: str
+
+    def shell(self, code: str) -> str:
+        """What Python code prints on the head."""
+        out = self.head.folder / "shell.out"
+        status = run(
+            self.head, sys.executable, "-c", f"import sys; sys.stdout = open({str(out)!r}, 'w')\n{code}"
+        )
+        assert status == 0, self.head.logs()
+        return out.read_text()
 
 
 @contextmanager
@@ -94,7 +104,7 @@ def two_hosts(folder: Path) -> Iterator[Cluster]:
         _await(head, ray, "status", "--address", head_address)
         join = ("--address", head_address, "--node-ip-address", worker.address)
         _keep(stack, worker.popen(ray, "start", *join, *cpus))
-        yield Cluster(head, worker, storage_url)
+        yield Cluster(head, worker, storage_url, head_address)
 
 
 def run(host: Host, *command: str, timeout_s: float = 600, **extra: str) -> int:

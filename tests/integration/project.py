@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,8 +105,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 def make_project(folder: Path, model: Path) -> Project:
-    (folder / "models").mkdir(parents=True)
-    (folder / "models" / "tiny llama").symlink_to(model)
+    shutil.copytree(model, folder / "models" / "tiny llama")
     rows = [
         {
             "topic": f"{topic}-{number}",

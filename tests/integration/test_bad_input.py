@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -19,11 +18,7 @@ def change(project: Project, old: str, new: str) -> None:
 
 
 def no_tokenizer(project: Project) -> None:
-    link = project.folder / "models" / "tiny llama"
-    source = link.resolve()
-    link.unlink()
-    shutil.copytree(source, link)
-    for file in link.glob("tokenizer*"):
+    for file in (project.folder / "models" / "tiny llama").glob("tokenizer*"):
         file.unlink()
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.unit.eval.answers_on_disk import asked, general, leave
 
+from tests.unit.eval.answers_on_disk import asked, general, leave
 from tunebook_eval.evaluate import evaluate, read_report
 from tunebook_eval.evidence import ArmScores, EvalReport
 from tunebook_eval.inputs import EvaluateInputs

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.eval.answers_on_disk import asked, general, leave
 
+from tests.unit.eval.answers_on_disk import asked, general, leave
 from tunebook_data.manifest import DatasetManifest, SourceCounts, SplitCounts
 from tunebook_eval.decide import decide
 from tunebook_eval.evaluate import evaluate

@@ -1,0 +1,50 @@
+"""The same spec on a Ray cluster of two hosts that share nothing but the storage URL."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.hosts import run, two_hosts
+from tests.integration.project import Project, make_project
+
+READ = """
+from pathlib import Path
+from tunebook_run.settings import Settings
+from tunebook_run.store import Store
+store = Store(Settings.read().storage_url, Path("cache"))
+(key,) = [key for key in store.list("tiny/stages") if "/train-" in key and not key.endswith(".lease")]
+print(store.read(key + "/artifact.json").decode())
+"""
+
+needs_namespaces = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("ip") is None, reason="network namespaces need root and iproute2"
+)
+
+
+@needs_namespaces
+def test_two_hosts_train_what_one_host_trains(finished: Project, tiny_llama: Path, tmp_path: Path) -> None:
+    with two_hosts(tmp_path / "hosts") as cluster:
+        project = make_project(cluster.head.folder / "project", tiny_llama)
+        spec = project.folder / "specs" / "tiny.yaml"
+        status = run(
+            cluster.head,
+            sys.executable,
+            *("-m", "tunebook_cli", "run", str(spec), "--profile", "local"),
+            TUNEBOOK_RAY_ADDRESS=cluster.ray_address,
+            TUNEBOOK_NUM_WORKERS="2",
+            TUNEBOOK_CPUS_PER_WORKER="1",
+        )
+        assert status == 0, cluster.head.logs() + cluster.worker.logs()
+        copied = list((cluster.worker.folder / "cache").rglob("train.tokens.arrow"))
+        assert copied, "the second host took no part"
+        artifact = json.loads(cluster.shell(READ))
+        alone = json.loads((finished.stage("train") / "artifact.json").read_text())
+        assert artifact["result"]["num_workers"] == 2
+        assert artifact["digest"] == alone["digest"]
+        assert artifact["result"]["loss"] == pytest.approx(alone["result"]["loss"], rel=1e-4)
