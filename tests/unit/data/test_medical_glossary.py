@@ -142,7 +142,7 @@ def test_the_answer_expands_the_notes_abbreviations_in_order(
 
 
 def test_terms_lengths_and_contexts_are_even_in_every_prefix(glossary_rows: list[Row]) -> None:
-    for count in (200, 700, 1400):
+    for count in (200, 700, 3200):
         exposures = Counter(term for row in glossary_rows[:count] for term in row.meta["terms"])
         assert len(exposures) == 200
         assert max(exposures.values()) - min(exposures.values()) <= 2
@@ -159,6 +159,10 @@ def test_ids_are_unique_and_lines_count_up(fixture: str, request: pytest.Fixture
     assert [row.line for row in rows] == list(range(1, len(rows) + 1))
     key = {"glossary_rows": "context", "choice_rows": "term"}[fixture]
     assert all(row.group == f"{key}={row.meta[key]}" for row in rows)
+
+
+def test_more_rows_begin_with_the_same_rows(assets_dir: Path, glossary_rows: list[Row]) -> None:
+    assert list(medical_glossary.rows("glossary", assets_dir=assets_dir, rows=300)) == glossary_rows[:300]
 
 
 def test_a_split_of_fifteen_percent_tests_two_hundred_notes_in_twenty_contexts(
