@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from concurrent.futures import Future, ThreadPoolExecutor
 
 logger = logging.getLogger(__name__)
@@ -38,7 +37,8 @@ class LocalRay:
 def _start() -> str:
     import ray
 
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray warns that it cannot hear SIGTERM from this thread; the runner hears it.
+    logging.getLogger("ray").setLevel(logging.ERROR)
     context = ray.init(
         address="local",
         include_dashboard=False,

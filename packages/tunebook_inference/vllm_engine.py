@@ -138,6 +138,7 @@ def set_environment(kv_cache_gib: int = KV_CACHE_GIB) -> None:
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings are about the choices made here
         "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
         "HF_HUB_OFFLINE": "1",
     }
     if "vllm" in sys.modules and any(os.environ.get(name) != value for name, value in wanted.items()):
