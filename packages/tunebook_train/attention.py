@@ -1,95 +1,110 @@
 """Causal attention in packs of rows, where no row sees another.
 
-A pack is one long sequence for every matrix product of the model. For the scores alone its segments become
-one padded batch: gather to [segments, heads, longest, head_dim], attend, and scatter back.
+A pack is one long sequence for every matrix product of the model. For attention alone its rows become one
+padded batch: spread to [segments, longest], attend, and gather back. Causality hides the padding, which
+stands last in each segment.
 
-Shapes: T tokens of the pack, S segments, L tokens of the longest one, H query heads, G key-value heads, D head_dim.
+Shapes: T tokens of the pack, S segments, L tokens of the longest, H query and G key-value heads, D head_dim.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
 SEGMENT_ATTENTION = "tunebook_segments"
-"""Name under which `attend_segments` is known to transformers (`attn_implementation=`)."""
+"""What a model is given as `attn_implementation` to attend by segments."""
 
 
 @dataclass(frozen=True)
 class Segments:
-    """Where each row of a pack lies; made once per pack and used by every layer."""
+    """Where the rows of a pack lie; made once per pack and used by every layer."""
 
-    pad_SL: Tensor
-    """For each place of the padded batch, the token that stands there. Past a segment's end: token 0."""
-    unpad_T: Tensor
+    place_T: Tensor
     """For each token, its place in the flattened padded batch."""
-    mask_LL: Tensor
-    """0 where a query may look, -inf above the diagonal. Padding stands last, so this hides it too."""
+    num_segments: int
+    longest: int
 
     @classmethod
-    def of(cls, lengths: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Segments:
+    def of(cls, lengths: tuple[int, ...], device: torch.device) -> Segments:
         longest = max(lengths)
-        lengths_S = torch.tensor(lengths, device=device)
-        starts_S = lengths_S.cumsum(0) - lengths_S
-        place_L = torch.arange(longest, device=device)
-        is_token_SL = place_L < lengths_S[:, None]
-        pad_SL = torch.where(is_token_SL, starts_S[:, None] + place_L, 0)
-        mask_LL = torch.full((longest, longest), float("-inf"), device=device, dtype=dtype).triu(1)
-        return cls(pad_SL=pad_SL, unpad_T=is_token_SL.flatten().nonzero().squeeze(1), mask_LL=mask_LL)
+        is_token_SL = torch.arange(longest, device=device) < torch.tensor(lengths, device=device)[:, None]
+        return cls(is_token_SL.flatten().nonzero().squeeze(1), len(lengths), longest)
+
+    def pad(self, rows: Tensor) -> Tensor:
+        """Rows of T to rows of S * L, with zeros between."""
+        return rows.new_zeros(self.num_segments * self.longest, rows.shape[1]).index_copy_(
+            0, self.place_T, rows
+        )
 
 
-class _Reorder(torch.autograd.Function):
-    """`rows[index]`, whose gradient is `grad[inverse]`.
+class _Pad(torch.autograd.Function):
+    """`Segments.pad`, and its inverse below: each is the other's gradient.
 
-    Each row is wanted once at most, apart from padding, whose gradient is zero; autograd cannot know that
-    and would add the rows up one by one.
+    Autograd does not know that no place is taken twice, and would add rows up one by one.
     """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
-        ctx.save_for_backward(inverse)
-        return rows.index_select(0, index)
+    def forward(ctx: Any, rows: Tensor, segments: Segments) -> Tensor:
+        ctx.segments = segments
+        return segments.pad(rows)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        (inverse,) = ctx.saved_tensors
-        return grad.index_select(0, inverse), None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad.index_select(0, ctx.segments.place_T), None
+
+
+class _Unpad(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, segments: Segments) -> Tensor:
+        ctx.segments = segments
+        return rows.index_select(0, segments.place_T)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return ctx.segments.pad(grad), None
+
+
+_pad: Callable[[Tensor, Segments], Tensor] = _Pad.apply
+_unpad: Callable[[Tensor, Segments], Tensor] = _Unpad.apply
 
 
 def attend_segments(
     module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    query_1HTD: Tensor,
+    key_1GTD: Tensor,
+    value_1GTD: Tensor,
     attention_mask: Tensor | None,
     *,
-    scaling: float,
     segments: Segments,
+    scaling: float | None = None,
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attend within each segment: query [1, H, T, D], key and value [1, G, T, D], to [1, T, H, D]."""
-    num_segments, longest = segments.pad_SL.shape
-    num_heads, head_dim = query.shape[1], query.shape[3]
+    """Attend within each segment, by transformers' protocol: the result is [1, T, H, D], without weights."""
 
-    def padded(states: Tensor) -> Tensor:
-        tokens = states[0].transpose(0, 1).flatten(1)
-        rows = _Reorder.apply(tokens, segments.pad_SL.flatten(), segments.unpad_T)
-        rows = rows.view(num_segments, longest, states.shape[1], head_dim).transpose(1, 2)
-        if states.shape[1] != num_heads:
-            rows = rows.repeat_interleave(num_heads // states.shape[1], dim=1)
-        return rows.flatten(0, 1)
+    def padded(states_1NTD: Tensor) -> Tensor:
+        rows = _pad(states_1NTD[0].transpose(0, 1).flatten(1), segments)
+        heads, head_dim = states_1NTD.shape[1::2]
+        return rows.view(segments.num_segments, segments.longest, heads, head_dim).transpose(1, 2)
 
-    query, key, value = padded(query), padded(key), padded(value)
-    scores = torch.baddbmm(segments.mask_LL, query, key.transpose(1, 2), alpha=scaling)
-    out = torch.bmm(scores.softmax(-1), value)
-    out = out.view(num_segments, num_heads, longest, head_dim).transpose(1, 2).flatten(2).flatten(0, 1)
-    out = _Reorder.apply(out, segments.unpad_T, segments.pad_SL.flatten())
-    return out.view(1, -1, num_heads, head_dim), None
+    out_SHLD = F.scaled_dot_product_attention(
+        padded(query_1HTD),
+        padded(key_1GTD),
+        padded(value_1GTD),
+        dropout_p=dropout,
+        is_causal=True,
+        scale=scaling,
+        enable_gqa=True,
+    )
+    out = _unpad(out_SHLD.transpose(1, 2).flatten(2).flatten(0, 1), segments)
+    return out.view(1, len(out), *out_SHLD.shape[1::2]), None
 
 
 AttentionInterface.register(SEGMENT_ATTENTION, attend_segments)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -17,7 +18,7 @@ from tunebook_data.tokens import TokenTable
 from tunebook_spec.errors import StageError
 from tunebook_spec.models import FullMethod
 from tunebook_train.checkpoint import Training
-from tunebook_train.pack import Pack, Step, num_supervised, pack_rows, share_out
+from tunebook_train.pack import Pack, Step, num_supervised, pack_rows
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,14 @@ class Worker:
             dist.all_reduce(value)
         return float(value)
 
+    def gather(self, names: list[str]) -> list[str]:
+        """The names of all workers."""
+        if self.world_size == 1:
+            return names
+        gathered: list[list[str]] = [[] for _ in range(self.world_size)]
+        dist.all_gather_object(gathered, names)
+        return [name for each in gathered for name in each]
+
 
 @dataclass(frozen=True)
 class Batches:
@@ -43,10 +52,15 @@ class Batches:
     max_pack_tokens: int
 
     def packs(self, table: TokenTable, rows: Sequence[int]) -> list[Pack]:
-        shares = share_out(rows, table.lengths.tolist(), num_workers=self.worker.world_size)
-        mine = shares[self.worker.world_rank]
-        packs = pack_rows(mine, table.lengths.tolist(), max_pack_tokens=self.max_pack_tokens)
-        return [Pack.of(table, pack, self.worker.device) for pack in packs]
+        """At least one, because every worker takes part in every step."""
+        packs = pack_rows(
+            rows,
+            table.lengths,
+            max_pack_tokens=self.max_pack_tokens,
+            num_workers=self.worker.world_size,
+        )
+        mine = packs[self.worker.world_rank :: self.worker.world_size]
+        return [Pack.of(table, pack, self.worker.device) for pack in mine] or [Pack.empty(self.worker.device)]
 
 
 def run_steps(
@@ -57,10 +71,10 @@ def run_steps(
     *,
     on_step: Callable[[], None],
 ) -> None:
-    """Take every step that is left, and call `on_step` after each; validate before the first and at the end.
+    """Take every step that is left; `on_step` is called after each, and once after the last validation.
 
     Raises:
-        StageError: the loss is no number any more; names the step and its rows.
+        StageError: the loss is no number any more; names the step and its rows. All workers raise it.
     """
     started, tokens = time.monotonic(), 0
     if training.step == 0:
@@ -80,23 +94,13 @@ def run_steps(
 
 def take_step(training: Training, step: Step, batches: Batches, method: FullMethod) -> dict[str, Any]:
     """One optimizer step; the gradient is that of the mean loss over the whole global batch."""
-    worker, table = batches.worker, batches.train
-    supervised = num_supervised(table, step.rows)
-    packs = batches.packs(table, step.rows)
-    losses = torch.zeros((), device=worker.device)
-    for pack, weight, last in _weighted(packs, batches, step):
-        with _gradients_kept_here(training.model, not last):
-            loss = training.model(pack)
-            # DDP averages over workers; the global batch wants their sum.
-            (loss * (weight * worker.world_size / supervised)).backward()
-        losses += loss.detach() * weight
-    mean = worker.total(losses) / supervised
-    if not torch.isfinite(torch.tensor(mean)):
-        rows = ", ".join(table.row_id(row) for row in step.rows)
-        raise StageError(
-            f"the loss is {mean} at step {training.step + 1}, rows {rows}; lower method.learning_rate"
-        )
+    supervised = num_supervised(batches.train, step.rows)
+    packs = batches.packs(batches.train, step.rows)
+    losses = accumulate(training.model, packs, batches.worker.world_size / supervised)
     norm = nn.utils.clip_grad_norm_(training.model.parameters(), method.max_grad_norm)
+    mean = batches.worker.total(losses.sum()) / supervised
+    if not math.isfinite(mean) or not torch.isfinite(norm):
+        _refuse(training.step + 1, mean, float(norm), losses, packs, batches.worker)
     rate = training.schedule.get_last_lr()[0]
     training.optimizer.step()
     training.schedule.step()
@@ -105,9 +109,41 @@ def take_step(training: Training, step: Step, batches: Batches, method: FullMeth
         "loss": mean,
         "learning_rate": rate,
         "grad_norm": float(norm),
-        "tokens": int(sum(table.lengths[row] for row in step.rows)),
+        "tokens": int(batches.train.lengths[list(step.rows)].sum()),
         "supervised_tokens": supervised,
     }
+
+
+def accumulate(model: nn.Module, packs: Sequence[Pack], scale: float) -> Tensor:
+    """Add up the gradients of packs, each times `scale`; the loss of each pack.
+
+    Under DDP, gradients travel with the last pack only. DDP averages them over the workers; `scale` has to
+    make that the sum.
+    """
+    losses = []
+    for pack in packs:
+        is_last = pack is packs[-1]
+        here = isinstance(model, DistributedDataParallel) and not is_last
+        with cast(DistributedDataParallel, model).no_sync() if here else contextlib.nullcontext():
+            loss = model(pack)
+            (loss * scale).backward()
+        losses.append(loss.detach())
+    return torch.stack(losses)
+
+
+def _refuse(step: int, mean: float, norm: float, losses: Tensor, packs: list[Pack], worker: Worker) -> None:
+    """Stop before the optimizer has seen a gradient that is no number.
+
+    Raises:
+        StageError: names the rows of the packs whose loss is no number; of all packs if each loss is one.
+    """
+    bad = [pack for pack, loss in zip(packs, losses.tolist(), strict=True) if not math.isfinite(loss)]
+    blamed = packs if math.isfinite(mean) else bad
+    names = worker.gather([name for pack in blamed for name in pack.row_ids])
+    raise StageError(
+        f"step {step}: loss {mean}, gradient norm {norm}, in rows {', '.join(names)}; "
+        "lower method.learning_rate or look at these rows"
+    )
 
 
 def validate(model: nn.Module, batches: Batches) -> float | None:
@@ -117,24 +153,7 @@ def validate(model: nn.Module, batches: Batches) -> float | None:
     supervised = num_supervised(table, rows)
     if not supervised:
         return None
-    inner = model.module if isinstance(model, DistributedDataParallel) else model
-    losses = torch.zeros((), device=batches.worker.device)
+    inner: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
     with torch.no_grad():
-        for pack in batches.packs(table, rows):
-            losses += inner(pack)
-    return batches.worker.total(losses) / supervised
-
-
-def _weighted(packs: list[Pack], batches: Batches, step: Step) -> Iterator[tuple[Pack, float, bool]]:
-    """Packs with their weight, and whether each is the last; a worker without rows takes one at weight 0."""
-    if not packs:
-        yield Pack.of(batches.train, step.rows[:1], batches.worker.device), 0.0, True
-    for index, pack in enumerate(packs):
-        yield pack, 1.0, index == len(packs) - 1
-
-
-def _gradients_kept_here(model: nn.Module, kept: bool) -> contextlib.AbstractContextManager[Any]:
-    """Under DDP, gradients travel with the last pack of a step only."""
-    if kept and isinstance(model, DistributedDataParallel):
-        return model.no_sync()
-    return contextlib.nullcontext()
+        losses = torch.stack([inner(pack) for pack in batches.packs(table, rows)])
+    return batches.worker.total(losses.sum()) / supervised

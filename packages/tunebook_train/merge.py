@@ -29,7 +29,7 @@ class MergeResult(Frozen):
 
 
 def merge(*, weights_dir: Path, base_dir: Path, out: Path, advance: Advance) -> MergeResult:
-    """Write `model/`: the trained weights in the base's own type, and all that the base shipped beside its own."""
+    """Write `model/`: the trained weights in the base's own type, and all that the base shipped beside."""
     target = out / MODEL
     target.mkdir(exist_ok=True)
     dtype = str(json.loads((base_dir / "config.json").read_text()).get("dtype", "float32"))

@@ -1,17 +1,22 @@
-"""Which rows make a step, and how a worker's share of them becomes packs.
+"""Which rows make a step, and how they become packs.
 
 A step is a set of rows, chosen by (seed, epoch) alone: any number of workers, packed in any way, sees the
-same global batch. Packing is a matter of the machine: rows laid end to end, without padding.
+same global batch. Packing is a matter of the machine: rows laid end to end, without padding. Rows of like
+length share a pack, so that the padded batch of attention wastes little.
 
 Shapes: T tokens of a pack, N supervised ones among them.
 """
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -25,52 +30,54 @@ class Step:
     """Indices into the token table."""
 
 
-def plan_steps(lengths: Sequence[int], *, tokens_per_step: int, epochs: int, seed: int) -> list[Step]:
-    """Every optimizer step of a training, in order; each epoch sees each row once."""
+def plan_steps(lengths: npt.NDArray[np.int32], *, tokens_per_step: int, epochs: int, seed: int) -> list[Step]:
+    """Every optimizer step of a training, in order; each epoch sees each row once.
+
+    The steps of an epoch are as even as they can be: a short last one would be noise at the full rate.
+    """
     steps: list[Step] = []
     for epoch in range(epochs):
-        order = np.random.default_rng((seed, epoch)).permutation(len(lengths))
-        rows: list[int] = []
-        tokens = 0
-        for row in map(int, order):
-            if rows and tokens + lengths[row] > tokens_per_step:
-                steps.append(Step(epoch, tuple(rows)))
-                rows, tokens = [], 0
-            rows.append(row)
-            tokens += int(lengths[row])
-        steps.append(Step(epoch, tuple(rows)))
+        order = np.random.default_rng((seed, epoch)).permutation(len(lengths)).tolist()
+        steps += [Step(epoch, tuple(part)) for part in cut_evenly(order, lengths, tokens_per_step)]
     return steps
 
 
-def share_out(rows: Iterable[int], lengths: Sequence[int], *, num_workers: int) -> list[list[int]]:
-    """Deal rows to workers, longest first to whom has least."""
-    shares: list[list[int]] = [[] for _ in range(num_workers)]
-    loads = [0] * num_workers
-    for row in sorted(rows, key=lambda row: (-lengths[row], row)):
-        least = loads.index(min(loads))
-        shares[least].append(row)
-        loads[least] += int(lengths[row])
-    return shares
+def pack_rows(
+    rows: Iterable[int], lengths: npt.NDArray[np.int32], *, max_pack_tokens: int, num_workers: int = 1
+) -> list[list[int]]:
+    """Packs of like size: as few as fit, but as many for each worker where there are rows enough.
+
+    A row longer than a pack has one to itself.
+    """
+    ordered = sorted(rows, key=lambda row: (-lengths[row], row))
+    return cut_evenly(ordered, lengths, max_pack_tokens, multiple_of=num_workers)
 
 
-def pack_rows(rows: Iterable[int], lengths: Sequence[int], *, max_pack_tokens: int) -> list[list[int]]:
-    """Best fit, longest first; a row longer than a pack has one to itself."""
-    packs: list[list[int]] = []
-    room: list[int] = []
-    for row in sorted(rows, key=lambda row: (-lengths[row], row)):
-        fits = [pack for pack, left in enumerate(room) if left >= lengths[row]]
-        if fits:
-            best = min(fits, key=room.__getitem__)
-            packs[best].append(row)
-            room[best] -= int(lengths[row])
-        else:
-            packs.append([row])
-            room.append(max_pack_tokens - int(lengths[row]))
-    return packs
+def cut_evenly(
+    order: list[int], lengths: npt.NDArray[np.int32], capacity: int, *, multiple_of: int = 1
+) -> list[list[int]]:
+    """Cut a sequence of rows into parts of at most `capacity` tokens, the largest as small as can be."""
+    ends = np.cumsum(lengths[order], dtype=np.int64)
+    num_parts = math.ceil(len(_cuts(ends, capacity)) / multiple_of) * multiple_of
+    smaller = bisect_left(range(1, capacity), -num_parts, key=lambda tokens: -len(_cuts(ends, tokens))) + 1
+    cuts = _cuts(ends, smaller)
+    return [order[start:end] for start, end in pairwise([0, *cuts])]
+
+
+def _cuts(ends: npt.NDArray[np.int64], capacity: int) -> list[int]:
+    """Where parts end that are each filled as far as they go, which makes the fewest."""
+    cuts: list[int] = []
+    start, taken = 0, 0
+    while start < len(ends):
+        start = max(start + 1, int(np.searchsorted(ends, taken + capacity, side="right")))
+        taken = int(ends[start - 1])
+        cuts.append(start)
+    return cuts
 
 
 @dataclass(frozen=True)
 class Pack:
+    row_ids: tuple[str, ...]
     input_ids_T: Tensor
     position_ids_T: Tensor
     """Starts again at 0 in every row."""
@@ -90,12 +97,19 @@ class Pack:
         supervised = np.flatnonzero(np.concatenate(masks))
         positions = np.concatenate([np.arange(length) for length in lengths])
         return cls(
+            row_ids=tuple(table.row_id(row) for row in rows),
             input_ids_T=torch.from_numpy(all_ids).to(device),
             position_ids_T=torch.from_numpy(positions).to(device),
             lengths=lengths,
             predicts_N=torch.from_numpy(supervised - 1).to(device),
             targets_N=torch.from_numpy(all_ids[supervised]).to(device),
         )
+
+    @classmethod
+    def empty(cls, device: torch.device) -> Pack:
+        """The share of a worker that has no rows: one token, nothing supervised, gradients of zero."""
+        token, none = (torch.zeros(n, dtype=torch.int64, device=device) for n in (1, 0))
+        return cls((), token, token, (1,), none, none)
 
 
 def num_supervised(table: TokenTable, rows: Iterable[int]) -> int:

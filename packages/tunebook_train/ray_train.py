@@ -94,7 +94,7 @@ def work(config: dict[str, Any]) -> None:
         train, TokenTable.open(data_dir / "validation.tokens.arrow"), worker, method.max_pack_tokens
     )
     steps = plan_steps(
-        train.lengths.tolist(),
+        train.lengths,
         tokens_per_step=method.tokens_per_step,
         epochs=method.epochs,
         seed=job.inputs.seed,

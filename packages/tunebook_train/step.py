@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.linear_cross_entropy_options import LinearCrossEntropyOptions
 from transformers import AutoModelForCausalLM
 
 from tunebook_train.attention import SEGMENT_ATTENTION, Segments
+from tunebook_train.head_loss import summed_cross_entropy
 from tunebook_train.pack import Pack
-
-HEAD_CHUNK = 256
-"""Supervised tokens whose logits exist at once."""
 
 
 class SupervisedLoss(nn.Module):
@@ -28,29 +23,22 @@ class SupervisedLoss(nn.Module):
         self.compute_dtype = compute_dtype
 
     def forward(self, pack: Pack) -> Tensor:
-        """Sum over the supervised tokens of their negative log-likelihood, in nats; a scalar."""
+        """Sum over the supervised tokens of their negative log-likelihood, in nats; a float32 scalar."""
         device = pack.input_ids_T.device
-        segments = Segments.of(pack.lengths, device, self.compute_dtype)
-        with self._autocast(device):
-            hidden_TD = self.model.model(
+        mixed = self.compute_dtype != torch.float32
+        with torch.autocast(device.type, dtype=self.compute_dtype if mixed else None, enabled=mixed):
+            hidden_TC = self.model.get_decoder()(
                 input_ids=pack.input_ids_T[None],
                 position_ids=pack.position_ids_T[None],
                 use_cache=False,
-                segments=segments,
+                segments=Segments.of(pack.lengths, device),
             ).last_hidden_state[0]
-        loss: Tensor = F.linear_cross_entropy(
-            hidden_TD.index_select(0, pack.predicts_N).to(self.compute_dtype),
-            self.model.lm_head.weight.to(self.compute_dtype),
+        return summed_cross_entropy(
+            hidden_TC.index_select(0, pack.predicts_N),
+            self.model.get_output_embeddings().weight,
             pack.targets_N,
-            reduction="sum",
-            options=LinearCrossEntropyOptions(batch_chunk_size=HEAD_CHUNK, chunking_method=None),
+            self.compute_dtype,
         )
-        return loss.float()
-
-    def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-        if self.compute_dtype == torch.float32:
-            return contextlib.nullcontext()
-        return torch.autocast(device.type, dtype=self.compute_dtype)
 
 
 def load_model(folder: Path, compute_dtype: torch.dtype, device: torch.device) -> SupervisedLoss:

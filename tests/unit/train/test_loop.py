@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from tests.unit.train.tables import CPU, MakeTable
+
+from tunebook_data.tokens import TokenTable
+from tunebook_spec.errors import StageError
+from tunebook_spec.models import FullMethod
+from tunebook_train.checkpoint import Training
+from tunebook_train.loop import Batches, Worker, accumulate, run_steps, validate
+from tunebook_train.optimizer import make_optimizer, make_schedule, rate_share
+from tunebook_train.pack import num_supervised, plan_steps
+from tunebook_train.step import SupervisedLoss
+
+LENGTHS = [17, 25, 40, 8, 12, 33, 21, 9, 30, 14]
+METHOD = FullMethod(kind="full", epochs=2, learning_rate=1e-2, tokens_per_step=64, weight_decay=0.1)
+ALONE = Worker(world_rank=0, world_size=1, device=CPU)
+
+
+def make_training(model: SupervisedLoss, method: FullMethod, num_steps: int) -> Training:
+    model = copy.deepcopy(model)
+    optimizer = make_optimizer(model, method)
+    return Training(model, optimizer, make_schedule(optimizer, method, num_steps), digest="0123")
+
+
+def run(
+    model: SupervisedLoss,
+    table: TokenTable,
+    method: FullMethod,
+    *,
+    save: tuple[int, Path] | None = None,
+    resume: Path | None = None,
+) -> Training:
+    """Train to the end; `save` leaves a checkpoint at a step, `resume` goes on from one."""
+    steps = plan_steps(table.lengths, tokens_per_step=method.tokens_per_step, epochs=method.epochs, seed=0)
+    training = make_training(model, method, len(steps))
+    if resume is not None:
+        training.restore(resume)
+
+    def on_step() -> None:
+        if save is not None and training.step == save[0]:
+            training.save(save[1])
+
+    run_steps(training, steps, Batches(table, table, ALONE, method.max_pack_tokens), method, on_step=on_step)
+    return training
+
+
+def weights(training: Training) -> dict[str, torch.Tensor]:
+    return dict(training.model.named_parameters())
+
+
+def test_any_packing_of_a_step_gives_the_same_gradients(
+    loss_model: SupervisedLoss, make_table: MakeTable
+) -> None:
+    table = make_table("train", LENGTHS)
+    gradients, losses = [], []
+    for size, num_packs in ((1024, 1), (64, 4), (8, 10)):
+        packs = Batches(table, table, ALONE, size).packs(table, range(10))
+        assert len(packs) == num_packs
+        loss_model.zero_grad()
+        losses.append(accumulate(loss_model, packs, 1 / num_supervised(table, range(10))).sum())
+        gradients.append([p.grad for p in loss_model.parameters()])
+    for loss, each in zip(losses, gradients, strict=True):
+        torch.testing.assert_close(loss, losses[0], rtol=1e-6, atol=0)
+        torch.testing.assert_close(each, gradients[0], rtol=1e-4, atol=1e-7)
+
+
+def test_a_few_rows_are_learned_by_heart(loss_model: SupervisedLoss, make_table: MakeTable) -> None:
+    table = make_table("train", [20, 30, 14])
+    method = FullMethod(kind="full", epochs=60, learning_rate=1e-2, tokens_per_step=64)
+    training = run(loss_model, table, method)
+    assert training.metrics[0]["validation_loss"] > 5
+    assert training.metrics[-1]["validation_loss"] < 0.05
+
+
+def test_a_resumed_training_ends_in_the_same_bits(
+    loss_model: SupervisedLoss, make_table: MakeTable, tmp_path: Path
+) -> None:
+    table = make_table("train", LENGTHS)
+    undisturbed = run(loss_model, table, METHOD, save=(3, tmp_path))
+    resumed = run(loss_model, table, METHOD, resume=tmp_path)
+    assert all(torch.equal(weights(resumed)[name], weight) for name, weight in weights(undisturbed).items())
+    timing = {"seconds", "tokens_per_s"}
+    kept = [
+        [{k: v for k, v in entry.items() if k not in timing} for entry in t.metrics]
+        for t in (undisturbed, resumed)
+    ]
+    assert kept[0] == kept[1]
+
+
+def test_a_checkpoint_of_another_training_is_refused(
+    loss_model: SupervisedLoss, make_table: MakeTable, tmp_path: Path
+) -> None:
+    run(loss_model, make_table("train", LENGTHS), METHOD, save=(1, tmp_path))
+    training = make_training(loss_model, METHOD, 8)
+    training.digest = "4567"
+    with pytest.raises(StageError, match=r"of training 0123, this is 4567"):
+        training.restore(tmp_path)
+
+
+def test_a_loss_that_is_no_number_stops_before_the_update_and_names_the_rows(
+    loss_model: SupervisedLoss, make_table: MakeTable
+) -> None:
+    table = make_table("train", LENGTHS)
+    only = set(table.input_ids(2)) - {each for row in range(10) if row != 2 for each in table.input_ids(row)}
+    model = loss_model.model
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    with torch.no_grad():
+        model.model.embed_tokens.weight[int(only.pop())] = math.nan
+    method = METHOD.model_copy(update={"tokens_per_step": 512, "max_pack_tokens": 40})
+    steps = plan_steps(table.lengths, tokens_per_step=512, epochs=1, seed=0)
+    training = make_training(loss_model, method, len(steps))
+    batches = Batches(table, table, ALONE, method.max_pack_tokens)
+    before = copy.deepcopy(training.model.state_dict())
+    with pytest.raises(StageError, match=r"step 1: loss nan, .* in rows train-2; lower"):
+        run_steps(training, steps, batches, method, on_step=lambda: None)
+    after = training.model.state_dict()
+    assert all(torch.equal(after[name].nan_to_num(), tensor.nan_to_num()) for name, tensor in before.items())
+
+
+def test_metrics_of_a_step_say_what_was_trained(loss_model: SupervisedLoss, make_table: MakeTable) -> None:
+    table = make_table("train", LENGTHS)
+    training = run(loss_model, table, METHOD)
+    steps = [entry for entry in training.metrics if "loss" in entry]
+    assert sum(entry["tokens"] for entry in steps) == 2 * sum(LENGTHS)
+    assert [entry["step"] for entry in steps] == list(range(1, len(steps) + 1))
+    assert steps[0]["learning_rate"] == pytest.approx(METHOD.learning_rate)
+    assert steps[-1]["learning_rate"] == pytest.approx(0.1 * METHOD.learning_rate)
+
+
+def test_validation_loss_is_the_mean_over_supervised_tokens(
+    loss_model: SupervisedLoss, make_table: MakeTable
+) -> None:
+    table = make_table("train", LENGTHS)
+    small, large = (validate(loss_model, Batches(table, table, ALONE, size)) for size in (16, 1024))
+    assert small == pytest.approx(large, rel=1e-5)
+    assert large == pytest.approx(math.log(512), rel=0.1)
+
+
+def test_only_matrices_decay(loss_model: SupervisedLoss) -> None:
+    decayed, rest = make_optimizer(loss_model, METHOD).param_groups
+    names = {id(p): name for name, p in loss_model.named_parameters()}
+    assert all("proj" in names[id(p)] for p in decayed["params"])
+    assert {names[id(p)].split(".")[-2] for p in rest["params"]} == {
+        "embed_tokens",
+        "input_layernorm",
+        "post_attention_layernorm",
+        "norm",
+    }
+    assert (decayed["weight_decay"], rest["weight_decay"]) == (0.1, 0.0)
+
+
+def test_rate_warms_up_linearly_and_falls_to_a_tenth() -> None:
+    shares = [rate_share(step, 100, 0.1) for step in range(100)]
+    assert shares[:10] == pytest.approx([0.1 * n for n in range(1, 11)])
+    assert shares[10:] == sorted(shares[10:], reverse=True)
+    assert shares[-1] == pytest.approx(0.1)

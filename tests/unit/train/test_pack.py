@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from tests.unit.train.tables import CPU, MakeTable
+
+from tunebook_train.pack import Pack, num_supervised, pack_rows, plan_steps
+
+LENGTHS = np.random.default_rng(0).integers(20, 200, 333).astype(np.int32)
+
+
+def test_every_epoch_sees_each_row_once_in_another_order() -> None:
+    steps = plan_steps(LENGTHS, tokens_per_step=1024, epochs=3, seed=0)
+    by_epoch = [[row for step in steps if step.epoch == epoch for row in step.rows] for epoch in range(3)]
+    assert [sorted(rows) for rows in by_epoch] == [list(range(333))] * 3
+    assert by_epoch[0] != by_epoch[1]
+    assert by_epoch[1] != by_epoch[2]
+
+
+def test_steps_are_decided_by_the_seed() -> None:
+    first, again, other = (
+        plan_steps(LENGTHS, tokens_per_step=1024, epochs=2, seed=seed) for seed in (0, 0, 1)
+    )
+    assert first == again
+    assert first != other
+
+
+def test_no_step_exceeds_its_tokens_and_none_is_a_remnant() -> None:
+    steps = plan_steps(LENGTHS, tokens_per_step=4096, epochs=2, seed=0)
+    tokens = [int(LENGTHS[list(step.rows)].sum()) for step in steps]
+    assert max(tokens) <= 4096
+    assert min(tokens) > 0.8 * max(tokens)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
+def test_packs_hold_each_row_once_are_full_enough_and_as_many_for_each_worker(num_workers: int) -> None:
+    rows = range(50)
+    packs = pack_rows(rows, LENGTHS, max_pack_tokens=512, num_workers=num_workers)
+    tokens = [int(LENGTHS[pack].sum()) for pack in packs]
+    assert Counter(row for pack in packs for row in pack) == Counter(rows)
+    assert max(tokens) <= 512
+    assert len(packs) % num_workers == 0
+    assert len(packs) <= sum(tokens) / 512 * 1.5 + num_workers
+
+
+def test_rows_of_like_length_share_a_pack() -> None:
+    packs = pack_rows(range(333), LENGTHS, max_pack_tokens=1024)
+    padded = sum(len(pack) * int(LENGTHS[pack].max()) for pack in packs)
+    assert padded < 1.05 * LENGTHS.sum()
+
+
+def test_a_row_longer_than_a_pack_stands_alone() -> None:
+    lengths = np.array([30, 700, 40, 513], dtype=np.int32)
+    packs = pack_rows(range(4), lengths, max_pack_tokens=512)
+    assert sorted(packs) == [[1], [2, 0], [3]]
+
+
+def test_fewer_rows_than_workers_leave_workers_without_a_pack() -> None:
+    assert pack_rows([4], LENGTHS, max_pack_tokens=512, num_workers=3) == [[4]]
+
+
+def test_a_pack_predicts_each_supervised_token_from_the_place_before_it(make_table: MakeTable) -> None:
+    table = make_table("train", [6, 4])
+    pack = Pack.of(table, [1, 0], CPU)
+    assert pack.row_ids == ("train-1", "train-0")
+    assert pack.position_ids_T.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 4, 5]
+    assert pack.predicts_N.tolist() == [1, 2, 6, 7, 8]
+    assert pack.targets_N.tolist() == table.input_ids(1)[2:].tolist() + table.input_ids(0)[3:].tolist()
+    assert num_supervised(table, [0, 1]) == 5

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.unit.train.tables import CPU, MakeTable
+from transformers import AutoModelForCausalLM
+
+from tunebook_data.tokens import TokenTable
+from tunebook_train.head_loss import CHUNK, summed_cross_entropy
+from tunebook_train.pack import Pack
+from tunebook_train.step import SupervisedLoss, load_model
+
+LENGTHS = [17, 5, 40, 5, 2, 63]
+
+
+def reference_loss(folder: Path, table: TokenTable) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Each row alone through the plain model, with every logit there is."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    total = torch.zeros(())
+    for row in range(len(table)):
+        ids = torch.tensor(table.input_ids(row).astype("int64"))
+        labels = torch.where(torch.tensor(table.loss_mask(row)), ids, -100)
+        logits = model(ids[None]).logits[0, :-1]
+        total = total + F.cross_entropy(logits, labels[1:], ignore_index=-100, reduction="sum")
+    total.backward()
+    return total.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_packed_rows_have_the_loss_and_gradients_that_they_have_alone(
+    tiny_llama: Path, loss_model: SupervisedLoss, make_table: MakeTable
+) -> None:
+    table = make_table("train", LENGTHS)
+    expected, gradients = reference_loss(tiny_llama, table)
+    loss = loss_model(Pack.of(table, [2, 0, 5, 1, 4, 3], CPU))
+    loss.backward()
+    torch.testing.assert_close(loss.detach(), expected, rtol=1e-6, atol=0)
+    for name, parameter in loss_model.model.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-4, atol=1e-6)
+
+
+def test_no_row_sees_another(loss_model: SupervisedLoss, make_table: MakeTable) -> None:
+    table, other = make_table("train", [12, 9]), make_table("other", [12, 9, 9])
+    with torch.no_grad():
+        alone = loss_model(Pack.of(table, [1], CPU))
+        total = loss_model(Pack.of(table, [0, 1], CPU)) - loss_model(Pack.of(table, [0], CPU))
+        loss_model(Pack.of(other, [0], CPU))
+    torch.testing.assert_close(total, alone, rtol=1e-5, atol=0)
+
+
+def test_an_empty_pack_gives_every_parameter_a_gradient_of_zero(loss_model: SupervisedLoss) -> None:
+    loss = loss_model(Pack.empty(CPU))
+    loss.backward()
+    assert loss.item() == 0
+    assert all(p.grad is not None and not p.grad.any() for p in loss_model.parameters())
+
+
+@pytest.mark.parametrize("count", [1, CHUNK, 2 * CHUNK + 7])
+def test_chunked_head_loss_is_plain_cross_entropy(count: int) -> None:
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(count, 16, requires_grad=True), torch.randn(300, 16, requires_grad=True)
+    targets = torch.randint(0, 300, (count,))
+    expected = F.cross_entropy(hidden @ weight.t(), targets, reduction="sum")
+    wanted = torch.autograd.grad(expected * 0.25, (hidden, weight))
+    loss = summed_cross_entropy(hidden, weight, targets, torch.float32)
+    got = torch.autograd.grad(loss * 0.25, (hidden, weight))
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_head_loss_in_bfloat16_is_summed_and_its_gradients_gathered_in_float32() -> None:
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(2000, 16), torch.randn(300, 16, requires_grad=True)
+    targets = torch.randint(0, 300, (2000,))
+    exact = summed_cross_entropy(
+        hidden.bfloat16().float(), weight.detach().bfloat16().float(), targets, torch.float32
+    )
+    loss = summed_cross_entropy(hidden, weight, targets, torch.bfloat16)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss.detach(), exact, rtol=1e-3, atol=0)
+    assert weight.grad is not None
+    assert weight.grad.dtype == torch.float32
+
+
+def test_a_bfloat16_step_keeps_float32_weights_and_comes_near_the_float32_loss(
+    tiny_llama: Path, loss_model: SupervisedLoss, make_table: MakeTable
+) -> None:
+    pack = Pack.of(make_table("train", LENGTHS), range(6), CPU)
+    mixed = load_model(tiny_llama, torch.bfloat16, CPU)
+    loss = mixed(pack)
+    loss.backward()
+    assert {p.dtype for p in mixed.parameters()} == {torch.float32}
+    assert {p.grad.dtype for p in mixed.parameters() if p.grad is not None} == {torch.float32}
+    torch.testing.assert_close(loss.detach(), loss_model(pack).detach(), rtol=1e-2, atol=0)
+
+
+def test_tied_embeddings_are_one_parameter_and_stay_tied_when_saved(
+    loss_model: SupervisedLoss, make_table: MakeTable, tmp_path: Path
+) -> None:
+    model = loss_model.model
+    with torch.no_grad():
+        model.get_input_embeddings().weight.add_(1.0)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    model.save_pretrained(tmp_path / "saved")
+    again = load_model(tmp_path / "saved", torch.float32, CPU).model
+    assert again.lm_head.weight is again.model.embed_tokens.weight
+    assert torch.equal(again.lm_head.weight, model.lm_head.weight)
