@@ -240,7 +240,7 @@ def convert_model(project: Project) -> str:
     shutil.rmtree(models, ignore_errors=True)
     command = [str(project.python), "-m", "tunebook_model.builtin", "--assets", str(project.share)]
     run_tool("model", command, project.root)
-    return ", ".join(sorted(path.name for path in models.iterdir()))
+    return ", ".join(sorted(path.name for path in models.iterdir() if path.name[0] != "."))
 
 
 def prove(project: Project) -> str:
