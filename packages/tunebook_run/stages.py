@@ -78,6 +78,13 @@ class Stage(BaseModel):
         return cls(scenario=scenario, name=name, inputs=inputs)
 
     @property
+    def parents(self) -> tuple[str, ...]:
+        """Names of the stages that this one reads."""
+        parents = self.inputs["parents"]
+        assert isinstance(parents, dict)
+        return tuple(parents)
+
+    @property
     def digest(self) -> str:
         canonical = json.dumps([self.name, self.inputs], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()

@@ -8,8 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from tunebook_inference.environment import cpu_environment
-
+from tunebook_inference.vllm_engine import engine_environment
 from tunebook_model.precision import compute_dtype
 from tunebook_run.record import RunRecord, find_run
 from tunebook_run.settings import Settings
@@ -31,7 +30,7 @@ def serve(name: str, settings: Settings, *, host: str, port: int) -> None:
     names = served_names(name, record)
     logger.info("serving %s at http://%s:%d/v1 in %s", ", ".join(names), host, port, precision.reason)
     command = arguments(record, model, names=names, dtype=precision.dtype, host=host, port=port)
-    os.execve(sys.executable, [sys.executable, *command], {**os.environ, **cpu_environment()})
+    os.execve(sys.executable, [sys.executable, *command], {**os.environ, **engine_environment()})
 
 
 def served_names(asked: str, record: RunRecord) -> list[str]:
@@ -51,7 +50,7 @@ def arguments(
         *("--host", host, "--port", str(port), "--dtype", dtype),
         *("--served-model-name", *names),
         *("--chat-template", str(model / "chat_template.jinja")),
-        # A request that names no temperature is answered as the run was evaluated; the stop ids are the model's.
+        # A request without a temperature is answered as the run was evaluated.
         *("--generation-config", "vllm"),
         *("--override-generation-config", json.dumps({"temperature": decoding.temperature})),
         *("--block-size", "32", "--enforce-eager", "--disable-log-stats"),

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.unit.train.tables import CPU, MakeTable
 
+from tests.unit.train.tables import CPU, MakeTable
 from tunebook_data.tokens import TokenTable, write_tokens
 from tunebook_model.render import Rendered
 from tunebook_train.step import SupervisedLoss, load_model

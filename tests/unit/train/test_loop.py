@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.unit.train.tables import CPU, MakeTable
 
+from tests.unit.train.tables import CPU, MakeTable
 from tunebook_data.tokens import TokenTable
 from tunebook_spec.errors import StageError
 from tunebook_spec.models import FullMethod

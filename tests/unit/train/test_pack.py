@@ -4,8 +4,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from tests.unit.train.tables import CPU, MakeTable
 
+from tests.unit.train.tables import CPU, MakeTable
 from tunebook_train.pack import Pack, num_supervised, pack_rows, plan_steps
 
 LENGTHS = np.random.default_rng(0).integers(20, 200, 333).astype(np.int32)

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.unit.train.tables import CPU, MakeTable
 from transformers import AutoModelForCausalLM
 
+from tests.unit.train.tables import CPU, MakeTable
 from tunebook_data.tokens import TokenTable
 from tunebook_train.head_loss import CHUNK, summed_cross_entropy
 from tunebook_train.pack import Pack
