@@ -5,11 +5,9 @@ from __future__ import annotations
 import difflib
 import json
 import logging
-import sys
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from tunebook_cli.failure import StageFailed
@@ -53,7 +51,11 @@ def run(
     if dry_run:
         typer.echo(runner.describe(loaded, settings))
         return
-    record = runner.run(loaded, settings)
+    try:
+        record = runner.run(loaded, settings)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on from here", err=True)
+        raise typer.Exit(130) from None
     typer.echo("\n".join(record.verdict))
     raise typer.Exit(VERDICT_STATUS[record.status])
 
@@ -112,24 +114,20 @@ def find_spec(name: str) -> Path:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     listed = ", ".join(known) or "none (run from the folder that holds specs/)"
-    raise InputError(f"no spec {name!r}{hint} There are: {listed}")
+    raise InputError(f"no spec {name!r}{hint}; there are: {listed}")
 
 
-def main() -> None:
-    """Run the command, print errors of ours without a traceback, and exit with their status."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command, print errors of ours without a traceback, and return the exit status."""
     try:
         settings = Settings.read()
         log.configure(settings.log, settings.log_level)
-        status = app(standalone_mode=False)
+        app(arguments)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
     except TunebookError as error:
         # A stage's process has already said what went wrong.
         if not isinstance(error, StageFailed):
             typer.echo(f"error: {error}", err=True)
-        status = error.exit_status
-    except click.ClickException as error:
-        error.show()
-        status = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        typer.echo("interrupted; the same command goes on from here", err=True)
-        status = 130
-    sys.exit(status if isinstance(status, int) else 0)
+        return error.exit_status
+    return 0

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from tests.integration.project import Project
+from tunebook_cli.main import main
 
 
 def change(project: Project, old: str, new: str) -> None:
@@ -45,13 +46,12 @@ CASES = {
     ),
     "missing file": (
         lambda p: (p.folder / "my rows.jsonl").unlink(),
-        ["line 8, data.sources.0.path:", "'../my rows.jsonl'"],
+        ["line 8, data.sources.0.path:", "no such file: ", "a project/my rows.jsonl"],
     ),
     "unknown dataset": (
         lambda p: change(p, "kind: jsonl, path: ../my rows.jsonl", "kind: dataset, name: medicle_glossary"),
         ["line 8, data.sources.0.name: Input should be 'medical_glossary' (got 'medicle_glossary')"],
     ),
-    "empty after checks": (short_answers, ["no row", "1 to"]),
     "undeclared metric": (
         lambda p: change(p, "metric: colour.exact_match", "metric: colour.f1"),
         ["line 19, evaluation.gates.0.metric: no set declares 'colour.f1'; declared: colour.exact_match"],
@@ -72,29 +72,55 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_bad_input_is_one_clean_message(project: Project, case: str) -> None:
-    damage, expected = CASES[case]
-    damage(project)
-    status, output = project.run("run", "tiny", "--profile", "local", "--set", "data.replay=null")
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run(project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """The command in this process, in the project's folder: exit status, and all that it printed."""
+    monkeypatch.chdir(project.folder)
+
+    def run_command(*arguments: str) -> tuple[int, str]:
+        status = main(list(arguments))
+        captured = capfd.readouterr()
+        return status, captured.out + captured.err
+
+    return run_command
+
+
+def check(project: Project, status: int, output: str, expected: list[str]) -> None:
     assert status == 2, output
     assert "Traceback" not in output
     for part in expected:
         assert part in output, output
     assert output.count("error:") + output.count("stage prepare:") == 1
-    assert not list(Path(project.folder).glob("runs/tiny/stages/*/artifact.json"))
+    assert not list(project.folder.glob("runs/tiny/stages/*/artifact.json"))
 
 
-def test_an_unknown_spec_lists_what_there_is(project: Project) -> None:
-    status, output = project.run("run", "tinny")
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_one_clean_message(project: Project, run: Run, case: str) -> None:
+    damage, expected = CASES[case]
+    damage(project)
+    status, output = run("run", "tiny", "--profile", "local", "--set", "data.replay=null")
+    check(project, status, output, expected)
+
+
+def test_a_data_set_that_is_empty_after_checks_says_what_was_wrong(project: Project) -> None:
+    short_answers(project)
+    command = ("run", "tiny", "--profile", "local", "--set", "data.replay=null")
+    check(project, *project.run(*command), ["0 rows", "answer"])
+
+
+def test_an_unknown_spec_lists_what_there_is(run: Run) -> None:
+    status, output = run("run", "tinny")
     assert status == 2
-    assert output.strip() == "error: no spec 'tinny'; did you mean 'tiny'? There are: tiny"
+    assert output.strip() == "error: no spec 'tinny'; did you mean 'tiny'?; there are: tiny"
 
 
-def test_bad_usage_and_bad_settings_exit_2(project: Project) -> None:
-    assert project.run("run")[0] == 2
-    assert project.run("run", "tiny", "--nope")[0] == 2
-    project.environment = {"TUNEBOOK_NUM_WORKERS": "none"}
-    status, output = project.run("run", "tiny")
+def test_bad_usage_and_bad_settings_exit_2(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("run")[0] == 2
+    assert run("run", "tiny", "--nope")[0] == 2
+    monkeypatch.setenv("TUNEBOOK_NUM_WORKERS", "none")
+    status, output = run("run", "tiny")
     assert status == 2
     assert "TUNEBOOK_NUM_WORKERS: Input should be a valid integer" in output
