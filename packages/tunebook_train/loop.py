@@ -71,7 +71,7 @@ def run_steps(
     *,
     on_step: Callable[[], None],
 ) -> None:
-    """Take every step that is left; `on_step` is called after each, and once after the last validation.
+    """Take every step that is left, and call `on_step` after each; validate before the first and at the end.
 
     Raises:
         StageError: the loss is no number any more; names the step and its rows. All workers raise it.

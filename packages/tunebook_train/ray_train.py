@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tunebook_data.tokens import TokenTable
 from tunebook_run.settings import Settings
 from tunebook_run.store import Store
+from tunebook_spec.errors import StageError
 from tunebook_train.checkpoint import Training
 from tunebook_train.inputs import TrainInputs
 from tunebook_train.loop import Batches, Worker, run_steps
@@ -53,6 +54,7 @@ def fit(job: Job, store: Store, *, ray_address: str, num_workers: int) -> None:
     """Train; a run of the same digest that was killed goes on from its newest checkpoint.
 
     Raises:
+        StageError: the loss was no number any more.
         ray.train.TrainingFailedError: a worker failed more often than Ray Train starts it again.
     """
     ray.init(address=ray_address, log_to_driver=False, ignore_reinit_error=True)
@@ -74,11 +76,13 @@ def fit(job: Job, store: Store, *, ray_address: str, num_workers: int) -> None:
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
-    trainer.fit()
+    refusal = trainer.fit().return_value
+    if refusal is not None:
+        raise StageError(refusal)
 
 
-def work(config: dict[str, Any]) -> None:
-    """The whole life of one worker."""
+def work(config: dict[str, Any]) -> str | None:
+    """The whole life of one worker; returns why training cannot go on, which no restart would cure."""
     job: Job = config["job"]
     os.environ["HF_HUB_OFFLINE"] = "1"
     torch.set_num_threads(job.cpus_per_worker)
@@ -117,10 +121,14 @@ def work(config: dict[str, Any]) -> None:
         if training.step % method.checkpoint_every_steps == 0 and training.step < len(steps):
             _report(training, loss, worker)
 
-    run_steps(training, steps, batches, method, on_step=after_step)
+    try:
+        run_steps(training, steps, batches, method, on_step=after_step)
+    except StageError as error:
+        return str(error)
     if worker.world_rank == 0:
         save_weights(loss, store, job)
     ray.train.report({"step": training.step})
+    return None
 
 
 def _publish(store: Store, job: Job, training: Training, num_steps: int) -> None:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ray.train import TrainingFailedError
+
 from tunebook_model.precision import compute_dtype
 from tunebook_run.progress import Advance
 from tunebook_run.stages import Stage
@@ -96,7 +98,7 @@ def train(
     with _followed(store, stage.key, advance):
         try:
             fit(job, store, ray_address=ray_address, num_workers=num_workers)
-        except Exception as error:
+        except TrainingFailedError as error:
             raise StageError(_cause(error)) from error
     store.delete(f"{stage.key}/{CHECKPOINTS}")
     store.download(stage.key)
@@ -166,7 +168,7 @@ def _result(entries: list[dict[str, Any]], num_workers: int, dtype: str) -> Trai
     )
 
 
-def _cause(error: BaseException) -> str:
+def _cause(error: TrainingFailedError) -> str:
     """The first error of a worker, in one line, under what Ray wraps around it."""
     failures = getattr(error, "worker_failures", None)
     inner = next(iter(failures.values())) if failures else error
