@@ -43,8 +43,10 @@ def _meanings() -> dict[str, list[str]]:
         term: [f"{_words(term[:2])} {term.lower()}{rng.randint(100, 999)}"] for term in sorted(others)
     }
     return meanings | {
-        "OSAS": ["Zed Yed Xed Wed"],
-        "OSAT": ["zed yed xed wed sign"],
+        next(iter(medical_source.glossary_terms())): ["aspirin"],
+        "OSAS": ["Obo Sobo Aobo Wobo"],
+        "OSAT": ["obo sobo aobo wobo sign"],
+        "OSAV": ["ozo szo azo vzo"],
         "AMBI": ["one meaning", "other meaning"],
         "TOOLONG": ["zot zat zit"],
         "QOD": ["every other\u2010day\u2009thing"],
@@ -93,7 +95,7 @@ def _held_out(rows: list[Row], share: float) -> list[Row]:
 def test_only_clean_single_meanings_are_taken(assets_dir: Path) -> None:
     meanings = medical_source.single_meanings(assets_dir)
     assert meanings["QOD"] == "every other-day thing"
-    assert meanings["OSAS"] == "zed yed xed wed"
+    assert meanings["OSAS"] == "obo sobo aobo wobo"
     assert not {"AMBI", "TOOLONG", "SYM", "_version"} & set(meanings)
 
 
