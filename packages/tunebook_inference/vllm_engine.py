@@ -136,10 +136,10 @@ def set_environment(kv_cache_gib: int = KV_CACHE_GIB) -> None:
         "VLLM_CPU_OMP_THREADS_BIND": cores,
         "VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gib),
         "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings are about the choices made here
-        "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+        "VLLM_CONFIGURE_LOGGING": "0",
         "HF_HUB_OFFLINE": "1",
     }
+    logging.getLogger("vllm").setLevel(logging.ERROR)  # its warnings are about the choices made here
     if "vllm" in sys.modules and any(os.environ.get(name) != value for name, value in wanted.items()):
         raise StageError("vLLM is imported already; start the engine in a process of its own")
     os.environ |= wanted
