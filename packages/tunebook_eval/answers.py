@@ -48,6 +48,18 @@ class Answer(Frozen):
         return self.set, self.item, self.rule
 
 
+class AnswerResult(Frozen):
+    arm: str
+    num_answers: int
+    num_errors: int
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    """Of the attempt that finished, engine start included."""
+    num_resumed: int
+    """Answers that an earlier, killed attempt had left."""
+
+
 def of_completion(item: Item, completion: Completion) -> Answer:
     return Answer(
         question=item.question,

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from tunebook_eval.answer import AnswerResult
-from tunebook_eval.answers import FILE, SUMMARY, Answer, read_answers
+from tunebook_eval.answers import FILE, SUMMARY, Answer, AnswerResult, read_answers
 from tunebook_eval.evidence import ArmCost, ArmOnSet, ArmScores, Estimate, EvalReport, Flip
 from tunebook_eval.examples import choose_examples
 from tunebook_eval.inputs import EvaluateInputs

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import binomtest, norm
-from statsmodels.stats.proportion import proportion_confint
 
 Floats = NDArray[np.float64]
 Method = Literal["wilson", "tango", "bootstrap", "no variance", "too few"]
@@ -53,8 +52,8 @@ def mean_bounds(scores: Sequence[float], groups: Sequence[str], *, alpha: float 
         return bounds(None, None, "too few")
     if num_groups == len(values) and _is_binary(values):
         # The two-sided interval at twice the error has the one-sided bound on each side (Wilson 1927).
-        low, high = proportion_confint(values.sum(), len(values), 2 * alpha, method="wilson")
-        return bounds(float(low), float(high), "wilson")
+        interval = binomtest(int(values.sum()), len(values)).proportion_ci(1 - 2 * alpha, method="wilson")
+        return bounds(float(interval.low), float(interval.high), "wilson")
     return bounds(*_clustered(values, groups, alpha, floor=0.0))
 
 

@@ -130,21 +130,21 @@ def set_environment(kv_cache_gib: int = KV_CACHE_GIB) -> None:
     Raises:
         StageError: vLLM is imported already, under another environment.
     """
-    wanted = {**engine_environment(kv_cache_gib), "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    in_process = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CONFIGURE_LOGGING": "0"}
+    wanted = engine_environment(kv_cache_gib) | in_process
+    logging.getLogger("vllm").setLevel(logging.ERROR)  # its warnings are about the choices made here
     if "vllm" in sys.modules and any(os.environ.get(name) != value for name, value in wanted.items()):
         raise StageError("vLLM is imported already; start the engine in a process of its own")
     os.environ |= wanted
 
 
 def engine_environment(kv_cache_gib: int = KV_CACHE_GIB) -> dict[str, str]:
-    """What every vLLM process wants: every core computes, silent on stdout, no hub."""
+    """What every vLLM process wants: every core computes, and no hub is asked."""
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
     return {
         "VLLM_CPU_OMP_THREADS_BIND": cores,
         "VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gib),
         "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings are about the choices made here
-        "VLLM_LOGGING_STREAM": "ext://sys.stderr",
         "TORCH_CPP_LOG_LEVEL": "ERROR",
         "HF_HUB_OFFLINE": "1",
     }

@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tunebook_run.progress import Advance
+from tunebook_spec.errors import IntegrityError
 from tunebook_spec.models import Frozen
+from tunebook_train.inputs import MergeInputs
 
 MODEL = "model"
 SHIPPED = ("config.json", "generation_config.json", "chat_template.jinja", "tokenizer*", "special_tokens*")
@@ -28,15 +30,33 @@ class MergeResult(Frozen):
         )
 
 
-def merge(*, weights_dir: Path, base_dir: Path, out: Path, advance: Advance) -> MergeResult:
-    """Write `model/`: the trained weights in the base's own type, and all that the base shipped beside."""
+def merge(
+    inputs: MergeInputs, *, weights_dir: Path, base_dir: Path, out: Path, advance: Advance
+) -> MergeResult:
+    """Write `model/`: the trained weights in the base's own type, and all that the base shipped beside.
+
+    Where the spec keeps a share of the base, the weighted mean is taken in float32.
+
+    Raises:
+        IntegrityError: base and trained weights are not of the same tensors.
+    """
+    base = _read(base_dir) if inputs.base_share else {}
     target = out / MODEL
     target.mkdir(exist_ok=True)
     dtype = str(json.loads((base_dir / "config.json").read_text()).get("dtype", "float32"))
     shards = sorted(weights_dir.glob("*.safetensors"))
     parameters = 0
     for number, shard in enumerate(shards, start=1):
-        tensors = {name: tensor.to(getattr(torch, dtype)) for name, tensor in load_file(shard).items()}
+        trained = load_file(shard)
+        if base and not trained.keys() <= base.keys():
+            missing = ", ".join(sorted(trained.keys() - base.keys()))
+            raise IntegrityError(f"the base in {base_dir} has no weights {missing} to be merged with")
+        tensors = {
+            name: (torch.lerp(tensor, base[name].float(), inputs.base_share) if base else tensor).to(
+                getattr(torch, dtype)
+            )
+            for name, tensor in trained.items()
+        }
         parameters += sum(tensor.numel() for tensor in tensors.values())
         save_file(tensors, target / shard.name, metadata={"format": "pt"})
         advance(number, len(shards))
@@ -46,3 +66,9 @@ def merge(*, weights_dir: Path, base_dir: Path, out: Path, advance: Advance) -> 
         for path in base_dir.glob(pattern):
             shutil.copy(path, target)
     return MergeResult(dtype=dtype, parameters=parameters)
+
+
+def _read(folder: Path) -> dict[str, torch.Tensor]:
+    return {
+        name: tensor for shard in folder.glob("*.safetensors") for name, tensor in load_file(shard).items()
+    }

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tunebook_eval.answer import AnswerResult
-from tunebook_eval.answers import FILE, SUMMARY, Answer, encode
+from tunebook_eval.answers import FILE, SUMMARY, Answer, AnswerResult, encode
 
 
 def asked(number: int, text: str, **more: Any) -> Answer:

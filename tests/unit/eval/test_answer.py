@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tunebook_data.rows import Row, write_rows
-from tunebook_eval.answer import AnswerResult, answer
-from tunebook_eval.answers import FILE, read_answers
+from tunebook_eval.answer import answer
+from tunebook_eval.answers import FILE, AnswerResult, read_answers
 from tunebook_eval.inputs import AnswerInputs, PromptSet
 from tunebook_inference.generator import ChatRequest
 from tunebook_inference.scripted import ScriptedGenerator

@@ -135,6 +135,7 @@ def test_scores_answers_rejects_times_and_lineage_are_on_the_page(
     for part in (
         "majority rule",
         "thin: 40 rows",
+        "only the base answers: 1; that only tuned answers: 0",
         "lost note 3",
         "answer too short 3",
         "train made 12.5",
