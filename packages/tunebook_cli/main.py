@@ -105,7 +105,7 @@ def find_spec(name: str) -> Path:
         InputError: lists what there is.
     """
     path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.exists():
+    if path.suffix in (".yaml", ".yml") or path.is_file():
         return path
     named = SPECS / f"{name}.yaml"
     if name and named.exists():

@@ -124,3 +124,7 @@ def test_bad_usage_and_bad_settings_exit_2(run: Run, monkeypatch: pytest.MonkeyP
     status, output = run("run", "tiny")
     assert status == 2
     assert "TUNEBOOK_NUM_WORKERS: Input should be a valid integer" in output
+
+
+def test_no_spec_at_all_lists_what_there_is(run: Run) -> None:
+    assert run("run", "") == (2, "error: no spec ''; there are: tiny\n")
