@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,9 +23,23 @@ LLAMA3_TEMPLATE = (
 )
 
 
+def learn_to_say_yes(model: Any, tokenizer: Any) -> None:
+    """Teach it to answer every question with one word and to stop: random weights never stop."""
+    import torch
+
+    questions = ["Why?", "Name the colour.", "What is 2+2?", "Where is it, and how big?", "Tell me a story."]
+    chats = [[{"role": "user", "content": q}, {"role": "assistant", "content": "Yes."}] for q in questions]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for step in range(60):
+        ids = tokenizer.apply_chat_template(chats[step % len(chats)], return_tensors="pt", return_dict=False)
+        model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A 2-layer Llama with random weights, a byte-level tokenizer and a Llama-3 chat template."""
+    """A 2-layer Llama that says yes to everything, with a byte-level tokenizer and a Llama-3 chat template."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -64,6 +79,7 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = LlamaForCausalLM(config)
     stops = [tokenizer.eos_token_id, tokenizer.pad_token_id]
+    learn_to_say_yes(model, tokenizer)
     model.generation_config = GenerationConfig(bos_token_id=tokenizer.bos_token_id, eos_token_id=stops)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

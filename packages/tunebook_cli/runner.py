@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -205,7 +206,8 @@ def _facts(record: RunRecord, model: ReadyModel, store: Store) -> dict[str, Any]
 
 def _wait(command: list[str]) -> int:
     """Run a process that ends with this one: it watches its standard input, which we hold open."""
-    process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    environment = {**os.environ, "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
     try:
         return process.wait()
     except KeyboardInterrupt:

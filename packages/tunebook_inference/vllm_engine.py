@@ -132,7 +132,8 @@ def set_environment(kv_cache_gib: int = KV_CACHE_GIB) -> None:
     """
     in_process = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CONFIGURE_LOGGING": "0"}
     wanted = engine_environment(kv_cache_gib) | in_process
-    logging.getLogger("vllm").setLevel(logging.ERROR)  # its warnings are about the choices made here
+    for name in ("vllm", "torch._library"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # warnings are about the choices made here
     if "vllm" in sys.modules and any(os.environ.get(name) != value for name, value in wanted.items()):
         raise StageError("vLLM is imported already; start the engine in a process of its own")
     os.environ |= wanted
@@ -145,7 +146,6 @@ def engine_environment(kv_cache_gib: int = KV_CACHE_GIB) -> dict[str, str]:
         "VLLM_CPU_OMP_THREADS_BIND": cores,
         "VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gib),
         "VLLM_NO_USAGE_STATS": "1",
-        "TORCH_CPP_LOG_LEVEL": "ERROR",
         "HF_HUB_OFFLINE": "1",
     }
 

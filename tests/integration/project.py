@@ -27,7 +27,7 @@ data:
     - {kind: jsonl, path: my rows.jsonl, task: colour, split: {group_by: topic, test: 0.2, validation: 0.1}}
   replay: {share: 0.2, max_tokens: 16}
   checks: {min_response_chars: 2}
-method: {kind: full, epochs: 4, learning_rate: 3.0e-3, tokens_per_step: 512, checkpoint_every_steps: 2}
+method: {kind: full, epochs: 16, learning_rate: 3.0e-3, tokens_per_step: 512, checkpoint_every_steps: 20}
 evaluation:
   decoding: {max_tokens: 16}
   sets:
@@ -35,7 +35,7 @@ evaluation:
     own: {items: [{q: What is 2+2?, expected_contains: "4"}], metrics: [contains]}
     texts: {texts: fixed_texts, metrics: [log_likelihood]}
   gates:
-    - {metric: colour.exact_match, gain_over: base, at_least: -1.0}
+    - {metric: colour.exact_match, gain_over: best_baseline, at_least: 0.3}
 profiles:
   local: {}
 """
