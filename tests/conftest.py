@@ -27,7 +27,7 @@ def learn_to_say_yes(model: Any, tokenizer: Any) -> None:
     """Teach it to answer every question with one word and to stop: random weights never stop."""
     import torch
 
-    questions = ["Why?", "Name the colour.", "What is 2+2?", "Where is it, and how big?", "Tell me a story."]
+    questions = ["Why?", "Name the colour.", "What is 2+2?", "Where is it?", "Tell me a story."]
     chats = [[{"role": "user", "content": q}, {"role": "assistant", "content": "Yes."}] for q in questions]
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for step in range(60):
@@ -39,7 +39,7 @@ def learn_to_say_yes(model: Any, tokenizer: Any) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A 2-layer Llama that says yes to everything, with a byte-level tokenizer and a Llama-3 chat template."""
+    """A 2-layer Llama that always says yes, with a byte-level tokenizer and a Llama-3 chat template."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ def score_texts(model_dir: Path, texts: Sequence[str]) -> Iterator[TextScore]:
     """Score each text alone, in order, in 32-bit floats; a text has at least two tokens."""
     if not texts:
         return
+    disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32, local_files_only=True).eval()
     for text in texts:
