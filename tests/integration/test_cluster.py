@@ -13,6 +13,19 @@ import pytest
 from tests.integration.hosts import run, two_hosts
 from tests.integration.project import Project, make_project
 
+# What needs no training is not made again, so that the test is about training.
+SEED = """
+from pathlib import Path
+from tunebook_run.settings import Settings
+from tunebook_run.store import Store
+store = Store(Settings.read().storage_url, Path("cache"))
+store.filesystem.create_dir("bucket")
+for stage in Path("made/tiny/stages").iterdir():
+    if stage.is_dir() and not stage.name.startswith(("train", "merge", "answer-tuned", "evaluate", "decide")):
+        for path in sorted(stage.rglob("*"), key=lambda path: path.name == "artifact.json"):
+            if path.is_file():
+                store.put(path, f"tiny/stages/{stage.name}/{path.relative_to(stage)}")
+"""
 READ = """
 from pathlib import Path
 from tunebook_run.settings import Settings
@@ -32,6 +45,8 @@ def test_two_hosts_train_what_one_host_trains(finished: Project, tiny_llama: Pat
     with two_hosts(tmp_path / "hosts") as cluster:
         project = make_project(cluster.head.folder / "project", tiny_llama)
         spec = project.folder / "specs" / "tiny.yaml"
+        shutil.copytree(finished.folder / "runs", cluster.head.folder / "made")
+        cluster.shell(SEED)
         status = run(
             cluster.head,
             sys.executable,
