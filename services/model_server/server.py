@@ -46,7 +46,7 @@ def arguments(
     spec = Spec.model_validate(record.spec)
     decoding = spec.evaluation.decoding
     options = [
-        *("-m", "vllm.entrypoints.cli.main", "serve", str(model)),
+        *("-m", "vllm.entrypoints.openai.api_server", "--model", str(model)),
         *("--host", host, "--port", str(port), "--dtype", dtype),
         *("--served-model-name", *names),
         *("--chat-template", str(model / "chat_template.jinja")),

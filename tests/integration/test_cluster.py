@@ -45,7 +45,7 @@ def test_two_hosts_train_what_one_host_trains(finished: Project, tiny_llama: Pat
     with two_hosts(tmp_path / "hosts") as cluster:
         project = make_project(cluster.head.folder / "project", tiny_llama)
         spec = project.folder / "specs" / "tiny.yaml"
-        shutil.copytree(finished.folder / "runs", cluster.head.folder / "made")
+        shutil.copytree(finished.folder / "runs", cluster.head.folder / "made", symlinks=True)
         cluster.shell(SEED)
         status = run(
             cluster.head,
