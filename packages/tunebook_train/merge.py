@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from tunebook_model.folder import BEHAVIOUR_FILES
 from tunebook_run.progress import Advance
 from tunebook_spec.errors import IntegrityError
 from tunebook_spec.models import Frozen
 from tunebook_train.inputs import MergeInputs
 
 MODEL = "model"
-SHIPPED = ("config.json", "generation_config.json", "chat_template.jinja", "tokenizer*", "special_tokens*")
+SHIPPED = tuple(pattern for pattern in BEHAVIOUR_FILES if "safetensors" not in pattern)
 """Of the base, byte for byte: what training rendered with is what serving renders with."""
 
 
@@ -43,7 +44,9 @@ def merge(
     base = _read(base_dir) if inputs.base_share else {}
     target = out / MODEL
     target.mkdir(exist_ok=True)
-    dtype = str(json.loads((base_dir / "config.json").read_text()).get("dtype", "float32"))
+    config = json.loads((base_dir / "config.json").read_text())
+    # Folders written before transformers 4.56 call it torch_dtype; one that says nothing is read as float32.
+    dtype = str(config.get("dtype") or config.get("torch_dtype") or "float32")
     shards = sorted(weights_dir.glob("*.safetensors"))
     parameters = 0
     for number, shard in enumerate(shards, start=1):

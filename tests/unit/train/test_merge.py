@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,17 @@ def test_another_base_is_refused(weights: Path, tiny_llama: Path, tmp_path: Path
     (other / "config.json").write_text("{}")
     with pytest.raises(IntegrityError, match="has no weights"):
         run(weights, other, tmp_path / "out", 0.2)
+
+
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+def test_weights_are_served_in_the_type_of_the_base(
+    key: str, weights: Path, tiny_llama: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.bfloat16).save_pretrained(base)
+    config = json.loads((base / "config.json").read_text())
+    config[key] = config.pop("dtype")
+    (base / "config.json").write_text(json.dumps(config))
+    merged = load_file(run(weights, base, tmp_path / "out") / "model.safetensors")
+    trained = load_file(weights / "model.safetensors")
+    assert all(torch.equal(tensor, trained[name].bfloat16()) for name, tensor in merged.items())
