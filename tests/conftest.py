@@ -39,12 +39,21 @@ def learn_to_say_yes(model: Any, tokenizer: Any) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A 2-layer Llama that always says yes, with a byte-level tokenizer and a Llama-3 chat template."""
+    """A 2-layer Llama with random weights, a byte-level tokenizer and a Llama-3 chat template."""
+    return make_llama(tmp_path_factory.mktemp("models") / "tiny llama", talks=False)
+
+
+@pytest.fixture(scope="session")
+def talking_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, taught to answer every question with yes, and to stop there."""
+    return make_llama(tmp_path_factory.mktemp("models") / "tiny llama", talks=True)
+
+
+def make_llama(folder: Path, *, talks: bool) -> Path:
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    folder = tmp_path_factory.mktemp("models") / "tiny llama"
     special = ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"]
     special += ["<|start_header_id|>", "<|end_header_id|>"]
     backend = Tokenizer(models.BPE())
@@ -79,7 +88,8 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = LlamaForCausalLM(config)
     stops = [tokenizer.eos_token_id, tokenizer.pad_token_id]
-    learn_to_say_yes(model, tokenizer)
+    if talks:
+        learn_to_say_yes(model, tokenizer)
     model.generation_config = GenerationConfig(bos_token_id=tokenizer.bos_token_id, eos_token_id=stops)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

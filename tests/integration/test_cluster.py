@@ -41,9 +41,9 @@ needs_namespaces = pytest.mark.skipif(
 
 
 @needs_namespaces
-def test_two_hosts_train_what_one_host_trains(finished: Project, tiny_llama: Path, tmp_path: Path) -> None:
+def test_two_hosts_train_what_one_host_trains(finished: Project, talking_llama: Path, tmp_path: Path) -> None:
     with two_hosts(tmp_path / "hosts") as cluster:
-        project = make_project(cluster.head.folder / "project", tiny_llama)
+        project = make_project(cluster.head.folder / "project", talking_llama)
         spec = project.folder / "specs" / "tiny.yaml"
         shutil.copytree(finished.folder / "runs", cluster.head.folder / "made", symlinks=True)
         cluster.shell(SEED)

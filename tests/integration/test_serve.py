@@ -35,6 +35,7 @@ def client(finished: Project) -> Iterator[openai.OpenAI]:
             yield client
     finally:
         kill(process)
+        process.communicate()
 
 
 def test_it_answers_to_the_names_of_the_run(client: openai.OpenAI) -> None:
