@@ -1,0 +1,137 @@
+"""Training on a real Ray of this machine, with workers that die."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+import torch
+from safetensors.torch import load_file
+
+from tunebook_data.tokens import write_tokens
+from tunebook_model.render import Rendered
+from tunebook_run.stages import Stage
+from tunebook_run.store import Store
+from tunebook_spec.errors import StageError
+from tunebook_spec.models import FullMethod
+from tunebook_train.inputs import TrainInputs
+from tunebook_train.ray_train import WEIGHTS
+from tunebook_train.train import TrainResult, train
+
+# Ray's own: it leaves sockets and a forked process behind when it stops.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning:ray")
+
+METHOD = FullMethod(
+    kind="full",
+    epochs=10,
+    learning_rate=3e-3,
+    tokens_per_step=256,
+    max_pack_tokens=64,
+    checkpoint_every_steps=5,
+)
+
+
+@pytest.fixture(scope="module")
+def ray_address() -> Iterator[str]:
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    context = ray.init(
+        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False
+    )
+    yield context.address_info["gcs_address"]
+    ray.shutdown()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store that holds what prepare leaves."""
+    store = Store(str(tmp_path / "runs"), tmp_path / "cache")
+    generator = torch.Generator().manual_seed(0)
+    for name, count in (("train", 32), ("validation", 6)):
+        rows = []
+        for number in range(count):
+            ids = torch.randint(5, 250, (20 + number,), generator=generator).tolist()
+            rows.append((f"{name}-{number}", Rendered(ids, [place >= 10 for place in range(len(ids))])))
+        folder = store.folder("data")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_tokens(folder / f"{name}.tokens.arrow", rows)
+    return store
+
+
+def run(
+    name: str, store: Store, model: Path, address: str, *, workers: int, method: FullMethod = METHOD
+) -> tuple[TrainResult, Path]:
+    inputs = TrainInputs(method=method, seed=0)
+    stage = Stage.of("tiny", name, inputs)
+    result = train(
+        inputs,
+        stage=stage,
+        store=store,
+        data_key="data",
+        model_dir=model,
+        model_digest="0123",
+        ray_address=address,
+        num_workers=workers,
+        cpus_per_worker=1,
+        advance=lambda done, total, note="": None,
+    )
+    return result, store.folder(stage.key)
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(folder: Path) -> list[float]:
+    return [entry["loss"] for entry in metrics(folder) if "loss" in entry]
+
+
+def kill_a_worker_at(step: int, folder: Path) -> None:
+    """SIGKILL for one training worker among this process's children once a step is in the metrics."""
+    while not (folder / "metrics.jsonl").exists() or len(losses(folder)) < step:
+        time.sleep(0.02)
+    children = psutil.Process().children(recursive=True)
+    workers = [each for each in children if "RayTrainWorker" in " ".join(each.cmdline())]
+    assert len(workers) == 2
+    workers[0].send_signal(signal.SIGKILL)
+
+
+def test_a_killed_worker_costs_nothing_but_time(ray_address: str, store: Store, tiny_llama: Path) -> None:
+    undisturbed, folder = run("train-a", store, tiny_llama, ray_address, workers=2)
+    victim = store.folder(Stage.of("tiny", "train-b", TrainInputs(method=METHOD, seed=0)).key)
+    killer = threading.Thread(target=kill_a_worker_at, args=(12, victim))
+    killer.start()
+    killed, victim = run("train-b", store, tiny_llama, ray_address, workers=2)
+    killer.join()
+    resumed = [entry["resumed_at_step"] for entry in metrics(victim) if "resumed_at_step" in entry]
+    # The controller may not have seen the newest checkpoint when the worker dies; then it is the one before.
+    assert resumed in ([5], [10])
+    assert losses(victim) == losses(folder)
+    assert killed.steps == undisturbed.steps == len(losses(victim))
+    weights, again = (load_file(each / WEIGHTS / "model.safetensors") for each in (folder, victim))
+    assert all(torch.equal(again[name], tensor) for name, tensor in weights.items())
+    assert not (victim / "checkpoints").exists()
+
+
+def test_one_worker_follows_the_losses_of_two(ray_address: str, store: Store, tiny_llama: Path) -> None:
+    method = METHOD.model_copy(update={"epochs": 2})
+    _, one = run("train-a", store, tiny_llama, ray_address, workers=1, method=method)
+    _, two = run("train-b", store, tiny_llama, ray_address, workers=2, method=method)
+    assert losses(one) == pytest.approx(losses(two), rel=1e-4)
+    assert losses(one)[-1] < losses(one)[0]
+
+
+def test_a_rate_that_breaks_the_loss_fails_once_with_step_and_rows(
+    ray_address: str, store: Store, tiny_llama: Path
+) -> None:
+    method = METHOD.model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(StageError, match=r"step \d+: loss .* norm nan, in rows train-\d+, .*lower method"):
+        run("train-a", store, tiny_llama, ray_address, workers=2, method=method)
