@@ -6,9 +6,11 @@ Each host has a folder of its own, which the other cannot see; artifacts go thro
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -65,16 +67,19 @@ class Cluster:
 
 
 @contextmanager
-def two_hosts(folder: Path) -> Iterator[Cluster]:
+def two_hosts() -> Iterator[Cluster]:
     """A Ray cluster of two hosts with one CPU each, and an S3 server on the first."""
+    # Ray puts sockets below, whose paths may have 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix="tb"))
     a, b = folder / "a", folder / "b"
-    a.mkdir(parents=True)
+    a.mkdir()
     b.mkdir()
     hosts = [
         Host(f"{PREFIX}-a", "10.77.0.1", a, hidden=b),
         Host(f"{PREFIX}-b", "10.77.0.2", b, hidden=a),
     ]
     with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.callback(_unlink, hosts)
         _link(hosts)
         query = f"endpoint_override={hosts[0].address}:{S3_PORT}&scheme=http&region=us-east-1"

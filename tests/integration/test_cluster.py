@@ -41,8 +41,8 @@ needs_namespaces = pytest.mark.skipif(
 
 
 @needs_namespaces
-def test_two_hosts_train_what_one_host_trains(finished: Project, talking_llama: Path, tmp_path: Path) -> None:
-    with two_hosts(tmp_path / "hosts") as cluster:
+def test_two_hosts_train_what_one_host_trains(finished: Project, talking_llama: Path) -> None:
+    with two_hosts() as cluster:
         project = make_project(cluster.head.folder / "project", talking_llama)
         spec = project.folder / "specs" / "tiny.yaml"
         shutil.copytree(finished.folder / "runs", cluster.head.folder / "made", symlinks=True)
