@@ -81,6 +81,7 @@ def two_hosts() -> Iterator[Cluster]:
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.callback(_unlink, hosts)
+        _unlink(hosts)  # what a killed test may have left
         _link(hosts)
         query = f"endpoint_override={hosts[0].address}:{S3_PORT}&scheme=http&region=us-east-1"
         storage_url = f"s3://bucket/runs?{query}&allow_bucket_creation=true"
