@@ -108,7 +108,8 @@ def test_bad_input_is_one_clean_message(project: Project, run: Run, case: str) -
 def test_a_data_set_that_is_empty_after_checks_says_what_was_wrong(project: Project) -> None:
     short_answers(project)
     command = ("run", "tiny", "--profile", "local", "--set", "data.replay=null")
-    check(project, *project.run(*command), ["no row of 1 is left", "1 x answer shorter than min_response_chars 2"])
+    expected = ["no row of 1 is left", "1 x answer shorter than min_response_chars 2"]
+    check(project, *project.run(*command), expected)
 
 
 def test_an_unknown_spec_lists_what_there_is(run: Run) -> None:
