@@ -55,8 +55,12 @@ class Store:
     def write(self, key: str, content: bytes) -> None:
         """Whole or not at all: a rename locally, one PUT remotely."""
         if self.local_root is None:
-            with self.filesystem.open_output_stream(self.path(key)) as stream:
-                stream.write(content)
+            try:
+                with self.filesystem.open_output_stream(self.path(key)) as stream:
+                    stream.write(content)
+            except OSError as error:
+                message = f"{key} cannot be written under {self.url.split('?')[0]}: {error}"
+                raise StoreError(f"{message}; see TUNEBOOK_STORAGE_URL and the credentials") from error
             return
         target = self.local_root / key
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -97,3 +97,10 @@ def test_a_lease_that_ran_out_is_taken_over(s3_url: str, tmp_path: Path) -> None
 def test_an_unknown_scheme_is_named() -> None:
     with pytest.raises(StoreError, match="storage URL 'ftp://x/y' cannot be opened"):
         Store("ftp://x/y", Path())
+
+
+def test_a_missing_bucket_is_named(s3_url: str, tmp_path: Path) -> None:
+    store = Store(s3_url.replace("bucket/runs", "absent/runs"), tmp_path)
+    with pytest.raises(StoreError, match="numbers.lease cannot be written under s3://absent/runs"):
+        with store.lock("numbers"):
+            raise AssertionError
