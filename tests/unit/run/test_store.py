@@ -101,6 +101,6 @@ def test_an_unknown_scheme_is_named() -> None:
 
 def test_a_missing_bucket_is_named(s3_url: str, tmp_path: Path) -> None:
     store = Store(s3_url.replace("bucket/runs", "absent/runs"), tmp_path)
-    with pytest.raises(StoreError, match="numbers.lease cannot be written under s3://absent/runs"):
+    with pytest.raises(StoreError, match=r"numbers\.lease cannot be written under s3://absent/runs"):
         with store.lock("numbers"):
             raise AssertionError
