@@ -34,16 +34,16 @@ class Host:
         """Start a command on this host, as the leader of a process group."""
         hide = f'mount -t tmpfs none "{self.hidden}" && exec "$@"'
         inside = ["ip", "netns", "exec", self.name, "unshare", "-m", "sh", "-c", hide, "sh", *command]
-        log = (self.folder / f"{Path(command[0]).name}-{time.monotonic_ns()}.log").open("w")
-        return subprocess.Popen(
-            inside,
-            env={**os.environ, **self.environment, **extra},
-            cwd=self.folder,
-            start_new_session=True,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        with (self.folder / f"{Path(command[0]).name}-{time.monotonic_ns()}.log").open("w") as log:
+            return subprocess.Popen(
+                inside,
+                env={**os.environ, **self.environment, **extra},
+                cwd=self.folder,
+                start_new_session=True,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
 
     def logs(self) -> str:
         return "\n".join(f"== {log.name}\n{log.read_text()}" for log in sorted(self.folder.glob("*.log")))
