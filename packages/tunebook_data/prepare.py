@@ -15,8 +15,8 @@ from tunebook_data.inputs import PrepareInputs
 from tunebook_data.manifest import Attribution, DatasetManifest, ReplayCounts, SourceCounts, SplitCounts
 from tunebook_data.prompts import PromptKey, answered, question_key
 from tunebook_data.rejects import Fault, Reject, write_rejects
-from tunebook_data.replay import ROWS, mix_replay
-from tunebook_data.rows import Row, read_rows, write_rows
+from tunebook_data.replay import REPLAY_TASK, mix_replay, read_pool
+from tunebook_data.rows import Row, write_rows
 from tunebook_data.sources import read_source, source_name
 from tunebook_data.split import SIDES, Side, SourceRows, cap_rows, check_leaks, drop_duplicates, split_rows
 from tunebook_data.suites import load_suite
@@ -88,7 +88,7 @@ def prepare(
     replay = None
     if inputs.data.replay and inputs.data.replay.share:
         assert replay_dir is not None, "the spec rehearses, so the replay stage comes first"
-        replay = _add_replay(splits, rendered, replay_dir, inputs, renderer)
+        replay = _add_replay(splits, rendered, replay_dir, inputs)
     check_leaks(splits)
     _audit(splits, rendered, renderer)
     _write(out, splits, rendered, renderer)
@@ -162,16 +162,15 @@ def _split(reads: Sequence[_Read], kept: Sequence[SourceRows], seed: int) -> lis
 
 
 def _add_replay(
-    splits: Splits, rendered: dict[str, Rendered], replay_dir: Path, inputs: PrepareInputs, renderer: Renderer
+    splits: Splits, rendered: dict[str, Rendered], replay_dir: Path, inputs: PrepareInputs
 ) -> ReplayCounts:
     assert inputs.data.replay is not None
     picked, counts = mix_replay(
-        read_rows(replay_dir / ROWS),
+        read_pool(replay_dir),
         share=inputs.data.replay.share,
         task_tokens=sum(len(rendered[row.id].input_ids) for row in splits["train"]),
         held_out=_held_out(splits, inputs),
-        renderer=renderer,
-        checks=inputs.data.checks,
+        max_tokens=inputs.data.checks.max_tokens,
         seed=inputs.seed,
     )
     for row, each in picked:
@@ -192,7 +191,7 @@ def _held_out(splits: Splits, inputs: PrepareInputs) -> set[PromptKey]:
 def _audit(splits: Splits, rendered: Mapping[str, Rendered], renderer: Renderer) -> None:
     for rows in splits.values():
         for row in rows:
-            wrong = renderer.audit(rendered[row.id])
+            wrong = renderer.audit(rendered[row.id], may_be_cut=row.task == REPLAY_TASK)
             if wrong is not None:
                 raise IntegrityError(
                     f"{row.source}:{row.line}: loss mask of row {row.id}: {wrong}; training on it would teach"

@@ -1,4 +1,8 @@
-"""Rehearsal: the base model's own answers to general prompts, mixed into training against forgetting."""
+"""Rehearsal: the base model's own answers to general prompts, mixed into training against forgetting.
+
+The ids are those that the base spoke, and at each of them its likeliest tokens with their probabilities are what
+training has to predict: that tells more of the base than the one token it chose, from the same forward pass.
+"""
 
 from __future__ import annotations
 
@@ -7,29 +11,34 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import orjson
 
-from tunebook_data.checks import render_or_fault
 from tunebook_data.inputs import ReplayInputs
 from tunebook_data.manifest import ReplayCounts, ReplayManifest
 from tunebook_data.prompts import PromptKey, asked
-from tunebook_data.rejects import Fault
-from tunebook_data.rows import Row, content_id, write_rows
+from tunebook_data.rows import Row, content_id, read_rows, write_rows
 from tunebook_data.suites import load_replay_prompts
+from tunebook_data.tokens import TokenTable, write_tokens
 from tunebook_inference.generator import ChatRequest, Completion, Generator
 from tunebook_model.conversation import Message
-from tunebook_model.render import Rendered, Renderer
+from tunebook_model.render import Rendered, Renderer, SoftTargets
 from tunebook_run.progress import Advance
 from tunebook_spec.errors import DataError, StageError
-from tunebook_spec.models import Checks
 
 REPLAY_TASK = "replay"
-ANSWERS, ROWS = "answers.jsonl", "rows.jsonl"
+Rehearsal = tuple[Row, Rendered]
+ANSWERS, ROWS, TOKENS = "answers.jsonl", "rows.jsonl", "tokens.arrow"
+NUM_ALTERNATIVES = 20
+"""The most that vLLM reports; of a greedy answer's places they hold nearly all the probability."""
 
 
-def replay(inputs: ReplayInputs, *, generator: Generator, out: Path, advance: Advance) -> ReplayManifest:
-    """Ask the base model the general prompts, and keep the answers that it ended by itself.
+def replay(
+    inputs: ReplayInputs, *, renderer: Renderer, generator: Generator, out: Path, advance: Advance
+) -> ReplayManifest:
+    """Ask the base model the general prompts, and keep its answers with the probabilities behind them.
 
     Answers are appended to answers.jsonl as they come; a killed attempt's answers are not asked for again.
 
@@ -42,7 +51,7 @@ def replay(inputs: ReplayInputs, *, generator: Generator, out: Path, advance: Ad
     done = _read_answers(out / ANSWERS)
     resumed = len(done.keys() & requests.keys())
     missing = [
-        ChatRequest(request_id, _chat(prompt), inputs.max_tokens)
+        ChatRequest(request_id, _chat(prompt), inputs.max_tokens, NUM_ALTERNATIVES)
         for request_id, prompt in requests.items()
         if request_id not in done
     ]
@@ -55,59 +64,60 @@ def replay(inputs: ReplayInputs, *, generator: Generator, out: Path, advance: Ad
             advance(len(done), len(requests))
 
         generator.generate(missing, keep)
-    rows = [
-        _row(line, prompt, done[request_id].text)
+    pool = [
+        _rehearsal(line, prompt, done[request_id], renderer)
         for line, (request_id, prompt) in enumerate(requests.items(), start=1)
-        if done[request_id].finish_reason == "stop" and done[request_id].text.strip()
+        if done[request_id].text.strip()
     ]
-    manifest = _manifest([done[request_id] for request_id in requests], len(rows), resumed)
-    if not rows:
+    manifest = _manifest([done[request_id] for request_id in requests], resumed)
+    if not pool:
         raise StageError(
-            f"the base model answered no general prompt to the end ({manifest.summary()});"
-            " raise data.replay.max_tokens, or remove data.replay"
+            f"the base model answered no general prompt ({manifest.summary()}); remove data.replay"
         )
-    write_rows(out / ROWS, rows)
+    write_rows(out / ROWS, (row for row, _ in pool))
+    write_tokens(out / TOKENS, ((row.id, rendered) for row, rendered in pool))
     return manifest
 
 
+def read_pool(folder: Path) -> list[Rehearsal]:
+    """What `replay` left."""
+    table = TokenTable.open(folder / TOKENS)
+    return [(row, table.rendered(i)) for i, row in enumerate(read_rows(folder / ROWS))]
+
+
 def mix_replay(
-    pool: Sequence[Row],
+    pool: Sequence[Rehearsal],
     *,
     share: float,
     task_tokens: int,
     held_out: Collection[PromptKey],
-    renderer: Renderer,
-    checks: Checks,
+    max_tokens: int,
     seed: int,
-) -> tuple[list[tuple[Row, Rendered]], ReplayCounts]:
+) -> tuple[list[Rehearsal], ReplayCounts]:
     """Pick answers until they are `share` of all training tokens, each again only after all the others.
 
     Args:
-        pool: rows of the replay stage.
+        pool: of the replay stage.
         share: of the training tokens, picked rows included.
         task_tokens: tokens of all other training rows.
         held_out: prompts that evaluation asks; none of them is rehearsed.
-        renderer: of the model to be trained.
-        checks: `max_tokens` holds here too; the bounds on characters are about the spec's own rows.
+        max_tokens: of the longest conversation; the other checks are about the spec's own rows.
         seed: of the order.
 
     Raises:
         DataError: no answer of the pool can be used.
     """
-    allowed = [row for row in pool if asked(row.messages) not in held_out]
-    usable: list[tuple[Row, Rendered]] = []
-    for row in sorted(allowed, key=lambda row: hashlib.sha256(f"{seed}\0{row.id}".encode()).digest()):
-        rendered = render_or_fault(row, renderer, checks.model_copy(update={"on_too_long": "drop"}))
-        if not isinstance(rendered, Fault):
-            usable.append((row, rendered))
+    allowed = [each for each in pool if asked(each[0].messages) not in held_out]
+    usable = [each for each in allowed if len(each[1].input_ids) <= max_tokens]
+    usable.sort(key=lambda each: hashlib.sha256(f"{seed}\0{each[0].id}".encode()).digest())
     if not usable:
         raise DataError(
             f"data.replay: none of {len(pool)} answers of the base model can be rehearsed:"
-            f" {len(pool) - len(allowed)} are asked by the evaluation, {len(allowed)} fail data.checks;"
-            " raise data.checks.max_tokens, or remove data.replay"
+            f" {len(pool) - len(allowed)} are asked by the evaluation, {len(allowed)} are longer than"
+            f" {max_tokens} tokens; raise data.checks.max_tokens, or remove data.replay"
         )
     wanted = share / (1 - share) * task_tokens
-    picked: list[tuple[Row, Rendered]] = []
+    picked: list[Rehearsal] = []
     tokens = 0
     for row, rendered in _cycle(usable):
         if tokens >= wanted:
@@ -125,7 +135,7 @@ def mix_replay(
     return picked, counts
 
 
-def _cycle(usable: Sequence[tuple[Row, Rendered]]) -> Iterator[tuple[Row, Rendered]]:
+def _cycle(usable: Sequence[Rehearsal]) -> Iterator[Rehearsal]:
     yield from usable
     for repeat in count(2):
         for row, rendered in usable:
@@ -136,10 +146,25 @@ def _chat(prompt: str) -> tuple[Message, ...]:
     return ({"role": "user", "content": prompt},)
 
 
-def _row(line: int, prompt: str, answer: str) -> Row:
-    messages: tuple[Message, ...] = (*_chat(prompt), {"role": "assistant", "content": answer})
+def _rehearsal(line: int, prompt: str, answer: Completion, renderer: Renderer) -> Rehearsal:
+    messages: tuple[Message, ...] = (*_chat(prompt), {"role": "assistant", "content": answer.text})
     row_id = content_id(REPLAY_TASK, messages)
-    return Row(row_id, messages, REPLAY_TASK, row_id, REPLAY_TASK, line)
+    row = Row(row_id, messages, REPLAY_TASK, row_id, REPLAY_TASK, line)
+    prompt_ids = renderer.prompt_ids(_chat(prompt))
+    loss_mask = [False] * len(prompt_ids) + [True] * len(answer.token_ids)
+    return row, Rendered([*prompt_ids, *answer.token_ids], loss_mask, _soft_targets(answer))
+
+
+def _soft_targets(answer: Completion) -> SoftTargets:
+    """The alternatives' probabilities, scaled to a sum of 1."""
+    shape = len(answer.token_ids), max(map(len, answer.top_logprobs))
+    ids, log_probabilities = np.zeros(shape, np.int32), np.full(shape, -np.inf)
+    for n, place in enumerate(answer.top_logprobs):
+        for k, (id, log_probability) in enumerate(place):
+            ids[n, k], log_probabilities[n, k] = id, log_probability
+    probabilities = np.exp(log_probabilities)
+    probabilities /= probabilities.sum(1, keepdims=True)
+    return SoftTargets(ids, probabilities.astype(np.float32))
 
 
 def _read_answers(path: Path) -> dict[str, Completion]:
@@ -151,19 +176,25 @@ def _read_answers(path: Path) -> dict[str, Completion]:
     if len(whole) < len(content):
         path.write_bytes(whole)
     try:
-        answers = [Completion(**orjson.loads(line)) for line in whole.splitlines()]
-    except (orjson.JSONDecodeError, TypeError) as error:
+        answers = [_completion(orjson.loads(line)) for line in whole.splitlines()]
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise StageError(f"{path}: damaged ({error}); delete it and run again") from None
     return {answer.id: answer for answer in answers if answer.finish_reason != "error"}
 
 
-def _manifest(answers: Sequence[Completion], rows: int, resumed: int) -> ReplayManifest:
-    reasons = [answer.finish_reason for answer in answers]
+def _completion(fields: dict[str, Any]) -> Completion:
+    places = tuple(tuple((id, logprob) for id, logprob in place) for place in fields["top_logprobs"])
+    return Completion(**{**fields, "token_ids": tuple(fields["token_ids"]), "top_logprobs": places})
+
+
+def _manifest(answers: Sequence[Completion], resumed: int) -> ReplayManifest:
+    spoken = [answer for answer in answers if answer.text.strip()]
+    errors = sum(answer.finish_reason == "error" for answer in answers)
     return ReplayManifest(
         prompts=len(answers),
-        rows=rows,
-        unfinished=reasons.count("length"),
-        empty=reasons.count("stop") - rows,
-        errors=reasons.count("error"),
+        rows=len(spoken),
+        cut=sum(answer.finish_reason == "length" for answer in spoken),
+        empty=len(answers) - len(spoken) - errors,
+        errors=errors,
         resumed=resumed,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,33 +11,48 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tunebook_model.render import Rendered
+from tunebook_model.render import Rendered, SoftTargets
 from tunebook_spec.errors import DataError
 
 SCHEMA = pa.schema(
-    [("id", pa.string()), ("input_ids", pa.list_(pa.int32())), ("loss_mask", pa.list_(pa.bool_()))]
+    [
+        ("id", pa.string()),
+        ("input_ids", pa.list_(pa.int32())),
+        ("loss_mask", pa.list_(pa.bool_())),
+        # Supervised tokens times alternatives, flattened; empty where each token is its own target.
+        ("target_ids", pa.list_(pa.int32())),
+        ("target_probabilities", pa.list_(pa.float32())),
+    ]
 )
 
 
 def write_tokens(path: Path, rows: Iterable[tuple[str, Rendered]]) -> None:
-    """Write row ids, token ids and loss masks as one record batch, in order.
+    """Write row ids, token ids, loss masks and soft targets as one record batch, in order.
 
     Byte for byte the same for the same rows. One batch keeps every column in one piece, so that a reader
     needs no copy; it bounds a table at 2^31 - 1 tokens.
     """
-    ids, input_ids, masks = [], [], []
-    for row_id, rendered in rows:
-        ids.append(row_id)
-        input_ids.append(np.asarray(rendered.input_ids, dtype=np.int32))
-        masks.append(np.asarray(rendered.loss_mask, dtype=np.bool_))
-    offsets = np.cumsum([0, *map(len, input_ids)], dtype=np.int64).astype(np.int32)
-    lists = [
-        pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate([np.empty(0, kind), *each])))
-        for kind, each in ((np.int32, input_ids), (np.bool_, masks))
+    pairs = list(rows)
+    each = [rendered for _, rendered in pairs]
+    soft = [rendered.soft_targets for rendered in each]
+    columns = [
+        pa.array([row_id for row_id, _ in pairs], pa.string()),
+        _lists(np.int32, [rendered.input_ids for rendered in each]),
+        _lists(np.bool_, [rendered.loss_mask for rendered in each]),
+        _lists(np.int32, [targets.ids_NK.ravel() if targets else () for targets in soft]),
+        _lists(np.float32, [targets.probabilities_NK.ravel() if targets else () for targets in soft]),
     ]
-    batch = pa.record_batch([pa.array(ids, pa.string()), *lists], schema=SCHEMA)
+    batch = pa.record_batch(columns, schema=SCHEMA)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
         writer.write_batch(batch)
+
+
+def _lists(kind: type[np.generic], rows: Sequence[npt.ArrayLike]) -> pa.ListArray:
+    arrays = [np.asarray(row, dtype=kind) for row in rows]
+    offsets = np.cumsum([0, *map(len, arrays)], dtype=np.int64).astype(np.int32)
+    return pa.ListArray.from_arrays(
+        pa.array(offsets), pa.array(np.concatenate([np.empty(0, kind), *arrays]))
+    )
 
 
 @dataclass(frozen=True)
@@ -100,3 +115,15 @@ class TokenTable:
         start, end = int(self.offsets[row]), int(self.offsets[row + 1])
         bits = np.unpackbits(self._mask_bits[start // 8 : (end + 7) // 8], bitorder="little")
         return bits[start % 8 : start % 8 + end - start].view(np.bool_)
+
+    def soft_targets(self, row: int) -> SoftTargets | None:
+        """None where each supervised token is its own target."""
+        ids, probabilities = (self.batch[name][row].values for name in ("target_ids", "target_probabilities"))
+        if not len(ids):
+            return None
+        shape = int(self.loss_mask(row).sum()), -1
+        return SoftTargets(ids.to_numpy().reshape(shape), probabilities.to_numpy().reshape(shape))
+
+    def rendered(self, row: int) -> Rendered:
+        """A row as it was written."""
+        return Rendered(self.input_ids(row).tolist(), self.loss_mask(row).tolist(), self.soft_targets(row))

@@ -25,6 +25,12 @@ class ChatRequest:
     messages: tuple[Message, ...]
     max_tokens: int
     """Longest answer."""
+    top_logprobs: int = 0
+    """How many of the likeliest tokens to report at each place of the answer."""
+
+
+TokenLogprobs = tuple[tuple[int, float], ...]
+"""The likeliest tokens of one place, best first, with their natural log-probabilities."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,10 @@ class Completion:
     prompt_tokens: int
     completion_tokens: int
     """End-of-turn token included."""
+    token_ids: tuple[int, ...] = ()
+    """The answer as the model spoke it, end-of-turn token included."""
+    top_logprobs: tuple[TokenLogprobs, ...] = ()
+    """One entry a token; empty where none were asked for."""
     error: str | None = None
     """Why this row has no answer; set exactly when `finish_reason` is `error`."""
 

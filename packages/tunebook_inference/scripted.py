@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tunebook_inference.generator import ChatRequest, Completion, OnDone
+from tunebook_inference.generator import ChatRequest, Completion, FinishReason, OnDone
 
 
 @dataclass(frozen=True)
 class ScriptedGenerator:
     answers: Mapping[str, str] | Callable[[ChatRequest], str]
-    """By the content of the last message, or a function of the request. Tokens are counted as words."""
+    """By the content of the last message, or a function of the request.
+
+    Words are its tokens, made-up numbers their ids, and it is certain of each.
+    """
 
     def generate(self, requests: Sequence[ChatRequest], on_done: OnDone) -> list[Completion]:
         completions = []
@@ -29,11 +33,19 @@ class ScriptedGenerator:
         elif asked in self.answers:
             text = self.answers[asked]
         else:
-            return Completion(
-                request.id, "", "error", prompt_tokens, 0, f"no answer is scripted for {asked!r}"
-            )
+            error = f"no answer is scripted for {asked!r}"
+            return Completion(request.id, "", "error", prompt_tokens, 0, error=error)
         words = text.split()
-        if len(words) > request.max_tokens:
-            cut = " ".join(words[: request.max_tokens])
-            return Completion(request.id, cut, "length", prompt_tokens, request.max_tokens)
-        return Completion(request.id, text, "stop", prompt_tokens, len(words))
+        is_cut = len(words) > request.max_tokens
+        if is_cut:
+            words = words[: request.max_tokens]
+            text = " ".join(words)
+        ids = tuple(_made_up_id(word) for word in words)
+        certain = tuple(((id, 0.0),) for id in ids) if request.top_logprobs else ()
+        reason: FinishReason = "length" if is_cut else "stop"
+        return Completion(request.id, text, reason, prompt_tokens, len(words), ids, certain)
+
+
+def _made_up_id(word: str) -> int:
+    """The same in every process; small enough for any vocabulary."""
+    return 5 + zlib.crc32(word.encode()) % 250

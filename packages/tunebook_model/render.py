@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import jinja2
+import numpy as np
+import numpy.typing as npt
 from transformers import AutoTokenizer
 
 from tunebook_model.conversation import Message
@@ -25,10 +27,24 @@ _FOLLOW_UP: Message = {"role": "user", "content": "Hello"}
 
 
 @dataclass(frozen=True)
+class SoftTargets:
+    """What the supervised places of a row should predict: a distribution instead of one token.
+
+    Shapes: N supervised tokens, K alternatives.
+    """
+
+    ids_NK: npt.NDArray[np.int32]
+    probabilities_NK: npt.NDArray[np.float32]
+    """Each place's sum to 1."""
+
+
+@dataclass(frozen=True)
 class Rendered:
     input_ids: list[int]
     loss_mask: list[bool]
     """True where a token is supervised: the logit before it predicts it."""
+    soft_targets: SoftTargets | None = None
+    """None: each supervised token itself."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +107,8 @@ class Renderer:
                     loss_mask[k] = True
         return Rendered(last.input_ids, loss_mask)
 
-    def audit(self, rendered: Rendered) -> str | None:
-        """What is wrong with a loss mask, in words; None if nothing is."""
+    def audit(self, rendered: Rendered, *, may_be_cut: bool = False) -> str | None:
+        """What is wrong with a loss mask, in words; None if nothing is. A cut answer has no end of turn."""
         ids, mask = rendered.input_ids, rendered.loss_mask
         if len(ids) != len(mask):
             return f"{len(ids)} tokens but {len(mask)} mask entries"
@@ -104,7 +120,7 @@ class Renderer:
         spans = [[i for i, _ in span] for on, span in groupby(pairs, key=lambda pair: pair[1]) if on]
         for number, span in enumerate(spans, 1):
             stops = [i in self.end_of_turn for i in span]
-            if not stops[-1]:
+            if not stops[-1] and not may_be_cut:
                 return f"supervised span {number} of {len(spans)} does not end in an end-of-turn token"
             if sum(stops) > 1:
                 return f"supervised span {number} of {len(spans)} goes on after an end-of-turn token"

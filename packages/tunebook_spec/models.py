@@ -110,9 +110,13 @@ class Checks(Frozen):
 
 class Replay(Frozen):
     share: Share = 0.15
-    """Share of the training tokens that are general prompts answered by the base, against forgetting."""
-    max_tokens: int = Field(64, ge=8)
-    """Longest answer; the base's unfinished answers are not rehearsed."""
+    """Share of the training tokens that are general prompts answered by the base, against forgetting.
+
+    The base's probabilities are rehearsed, not only the tokens that it chose (distillation from itself: Li and
+    Hoiem 2016, Learning without Forgetting, arXiv 1606.09282).
+    """
+    max_tokens: int = Field(32, ge=8)
+    """Longest answer; one that would go on is rehearsed as far as it goes."""
     max_prompts: int | None = Field(None, ge=1)
     """General prompts to ask, an even part of those that ship; none: all."""
 

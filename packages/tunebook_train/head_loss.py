@@ -4,7 +4,7 @@ The gradients are made together with the loss, so that the logits of a chunk are
 (torch's own `F.linear_cross_entropy` does likewise, but adds the loss up in bfloat16 when that is what it
 computes in.)
 
-Shapes: N supervised positions, C hidden size, V vocabulary.
+Shapes: N supervised positions, K alternatives of a target, C hidden size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -20,32 +20,46 @@ CHUNK = 256
 
 
 def summed_cross_entropy(
-    hidden_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, dtype: torch.dtype
+    hidden_NC: Tensor, weight_VC: Tensor, targets_NK: Tensor, probabilities_NK: Tensor, dtype: torch.dtype
 ) -> Tensor:
-    """Sum of the targets' negative log-likelihoods, in float32; the products are computed in `dtype`."""
+    """Sum over positions of the cross-entropy with the target distribution, in float32 and nats.
+
+    Args:
+        hidden_NC: last hidden states.
+        weight_VC: of the head.
+        targets_NK: token ids.
+        probabilities_NK: of these, float32; a position's sum to 1.
+        dtype: what the products are computed in.
+    """
     apply: Callable[..., Tensor] = _SummedCrossEntropy.apply
-    return apply(hidden_NC.to(dtype), weight_VC, targets_N, torch.is_grad_enabled())
+    return apply(hidden_NC.to(dtype), weight_VC, targets_NK, probabilities_NK, torch.is_grad_enabled())
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, training: bool) -> Tensor:
+    def forward(
+        ctx: Any,
+        hidden_NC: Tensor,
+        weight_VC: Tensor,
+        targets_NK: Tensor,
+        probabilities_NK: Tensor,
+        training: bool,
+    ) -> Tensor:
         weight = weight_VC.to(hidden_NC.dtype)
-        wants_hidden, wants_weight = (training and wanted for wanted in ctx.needs_input_grad[:2])
+        wants_hidden, wants_weight = (training and needed for needed in ctx.needs_input_grad[:2])
         grad_hidden = torch.empty_like(hidden_NC) if wants_hidden else None
         grad_weight = torch.zeros_like(weight_VC) if wants_weight else None
         loss = torch.zeros((), device=hidden_NC.device)
-        for start in range(0, len(targets_N), CHUNK):
+        for start in range(0, len(targets_NK), CHUNK):
             chunk = slice(start, start + CHUNK)
-            hidden, targets = hidden_NC[chunk], targets_N[chunk, None]
+            hidden, targets, wanted = hidden_NC[chunk], targets_NK[chunk], probabilities_NK[chunk]
             logits = (hidden @ weight.t()).float()
             log_sum = logits.logsumexp(1, keepdim=True)
-            loss += (log_sum - logits.gather(1, targets)).sum()
+            loss += ((log_sum - logits.gather(1, targets)) * wanted).sum()
             if not training:
                 continue
             probabilities = logits.sub_(log_sum).exp_()
-            one = torch.ones((), device=loss.device).expand(targets.shape)
-            grad_logits = probabilities.scatter_add_(1, targets, -one).to(weight.dtype)
+            grad_logits = probabilities.scatter_add_(1, targets, -wanted).to(weight.dtype)
             if grad_hidden is not None:
                 torch.mm(grad_logits, weight, out=grad_hidden[chunk])
             if grad_weight is not None and weight.dtype == grad_weight.dtype:
@@ -58,4 +72,4 @@ class _SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
-        return *(None if each is None else each * grad for each in (grad_hidden, grad_weight)), None, None
+        return *(None if each is None else each * grad for each in (grad_hidden, grad_weight)), *(None,) * 3

@@ -4,7 +4,7 @@ A step is a set of rows, chosen by (seed, epoch) alone: any number of workers, p
 same global batch. Packing is a matter of the machine: rows laid end to end, without padding. Rows of like
 length share a pack, so that the padded batch of attention wastes little.
 
-Shapes: T tokens of a pack, N supervised ones among them.
+Shapes: T tokens of a pack, N supervised ones among them, K alternatives of a target at most.
 """
 
 from __future__ import annotations
@@ -85,7 +85,10 @@ class Pack:
     """Tokens of each row."""
     predicts_N: Tensor
     """Places whose hidden state predicts a supervised token: one before each of them."""
-    targets_N: Tensor
+    targets_NK: Tensor
+    """Token ids: the supervised token itself, or the likeliest of a row's soft targets."""
+    probabilities_NK: Tensor
+    """Of these, float32; 0 where a position has fewer than K."""
 
     @classmethod
     def of(cls, table: TokenTable, rows: Sequence[int], device: torch.device) -> Pack:
@@ -95,6 +98,7 @@ class Pack:
         masks = [np.concatenate(([False], table.loss_mask(row)[1:])) for row in rows]
         all_ids = np.concatenate(ids).astype(np.int64)
         supervised = np.flatnonzero(np.concatenate(masks))
+        targets, probabilities = _targets(table, rows, all_ids[supervised], [int(m.sum()) for m in masks])
         positions = np.concatenate([np.arange(length) for length in lengths])
         return cls(
             row_ids=tuple(table.row_id(row) for row in rows),
@@ -102,14 +106,35 @@ class Pack:
             position_ids_T=torch.from_numpy(positions).to(device),
             lengths=lengths,
             predicts_N=torch.from_numpy(supervised - 1).to(device),
-            targets_N=torch.from_numpy(all_ids[supervised]).to(device),
+            targets_NK=torch.from_numpy(targets).to(device),
+            probabilities_NK=torch.from_numpy(probabilities).to(device),
         )
 
     @classmethod
     def empty(cls, device: torch.device) -> Pack:
         """The share of a worker that has no rows: one token, nothing supervised, gradients of zero."""
         token, none = (torch.zeros(n, dtype=torch.int64, device=device) for n in (1, 0))
-        return cls((), token, token, (1,), none, none)
+        return cls((), token, token, (1,), none, none[:, None], torch.zeros(0, 1, device=device))
+
+
+def _targets(
+    table: TokenTable, rows: Sequence[int], own_N: npt.NDArray[np.int64], counts: Sequence[int]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Token ids and probabilities of every supervised position; `counts` of them in each row."""
+    soft = [table.soft_targets(row) for row in rows]
+    width = max((each.ids_NK.shape[1] for each in soft if each), default=1)
+    targets = np.zeros((len(own_N), width), dtype=np.int64)
+    probabilities = np.zeros((len(own_N), width), dtype=np.float32)
+    targets[:, 0], probabilities[:, 0] = own_N, 1
+    start = 0
+    for each, count in zip(soft, counts, strict=True):
+        if each:
+            place = np.s_[start : start + count, : each.ids_NK.shape[1]]
+            # A row's first token is predicted by nothing, so a target of it falls away.
+            skip = len(each.ids_NK) - count
+            targets[place], probabilities[place] = each.ids_NK[skip:], each.probabilities_NK[skip:]
+        start += count
+    return targets, probabilities
 
 
 def num_supervised(table: TokenTable, rows: Iterable[int]) -> int:

@@ -23,7 +23,7 @@ class SupervisedLoss(nn.Module):
         self.compute_dtype = compute_dtype
 
     def forward(self, pack: Pack) -> Tensor:
-        """Sum over the supervised tokens of their negative log-likelihood, in nats; a float32 scalar."""
+        """Sum over the supervised tokens of their cross-entropy, in nats; a float32 scalar."""
         device = pack.input_ids_T.device
         mixed = self.compute_dtype != torch.float32
         with torch.autocast(device.type, dtype=self.compute_dtype if mixed else None, enabled=mixed):
@@ -36,7 +36,8 @@ class SupervisedLoss(nn.Module):
         return summed_cross_entropy(
             hidden_TC.index_select(0, pack.predicts_N),
             self.model.get_output_embeddings().weight,
-            pack.targets_N,
+            pack.targets_NK,
+            pack.probabilities_NK,
             self.compute_dtype,
         )
 

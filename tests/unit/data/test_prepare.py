@@ -14,7 +14,7 @@ from tunebook_data.manifest import DatasetManifest
 from tunebook_data.prepare import prepare
 from tunebook_data.rows import Row, read_rows, write_rows
 from tunebook_data.split import SIDES, Side, SourceRows
-from tunebook_data.tokens import TokenTable
+from tunebook_data.tokens import TokenTable, write_tokens
 from tunebook_model.conversation import Message
 from tunebook_model.render import Rendered, Renderer
 from tunebook_spec.errors import DataError, IntegrityError
@@ -67,11 +67,12 @@ def messy(write_jsonl: WriteJsonl) -> dict[str, Any]:
     return {"source": {"split": {"group_by": "topic", "test": 0.2, "validation": 0.1}, "max_train_rows": 30}}
 
 
-def replay_pool(folder: Path, make_row: Callable[..., Row]) -> Path:
+def replay_pool(folder: Path, make_row: Callable[..., Row], renderer: Renderer) -> Path:
     folder.mkdir()
     questions = [*[f"What is {n}?" for n in range(30)], *[f"What colour is thing {n}?" for n in range(60)]]
     rows = [make_row(question, task="replay") for question in [*questions, "Who wrote Hamlet?"]]
     write_rows(folder / "rows.jsonl", rows)
+    write_tokens(folder / "tokens.arrow", ((row.id, renderer.render(row.messages)) for row in rows))
     return folder
 
 
@@ -113,9 +114,9 @@ def test_token_tables_hold_the_rows_of_their_split_as_rendered(
 
 
 def test_the_same_inputs_give_the_same_bytes_and_another_seed_another_split(
-    run: Run, messy: dict[str, Any], make_row: Callable[..., Row], tmp_path: Path
+    run: Run, messy: dict[str, Any], make_row: Callable[..., Row], renderer: Renderer, tmp_path: Path
 ) -> None:
-    pool = replay_pool(tmp_path / "replay", make_row)
+    pool = replay_pool(tmp_path / "replay", make_row, renderer)
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         run(tmp_path / name, pool, seed, replay={"share": 0.2}, source=dict(messy["source"]))
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
@@ -123,9 +124,9 @@ def test_the_same_inputs_give_the_same_bytes_and_another_seed_another_split(
 
 
 def test_replay_joins_the_training_rows_alone(
-    run: Run, messy: dict[str, Any], make_row: Callable[..., Row], tmp_path: Path
+    run: Run, messy: dict[str, Any], make_row: Callable[..., Row], renderer: Renderer, tmp_path: Path
 ) -> None:
-    pool = replay_pool(tmp_path / "replay", make_row)
+    pool = replay_pool(tmp_path / "replay", make_row, renderer)
     manifest = run(replay_dir=pool, replay={"share": 0.3}, **messy)
     assert manifest.replay is not None
     train = manifest.splits["train"]

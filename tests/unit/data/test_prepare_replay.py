@@ -1,20 +1,21 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tunebook_data.inputs import ReplayInputs
 from tunebook_data.prompts import question_key
-from tunebook_data.replay import mix_replay, replay
+from tunebook_data.replay import NUM_ALTERNATIVES, Rehearsal, mix_replay, read_pool, replay
 from tunebook_data.rows import Row, read_rows
 from tunebook_data.suites import load_replay_prompts
 from tunebook_inference.generator import ChatRequest, Completion, OnDone
 from tunebook_inference.scripted import ScriptedGenerator
 from tunebook_model.render import Renderer
 from tunebook_spec.errors import DataError, StageError
-from tunebook_spec.models import Checks
 
 INPUTS = ReplayInputs(max_tokens=8, max_prompts=None, chat_template_kwargs={})
 
@@ -28,15 +29,14 @@ def short(request: ChatRequest) -> str:
 
 
 @pytest.fixture
-def pool(make_row: Callable[..., Row]) -> list[Row]:
-    return [make_row(f"What is {n} and {n}?", f"It is {2 * n}, of course.", task="replay") for n in range(12)]
+def pool(make_row: Callable[..., Row], renderer: Renderer) -> list[Rehearsal]:
+    rows = [make_row(f"What is {n} and {n}?", f"It is {2 * n}, of course.", task="replay") for n in range(12)]
+    return [(row, renderer.render(row.messages)) for row in rows]
 
 
 @pytest.mark.parametrize("share", [0.05, 0.15, 0.5, 0.9])
-def test_the_share_is_reached_within_one_row(pool: list[Row], renderer: Renderer, share: float) -> None:
-    picked, counts = mix_replay(
-        pool, share=share, task_tokens=2000, held_out=(), renderer=renderer, checks=Checks(), seed=0
-    )
+def test_the_share_is_reached_within_one_row(pool: list[Rehearsal], share: float) -> None:
+    picked, counts = mix_replay(pool, share=share, task_tokens=2000, held_out=(), max_tokens=2048, seed=0)
     tokens = sum(len(rendered.input_ids) for _, rendered in picked)
     without_last = tokens - len(picked[-1][1].input_ids)
     assert without_last / (without_last + 2000) < share <= tokens / (tokens + 2000)
@@ -45,60 +45,76 @@ def test_the_share_is_reached_within_one_row(pool: list[Row], renderer: Renderer
 
 
 def test_a_small_pool_is_shown_again_in_turn_under_ids_of_its_own(
-    pool: list[Row], renderer: Renderer
+    pool: list[Rehearsal]
 ) -> None:
-    picked, counts = mix_replay(
-        pool, share=0.5, task_tokens=2000, held_out=(), renderer=renderer, checks=Checks(), seed=0
-    )
+    picked, counts = mix_replay(pool, share=0.5, task_tokens=2000, held_out=(), max_tokens=2048, seed=0)
     ids = [row.id for row, _ in picked]
     assert len(ids) > 24
     assert len(set(ids)) == len(ids)
     assert counts.distinct == 12
-    assert sorted(ids[:12]) == sorted(row.id for row in pool)
+    assert sorted(ids[:12]) == sorted(row.id for row, _ in pool)
     assert [row.messages for row, _ in picked[12:24]] == [row.messages for row, _ in picked[:12]]
 
 
-def test_what_evaluation_asks_is_not_rehearsed(pool: list[Row], renderer: Renderer) -> None:
+def test_what_evaluation_asks_is_not_rehearsed(pool: list[Rehearsal]) -> None:
     held_out = {question_key("what  is 3 AND 3?"), question_key("What is 5 and 5?")}
     picked, counts = mix_replay(
-        pool, share=0.5, task_tokens=2000, held_out=held_out, renderer=renderer, checks=Checks(), seed=0
+        pool, share=0.5, task_tokens=2000, held_out=held_out, max_tokens=2048, seed=0
     )
     asked = {row.messages[0]["content"] for row, _ in picked}
-    assert asked == {row.messages[0]["content"] for row in pool} - {"What is 3 and 3?", "What is 5 and 5?"}
+    assert asked == {row.messages[0]["content"] for row, _ in pool} - {"What is 3 and 3?", "What is 5 and 5?"}
     assert counts.held_out == 2
 
 
-def test_a_pool_of_which_nothing_can_be_used_is_refused(pool: list[Row], renderer: Renderer) -> None:
+def test_a_pool_of_which_nothing_can_be_used_is_refused(pool: list[Rehearsal]) -> None:
     with pytest.raises(DataError, match="none of 12 answers"):
-        mix_replay(
-            pool,
-            share=0.5,
-            task_tokens=2000,
-            held_out=(),
-            renderer=renderer,
-            checks=Checks(max_tokens=8, on_too_long="fail"),
-            seed=0,
-        )
+        mix_replay(pool, share=0.5, task_tokens=2000, held_out=(), max_tokens=8, seed=0)
 
 
-def test_every_prompt_is_asked_alone(tmp_path: Path) -> None:
-    manifest = replay(INPUTS, generator=ScriptedGenerator(short), out=tmp_path, advance=quiet)
+def test_every_prompt_is_asked_alone(tmp_path: Path, renderer: Renderer) -> None:
+    manifest = replay(INPUTS, renderer=renderer, generator=ScriptedGenerator(short), out=tmp_path, advance=quiet)
     rows = read_rows(tmp_path / "rows.jsonl")
     assert sorted(row.messages[0]["content"] for row in rows) == sorted(load_replay_prompts())
     assert {row.task for row in rows} == {"replay"}
     assert manifest.rows == manifest.prompts == len(rows)
 
 
-def test_only_answers_that_ended_by_themselves_are_kept(tmp_path: Path) -> None:
+def test_answers_are_kept_as_far_as_they_go(tmp_path: Path, renderer: Renderer) -> None:
     prompts = load_replay_prompts()
 
     def answer(request: ChatRequest) -> str:
         return {prompts[0]: "word " * 9, prompts[1]: " "}.get(request.messages[-1]["content"], "Yes.")
 
-    manifest = replay(INPUTS, generator=ScriptedGenerator(answer), out=tmp_path, advance=quiet)
-    kept = [row.messages[0]["content"] for row in read_rows(tmp_path / "rows.jsonl")]
-    assert sorted(kept) == sorted(prompts[2:])
-    assert (manifest.unfinished, manifest.empty, manifest.errors) == (1, 1, 0)
+    manifest = replay(INPUTS, renderer=renderer, generator=ScriptedGenerator(answer), out=tmp_path, advance=quiet)
+    assert (manifest.rows, manifest.cut, manifest.empty, manifest.errors) == (len(prompts) - 1, 1, 1, 0)
+    answers = {row.messages[0]["content"]: row.reference for row, _ in read_pool(tmp_path)}
+    assert answers[prompts[0]] == " ".join(["word"] * 8)
+    assert prompts[1] not in answers
+
+
+class Doubtful:
+    """Says 7 and 8, of each of which it is unsure."""
+
+    def generate(self, requests: Sequence[ChatRequest], on_done: OnDone) -> list[Completion]:
+        assert {request.top_logprobs for request in requests} == {NUM_ALTERNATIVES}
+        places = (((7, math.log(0.6)), (9, math.log(0.2))), ((8, math.log(0.5)),))
+        done = [Completion(each.id, "a b", "length", 3, 2, (7, 8), places) for each in requests]
+        for each in done:
+            on_done(each)
+        return done
+
+
+def test_what_the_base_thought_likely_is_what_is_rehearsed(tmp_path: Path, renderer: Renderer) -> None:
+    replay(INPUTS, renderer=renderer, generator=Doubtful(), out=tmp_path, advance=quiet)
+    again = replay(INPUTS, renderer=renderer, generator=Doubtful(), out=tmp_path, advance=quiet)
+    assert again.resumed == again.rows, "probabilities come back from the file too"
+    row, rendered = read_pool(tmp_path)[0]
+    prompt = renderer.prompt_ids(row.messages[:-1])
+    assert rendered.input_ids == [*prompt, 7, 8]
+    assert rendered.loss_mask == [False] * len(prompt) + [True, True]
+    assert rendered.soft_targets is not None
+    assert rendered.soft_targets.ids_NK.tolist() == [[7, 9], [8, 0]]
+    np.testing.assert_allclose(rendered.soft_targets.probabilities_NK, [[0.75, 0.25], [1, 0]], rtol=1e-6)
 
 
 class Killed(ScriptedGenerator):
@@ -109,9 +125,9 @@ class Killed(ScriptedGenerator):
         raise KeyboardInterrupt
 
 
-def test_a_killed_attempt_is_gone_on_from(tmp_path: Path) -> None:
+def test_a_killed_attempt_is_gone_on_from(tmp_path: Path, renderer: Renderer) -> None:
     with pytest.raises(KeyboardInterrupt):
-        replay(INPUTS, generator=Killed(short), out=tmp_path, advance=quiet)
+        replay(INPUTS, renderer=renderer, generator=Killed(short), out=tmp_path, advance=quiet)
     answers = tmp_path / "answers.jsonl"
     answers.write_bytes(answers.read_bytes()[:-20])
     asked = []
@@ -120,22 +136,23 @@ def test_a_killed_attempt_is_gone_on_from(tmp_path: Path) -> None:
         asked.append(request.id)
         return short(request)
 
-    manifest = replay(INPUTS, generator=ScriptedGenerator(count), out=tmp_path, advance=quiet)
+    manifest = replay(INPUTS, renderer=renderer, generator=ScriptedGenerator(count), out=tmp_path, advance=quiet)
     assert manifest.resumed == 4
     assert len(asked) == manifest.prompts - 4
     assert manifest.rows == manifest.prompts
-    again = replay(INPUTS, generator=ScriptedGenerator(count), out=tmp_path, advance=quiet)
+    again = replay(INPUTS, renderer=renderer, generator=ScriptedGenerator(count), out=tmp_path, advance=quiet)
     assert again.resumed == again.prompts, "the torn line is gone from the file"
 
 
-def test_a_base_that_answers_nothing_to_the_end_is_a_stage_error(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"0 of \d+ general prompts.*raise data\.replay\.max_tokens"):
-        replay(INPUTS, generator=ScriptedGenerator(lambda _: "word " * 20), out=tmp_path, advance=quiet)
+def test_a_base_that_answers_nothing_is_a_stage_error(tmp_path: Path, renderer: Renderer) -> None:
+    silent = ScriptedGenerator(lambda _: " ")
+    with pytest.raises(StageError, match=r"0 of \d+ general prompts.*remove data\.replay"):
+        replay(INPUTS, renderer=renderer, generator=silent, out=tmp_path, advance=quiet)
 
 
-def test_an_even_part_of_the_prompts_is_asked_where_that_is_enough(tmp_path: Path) -> None:
+def test_an_even_part_of_the_prompts_is_asked_where_that_is_enough(tmp_path: Path, renderer: Renderer) -> None:
     some = INPUTS.model_copy(update={"max_prompts": 20})
-    manifest = replay(some, generator=ScriptedGenerator(short), out=tmp_path, advance=quiet)
+    manifest = replay(some, renderer=renderer, generator=ScriptedGenerator(short), out=tmp_path, advance=quiet)
     asked = [row.messages[0]["content"] for row in read_rows(tmp_path / "rows.jsonl")]
     assert manifest.prompts == len(asked) == 20
     assert asked != load_replay_prompts()[:20]

@@ -8,17 +8,22 @@ import pyarrow as pa
 import pytest
 
 from tunebook_data.tokens import TokenTable, write_tokens
-from tunebook_model.render import Rendered
+from tunebook_model.render import Rendered, SoftTargets
 from tunebook_spec.errors import DataError
 
 
 def random_rows(count: int) -> list[tuple[str, Rendered]]:
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, 40, count)
-    return [
-        (f"row{i}", Rendered(rng.integers(0, 50_000, n).tolist(), (rng.random(n) < 0.4).tolist()))
-        for i, n in enumerate(lengths)
-    ]
+    rows = []
+    for i, n in enumerate(lengths):
+        mask = (rng.random(n) < 0.4).tolist()
+        shape = sum(mask), 3
+        soft = SoftTargets(rng.integers(0, 50_000, shape, np.int32), rng.random(shape, np.float32))
+        has_soft = i % 2 and any(mask)
+        row = Rendered(rng.integers(0, 50_000, n).tolist(), mask, soft if has_soft else None)
+        rows.append((f"row{i}", row))
+    return rows
 
 
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
@@ -32,6 +37,11 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
         assert table.input_ids(i).tolist() == rendered.input_ids
         assert table.loss_mask(i).dtype == np.bool_
         assert table.loss_mask(i).tolist() == rendered.loss_mask
+        soft, wanted = table.soft_targets(i), rendered.soft_targets
+        assert (soft is None) == (wanted is None)
+        if soft and wanted:
+            np.testing.assert_array_equal(soft.ids_NK, wanted.ids_NK)
+            np.testing.assert_array_equal(soft.probabilities_NK, wanted.probabilities_NK)
 
 
 def test_token_ids_are_views_of_the_mapped_file(tmp_path: Path) -> None:

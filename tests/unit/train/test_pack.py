@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.unit.train.tables import CPU, MakeTable
+from tunebook_data.tokens import TokenTable, write_tokens
+from tunebook_model.render import Rendered, SoftTargets
 from tunebook_train.pack import Pack, num_supervised, pack_rows, plan_steps
 
 LENGTHS = np.random.default_rng(0).integers(20, 200, 333).astype(np.int32)
@@ -67,5 +70,25 @@ def test_a_pack_predicts_each_supervised_token_from_the_place_before_it(make_tab
     assert pack.row_ids == ("train-1", "train-0")
     assert pack.position_ids_T.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 4, 5]
     assert pack.predicts_N.tolist() == [1, 2, 6, 7, 8]
-    assert pack.targets_N.tolist() == table.input_ids(1)[2:].tolist() + table.input_ids(0)[3:].tolist()
+    assert pack.probabilities_NK.tolist() == [[1]] * 5
+    assert pack.targets_NK[:, 0].tolist() == table.input_ids(1)[2:].tolist() + table.input_ids(0)[3:].tolist()
     assert num_supervised(table, [0, 1]) == 5
+
+
+def test_soft_targets_stand_at_the_places_of_their_row(make_table: MakeTable) -> None:
+    table = make_table("train", [6, 4, 8])
+    pack = Pack.of(table, [1, 2, 0], CPU)
+    soft = table.soft_targets(2)
+    assert soft is not None
+    assert pack.predicts_N.tolist() == [1, 2, 7, 8, 9, 10, 14, 15, 16]
+    assert pack.targets_NK[2:6].tolist() == soft.ids_NK.tolist()
+    assert pack.probabilities_NK[2:6].tolist() == soft.probabilities_NK.tolist()
+    assert pack.targets_NK[[0, 1], 0].tolist() == table.input_ids(1)[2:].tolist()
+    assert pack.probabilities_NK.sum(1).tolist() == pytest.approx([1.0] * 9)
+
+
+def test_a_soft_target_of_a_row_s_first_token_falls_away(tmp_path: Path) -> None:
+    soft = SoftTargets(np.array([[7], [8]], np.int32), np.ones((2, 1), np.float32))
+    write_tokens(tmp_path / "t.arrow", [("a", Rendered([5, 6], [True, True], soft))])
+    pack = Pack.of(TokenTable.open(tmp_path / "t.arrow"), [0], CPU)
+    assert (pack.predicts_N.tolist(), pack.targets_NK.tolist()) == ([0], [[8]])

@@ -22,9 +22,14 @@ def reference_loss(folder: Path, table: TokenTable) -> tuple[torch.Tensor, dict[
     total = torch.zeros(())
     for row in range(len(table)):
         ids = torch.tensor(table.input_ids(row).astype("int64"))
-        labels = torch.where(torch.tensor(table.loss_mask(row)), ids, -100)
         logits = model(ids[None]).logits[0, :-1]
-        total = total + F.cross_entropy(logits, labels[1:], ignore_index=-100, reduction="sum")
+        supervised = torch.tensor(table.loss_mask(row))[1:]
+        wanted = F.one_hot(ids[1:], logits.shape[1]).float()
+        if (soft := table.soft_targets(row)) is not None:
+            places = torch.zeros(len(soft.ids_NK), logits.shape[1])
+            places.scatter_(1, torch.tensor(soft.ids_NK).long(), torch.tensor(soft.probabilities_NK))
+            wanted[supervised] = places
+        total = total + F.cross_entropy(logits[supervised], wanted[supervised], reduction="sum")
     total.backward()
     return total.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
@@ -61,10 +66,12 @@ def test_an_empty_pack_gives_every_parameter_a_gradient_of_zero(loss_model: Supe
 def test_chunked_head_loss_is_plain_cross_entropy(count: int) -> None:
     torch.manual_seed(0)
     hidden, weight = torch.randn(count, 16, requires_grad=True), torch.randn(300, 16, requires_grad=True)
-    targets = torch.randint(0, 300, (count,))
-    expected = F.cross_entropy(hidden @ weight.t(), targets, reduction="sum")
+    targets = torch.stack([torch.randperm(300)[:3] for _ in range(count)])
+    probabilities = torch.randn(count, 3).softmax(1)
+    wanted_NV = torch.zeros(count, 300).scatter(1, targets, probabilities)
+    expected = F.cross_entropy(hidden @ weight.t(), wanted_NV, reduction="sum")
     wanted = torch.autograd.grad(expected * 0.25, (hidden, weight))
-    loss = summed_cross_entropy(hidden, weight, targets, torch.float32)
+    loss = summed_cross_entropy(hidden, weight, targets, probabilities, torch.float32)
     got = torch.autograd.grad(loss * 0.25, (hidden, weight))
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
@@ -73,11 +80,11 @@ def test_chunked_head_loss_is_plain_cross_entropy(count: int) -> None:
 def test_head_loss_in_bfloat16_is_summed_and_its_gradients_gathered_in_float32() -> None:
     torch.manual_seed(0)
     hidden, weight = torch.randn(2000, 16), torch.randn(300, 16, requires_grad=True)
-    targets = torch.randint(0, 300, (2000,))
+    targets = torch.randint(0, 300, (2000, 1)), torch.ones(2000, 1)
     exact = summed_cross_entropy(
-        hidden.bfloat16().float(), weight.detach().bfloat16().float(), targets, torch.float32
+        hidden.bfloat16().float(), weight.detach().bfloat16().float(), *targets, torch.float32
     )
-    loss = summed_cross_entropy(hidden, weight, targets, torch.bfloat16)
+    loss = summed_cross_entropy(hidden, weight, *targets, torch.bfloat16)
     loss.backward()
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss.detach(), exact, rtol=1e-3, atol=0)
