@@ -10,27 +10,26 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.hosts import run, two_hosts
+from tests.integration.hosts import Cluster, run, two_hosts
 from tests.integration.project import Project, make_project
 
-# What needs no training is not made again, so that the test is about training.
-SEED = """
+MEDICAL = Path(__file__).parents[2] / "specs" / "medical.yaml"
+STORE = """
 from pathlib import Path
 from tunebook_run.settings import Settings
 from tunebook_run.store import Store
 store = Store(Settings.read().storage_url, Path("cache"))
-store.filesystem.create_dir("bucket")
+"""
+BUCKET = f"{STORE}store.filesystem.create_dir('bucket')\n"
+# What needs no training is not made again, so that the test is about training.
+SEED = f"""{BUCKET}
 for stage in Path("made/tiny/stages").iterdir():
     if stage.is_dir() and not stage.name.startswith(("train", "merge", "answer-tuned", "evaluate", "decide")):
         for path in sorted(stage.rglob("*"), key=lambda path: path.name == "artifact.json"):
             if path.is_file():
-                store.put(path, f"tiny/stages/{stage.name}/{path.relative_to(stage)}")
+                store.put(path, f"tiny/stages/{{stage.name}}/{{path.relative_to(stage)}}")
 """
-READ = """
-from pathlib import Path
-from tunebook_run.settings import Settings
-from tunebook_run.store import Store
-store = Store(Settings.read().storage_url, Path("cache"))
+READ = f"""{STORE}
 (key,) = [key for key in store.list("tiny/stages") if "/train-" in key and not key.endswith(".lease")]
 print(store.read(key + "/artifact.json").decode())
 """
@@ -40,6 +39,22 @@ needs_namespaces = pytest.mark.skipif(
 )
 
 
+def run_spec(cluster: Cluster, spec: Path, profile: str, timeout_s: float = 600) -> None:
+    """Run a spec on both hosts, one worker each; its gates must pass."""
+    status = run(
+        cluster.head,
+        sys.executable,
+        *("-m", "tunebook_cli", "run", str(spec), "--profile", profile),
+        timeout_s=timeout_s,
+        TUNEBOOK_RAY_ADDRESS=cluster.ray_address,
+        TUNEBOOK_NUM_WORKERS="2",
+        TUNEBOOK_CPUS_PER_WORKER="1",
+    )
+    assert status == 0, cluster.head.logs() + cluster.worker.logs()
+    copied = list((cluster.worker.folder / "cache").rglob("train.tokens.arrow"))
+    assert copied, "the second host took no part"
+
+
 @needs_namespaces
 def test_two_hosts_train_what_one_host_trains(finished: Project, talking_llama: Path) -> None:
     with two_hosts() as cluster:
@@ -47,19 +62,19 @@ def test_two_hosts_train_what_one_host_trains(finished: Project, talking_llama: 
         spec = project.folder / "specs" / "tiny.yaml"
         shutil.copytree(finished.folder / "runs", cluster.head.folder / "made", symlinks=True)
         cluster.shell(SEED)
-        status = run(
-            cluster.head,
-            sys.executable,
-            *("-m", "tunebook_cli", "run", str(spec), "--profile", "local"),
-            TUNEBOOK_RAY_ADDRESS=cluster.ray_address,
-            TUNEBOOK_NUM_WORKERS="2",
-            TUNEBOOK_CPUS_PER_WORKER="1",
-        )
-        assert status == 0, cluster.head.logs() + cluster.worker.logs()
-        copied = list((cluster.worker.folder / "cache").rglob("train.tokens.arrow"))
-        assert copied, "the second host took no part"
+        run_spec(cluster, spec, "local")
         artifact = json.loads(cluster.shell(READ))
         alone = json.loads((finished.stage("train") / "artifact.json").read_text())
         assert artifact["result"]["num_workers"] == 2
         assert artifact["digest"] == alone["digest"]
         assert artifact["result"]["loss"] == pytest.approx(alone["result"]["loss"], rel=1e-4)
+
+
+@needs_namespaces
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_the_medical_spec_ends_in_a_verdict_on_two_hosts() -> None:
+    with two_hosts() as cluster:
+        cluster.shell(BUCKET)
+        run_spec(cluster, MEDICAL, "cluster-test", timeout_s=3000)
+        print(cluster.head.logs())
