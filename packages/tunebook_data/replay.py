@@ -1,7 +1,7 @@
 """Rehearsal: the base model's own answers to general prompts, mixed into training against forgetting.
 
-The ids are those that the base spoke, and at each of them its likeliest tokens with their probabilities are what
-training has to predict: that tells more of the base than the one token it chose, from the same forward pass.
+The ids are those that the base spoke, and at each of them its likeliest tokens with their probabilities are
+what training has to predict: that tells more of the base than the one token it chose, at no more cost.
 """
 
 from __future__ import annotations

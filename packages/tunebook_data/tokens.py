@@ -50,9 +50,7 @@ def write_tokens(path: Path, rows: Iterable[tuple[str, Rendered]]) -> None:
 def _lists(kind: type[np.generic], rows: Sequence[npt.ArrayLike]) -> pa.ListArray:
     arrays = [np.asarray(row, dtype=kind) for row in rows]
     offsets = np.cumsum([0, *map(len, arrays)], dtype=np.int64).astype(np.int32)
-    return pa.ListArray.from_arrays(
-        pa.array(offsets), pa.array(np.concatenate([np.empty(0, kind), *arrays]))
-    )
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate([np.empty(0, kind), *arrays])))
 
 
 @dataclass(frozen=True)

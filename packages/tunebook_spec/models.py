@@ -112,8 +112,8 @@ class Replay(Frozen):
     share: Share = 0.15
     """Share of the training tokens that are general prompts answered by the base, against forgetting.
 
-    The base's probabilities are rehearsed, not only the tokens that it chose (distillation from itself: Li and
-    Hoiem 2016, Learning without Forgetting, arXiv 1606.09282).
+    The base's probabilities are rehearsed, not only the tokens that it chose (Li and Hoiem 2016, Learning
+    without Forgetting, arXiv 1606.09282).
     """
     max_tokens: int = Field(32, ge=8)
     """Longest answer; one that would go on is rehearsed as far as it goes."""

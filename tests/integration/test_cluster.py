@@ -77,4 +77,3 @@ def test_the_medical_spec_ends_in_a_verdict_on_two_hosts() -> None:
     with two_hosts() as cluster:
         cluster.shell(BUCKET)
         run_spec(cluster, MEDICAL, "cluster-test", timeout_s=3000)
-        print(cluster.head.logs())

@@ -8,16 +8,23 @@ import numpy as np
 import pytest
 
 from tunebook_data.inputs import ReplayInputs
+from tunebook_data.manifest import ReplayManifest
 from tunebook_data.prompts import question_key
 from tunebook_data.replay import NUM_ALTERNATIVES, Rehearsal, mix_replay, read_pool, replay
 from tunebook_data.rows import Row, read_rows
 from tunebook_data.suites import load_replay_prompts
-from tunebook_inference.generator import ChatRequest, Completion, OnDone
+from tunebook_inference.generator import ChatRequest, Completion, Generator, OnDone
 from tunebook_inference.scripted import ScriptedGenerator
 from tunebook_model.render import Renderer
 from tunebook_spec.errors import DataError, StageError
 
 INPUTS = ReplayInputs(max_tokens=8, max_prompts=None, chat_template_kwargs={})
+
+
+def ask_base(
+    generator: Generator, renderer: Renderer, out: Path, inputs: ReplayInputs = INPUTS
+) -> ReplayManifest:
+    return replay(inputs, renderer=renderer, generator=generator, out=out, advance=quiet)
 
 
 def quiet(done: int, total: int, note: str = "") -> None:
@@ -44,9 +51,7 @@ def test_the_share_is_reached_within_one_row(pool: list[Rehearsal], share: float
     assert counts.share == pytest.approx(tokens / (tokens + 2000), abs=1e-6)
 
 
-def test_a_small_pool_is_shown_again_in_turn_under_ids_of_its_own(
-    pool: list[Rehearsal]
-) -> None:
+def test_a_small_pool_is_shown_again_in_turn_under_ids_of_its_own(pool: list[Rehearsal]) -> None:
     picked, counts = mix_replay(pool, share=0.5, task_tokens=2000, held_out=(), max_tokens=2048, seed=0)
     ids = [row.id for row, _ in picked]
     assert len(ids) > 24
@@ -58,9 +63,7 @@ def test_a_small_pool_is_shown_again_in_turn_under_ids_of_its_own(
 
 def test_what_evaluation_asks_is_not_rehearsed(pool: list[Rehearsal]) -> None:
     held_out = {question_key("what  is 3 AND 3?"), question_key("What is 5 and 5?")}
-    picked, counts = mix_replay(
-        pool, share=0.5, task_tokens=2000, held_out=held_out, max_tokens=2048, seed=0
-    )
+    picked, counts = mix_replay(pool, share=0.5, task_tokens=2000, held_out=held_out, max_tokens=2048, seed=0)
     asked = {row.messages[0]["content"] for row, _ in picked}
     assert asked == {row.messages[0]["content"] for row, _ in pool} - {"What is 3 and 3?", "What is 5 and 5?"}
     assert counts.held_out == 2
@@ -72,7 +75,9 @@ def test_a_pool_of_which_nothing_can_be_used_is_refused(pool: list[Rehearsal]) -
 
 
 def test_every_prompt_is_asked_alone(tmp_path: Path, renderer: Renderer) -> None:
-    manifest = replay(INPUTS, renderer=renderer, generator=ScriptedGenerator(short), out=tmp_path, advance=quiet)
+    manifest = replay(
+        INPUTS, renderer=renderer, generator=ScriptedGenerator(short), out=tmp_path, advance=quiet
+    )
     rows = read_rows(tmp_path / "rows.jsonl")
     assert sorted(row.messages[0]["content"] for row in rows) == sorted(load_replay_prompts())
     assert {row.task for row in rows} == {"replay"}
@@ -85,7 +90,9 @@ def test_answers_are_kept_as_far_as_they_go(tmp_path: Path, renderer: Renderer) 
     def answer(request: ChatRequest) -> str:
         return {prompts[0]: "word " * 9, prompts[1]: " "}.get(request.messages[-1]["content"], "Yes.")
 
-    manifest = replay(INPUTS, renderer=renderer, generator=ScriptedGenerator(answer), out=tmp_path, advance=quiet)
+    manifest = replay(
+        INPUTS, renderer=renderer, generator=ScriptedGenerator(answer), out=tmp_path, advance=quiet
+    )
     assert (manifest.rows, manifest.cut, manifest.empty, manifest.errors) == (len(prompts) - 1, 1, 1, 0)
     answers = {row.messages[0]["content"]: row.reference for row, _ in read_pool(tmp_path)}
     assert answers[prompts[0]] == " ".join(["word"] * 8)
@@ -96,7 +103,7 @@ class Doubtful:
     """Says 7 and 8, of each of which it is unsure."""
 
     def generate(self, requests: Sequence[ChatRequest], on_done: OnDone) -> list[Completion]:
-        assert {request.top_logprobs for request in requests} == {NUM_ALTERNATIVES}
+        assert all(request.top_logprobs == NUM_ALTERNATIVES for request in requests)
         places = (((7, math.log(0.6)), (9, math.log(0.2))), ((8, math.log(0.5)),))
         done = [Completion(each.id, "a b", "length", 3, 2, (7, 8), places) for each in requests]
         for each in done:
@@ -105,8 +112,8 @@ class Doubtful:
 
 
 def test_what_the_base_thought_likely_is_what_is_rehearsed(tmp_path: Path, renderer: Renderer) -> None:
-    replay(INPUTS, renderer=renderer, generator=Doubtful(), out=tmp_path, advance=quiet)
-    again = replay(INPUTS, renderer=renderer, generator=Doubtful(), out=tmp_path, advance=quiet)
+    ask_base(Doubtful(), renderer, tmp_path)
+    again = ask_base(Doubtful(), renderer, tmp_path)
     assert again.resumed == again.rows, "probabilities come back from the file too"
     row, rendered = read_pool(tmp_path)[0]
     prompt = renderer.prompt_ids(row.messages[:-1])
@@ -127,7 +134,7 @@ class Killed(ScriptedGenerator):
 
 def test_a_killed_attempt_is_gone_on_from(tmp_path: Path, renderer: Renderer) -> None:
     with pytest.raises(KeyboardInterrupt):
-        replay(INPUTS, renderer=renderer, generator=Killed(short), out=tmp_path, advance=quiet)
+        ask_base(Killed(short), renderer, tmp_path)
     answers = tmp_path / "answers.jsonl"
     answers.write_bytes(answers.read_bytes()[:-20])
     asked = []
@@ -136,23 +143,29 @@ def test_a_killed_attempt_is_gone_on_from(tmp_path: Path, renderer: Renderer) ->
         asked.append(request.id)
         return short(request)
 
-    manifest = replay(INPUTS, renderer=renderer, generator=ScriptedGenerator(count), out=tmp_path, advance=quiet)
+    manifest = replay(
+        INPUTS, renderer=renderer, generator=ScriptedGenerator(count), out=tmp_path, advance=quiet
+    )
     assert manifest.resumed == 4
     assert len(asked) == manifest.prompts - 4
     assert manifest.rows == manifest.prompts
-    again = replay(INPUTS, renderer=renderer, generator=ScriptedGenerator(count), out=tmp_path, advance=quiet)
+    again = ask_base(ScriptedGenerator(count), renderer, tmp_path)
     assert again.resumed == again.prompts, "the torn line is gone from the file"
 
 
 def test_a_base_that_answers_nothing_is_a_stage_error(tmp_path: Path, renderer: Renderer) -> None:
     silent = ScriptedGenerator(lambda _: " ")
     with pytest.raises(StageError, match=r"0 of \d+ general prompts.*remove data\.replay"):
-        replay(INPUTS, renderer=renderer, generator=silent, out=tmp_path, advance=quiet)
+        ask_base(silent, renderer, tmp_path)
 
 
-def test_an_even_part_of_the_prompts_is_asked_where_that_is_enough(tmp_path: Path, renderer: Renderer) -> None:
+def test_an_even_part_of_the_prompts_is_asked_where_that_is_enough(
+    tmp_path: Path, renderer: Renderer
+) -> None:
     some = INPUTS.model_copy(update={"max_prompts": 20})
-    manifest = replay(some, renderer=renderer, generator=ScriptedGenerator(short), out=tmp_path, advance=quiet)
+    manifest = replay(
+        some, renderer=renderer, generator=ScriptedGenerator(short), out=tmp_path, advance=quiet
+    )
     asked = [row.messages[0]["content"] for row in read_rows(tmp_path / "rows.jsonl")]
     assert manifest.prompts == len(asked) == 20
     assert asked != load_replay_prompts()[:20]

@@ -71,7 +71,7 @@ def test_any_packing_of_a_step_gives_the_same_gradients(
 
 
 def test_a_few_rows_are_learned_by_heart(loss_model: SupervisedLoss, make_table: MakeTable) -> None:
-    table = make_table("train", [20, 30, 14])
+    table = make_table("train", [20, 30])
     method = FullMethod(kind="full", epochs=60, learning_rate=1e-2, tokens_per_step=64)
     training = run(loss_model, table, method)
     assert training.metrics[0]["validation_loss"] > 5
