@@ -56,6 +56,8 @@ class StageProcesses:
 
 
 def _work(request: Request, parent_gone: Connection) -> None:
+    # A child of a fork server would make its own children likewise, and leave their semaphores to be found.
+    multiprocessing.set_start_method(None, force=True)
     threading.Thread(target=_end_with_parent, args=(parent_gone,), daemon=True).start()
     status = stage_process.main(request)
     logging.shutdown()

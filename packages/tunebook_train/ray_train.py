@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 from dataclasses import dataclass
@@ -57,7 +58,12 @@ def fit(job: Job, store: Store, *, ray_address: str, num_workers: int) -> None:
         StageError: the loss was no number any more.
         ray.train.TrainingFailedError: a worker failed more often than Ray Train starts it again.
     """
-    ray.init(address=ray_address, log_to_driver=False, ignore_reinit_error=True)
+    ray.init(
+        address=ray_address,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        ignore_reinit_error=True,
+    )
     use_gpu = ray.cluster_resources().get("GPU", 0) >= num_workers
     trainer = TorchTrainer(
         work,
