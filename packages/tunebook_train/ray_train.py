@@ -26,8 +26,8 @@ from tunebook_train.checkpoint import Training
 from tunebook_train.inputs import TrainInputs
 from tunebook_train.loop import Batches, Worker, run_steps
 from tunebook_train.optimizer import make_optimizer, make_schedule
-from tunebook_train.pack import plan_steps
-from tunebook_train.step import SupervisedLoss, load_model
+from tunebook_train.pack import Pack, plan_steps
+from tunebook_train.step import SupervisedLoss, check_loss, load_model
 
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
@@ -128,6 +128,7 @@ def work(config: dict[str, Any]) -> str | None:
             _report(training, loss, worker)
 
     try:
+        check_loss(loss, Pack.of(train, [int(train.lengths.argmax())], device))
         run_steps(training, steps, batches, method, on_step=after_step)
     except StageError as error:
         return str(error)

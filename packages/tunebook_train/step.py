@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from tunebook_spec.errors import StageError
 from tunebook_train.attention import SEGMENT_ATTENTION, Segments
 from tunebook_train.head_loss import summed_cross_entropy
 from tunebook_train.pack import Pack
@@ -39,6 +40,32 @@ class SupervisedLoss(nn.Module):
             pack.targets_NK,
             pack.probabilities_NK,
             self.compute_dtype,
+        )
+
+
+def check_loss(loss: SupervisedLoss, pack: Pack) -> None:
+    """Prove on a pack of one row that this loss is the model's own: head and attention are computed here.
+
+    Raises:
+        StageError: the architecture caps or scales its logits, or attends in a window.
+    """
+    model = loss.model.eval()
+    with torch.no_grad():
+        ours = float(loss(pack))
+        model.set_attn_implementation("sdpa")
+        logits_1NV = model(
+            input_ids=pack.input_ids_T[None], use_cache=False, logits_to_keep=pack.predicts_N
+        ).logits
+        model.set_attn_implementation(SEGMENT_ATTENTION)
+    model.train()
+    log_NV = logits_1NV[0].float().log_softmax(1)
+    own = -float((log_NV.gather(1, pack.targets_NK) * pack.probabilities_NK).sum())
+    tolerance = 1e-3 if loss.compute_dtype == torch.float32 else 3e-2
+    if abs(ours - own) > tolerance * max(own, 1.0):
+        raise StageError(
+            f"{model.config.model_type}: the model's own loss of row {pack.row_ids[0]} is {own:.4f}, and"
+            f" training would compute {ours:.4f}: it caps or scales its logits, or attends in a window, which"
+            " training does not reproduce yet; choose another base_model"
         )
 
 

@@ -5,13 +5,22 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import AutoModelForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GraniteConfig,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    Qwen3Config,
+)
 
 from tests.unit.train.tables import CPU, MakeTable
 from tunebook_data.tokens import TokenTable
+from tunebook_spec.errors import StageError
 from tunebook_train.head_loss import CHUNK, summed_cross_entropy
 from tunebook_train.pack import Pack
-from tunebook_train.step import SupervisedLoss, load_model
+from tunebook_train.step import SupervisedLoss, check_loss, load_model
 
 LENGTHS = [17, 5, 40, 5, 2, 63]
 
@@ -115,3 +124,47 @@ def test_tied_embeddings_are_one_parameter_and_stay_tied_when_saved(
     again = load_model(tmp_path / "saved", torch.float32, CPU).model
     assert again.lm_head.weight is again.model.embed_tokens.weight
     assert torch.equal(again.lm_head.weight, model.lm_head.weight)
+
+
+def random_model(folder: Path, config: PreTrainedConfig) -> SupervisedLoss:
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return load_model(folder, torch.float32, CPU)
+
+
+SMALL = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "initializer_range": 0.5,
+}
+
+
+@pytest.mark.parametrize("config", [LlamaConfig(**SMALL), Qwen3Config(**SMALL)], ids=["llama", "qwen3"])
+def test_a_loss_that_is_the_models_own_is_let_through(
+    tmp_path: Path, make_table: MakeTable, config: PreTrainedConfig
+) -> None:
+    check_loss(random_model(tmp_path, config), Pack.of(make_table("train", [4, 9, 40]), [2], CPU))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Gemma2Config(**SMALL, final_logit_softcapping=2.0, sliding_window=4096),
+        MistralConfig(**SMALL, sliding_window=4),
+        GraniteConfig(**SMALL, logits_scaling=4.0),
+    ],
+    ids=["capped logits", "sliding window", "scaled logits"],
+)
+def test_a_model_that_training_would_get_wrong_is_refused(
+    tmp_path: Path, make_table: MakeTable, config: PreTrainedConfig
+) -> None:
+    loss = random_model(tmp_path, config)
+    with pytest.raises(
+        StageError, match=rf"{config.model_type}: the model's own loss of row train-2 is .*choose"
+    ):
+        check_loss(loss, Pack.of(make_table("train", [4, 9, 40]), [2], CPU))
