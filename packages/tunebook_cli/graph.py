@@ -67,7 +67,7 @@ def stages(spec: Spec, *, base_model: str, sources: Mapping[str, str]) -> dict[s
         contents, libraries = ({}, ()) if arm == "baselines" else (model, GENERATES)
         if arm == "tuned":
             add("train", TrainInputs.of(spec), "prepare", contents=model, libraries=TRAINS)
-            add("merge", MergeInputs.of(spec), "train", contents=model, libraries=TRAINS)
+            add("merge", MergeInputs(), "train", contents=model, libraries=TRAINS)
             parents, contents = ("prepare", "merge"), {}
         answers.append(f"answer-{arm}")
         add(answers[-1], AnswerInputs.of(spec, arm), *parents, contents=contents, libraries=libraries)

@@ -148,12 +148,10 @@ def _train(work: Work) -> Outcome:
 
 
 def _merge(work: Work) -> Outcome:
-    from tunebook_train.inputs import MergeInputs
     from tunebook_train.merge import merge
     from tunebook_train.ray_train import WEIGHTS
 
     done = merge(
-        MergeInputs.model_validate(work.fields),
         weights_dir=work.parents["train"] / WEIGHTS,
         base_dir=work.request.model.path,
         out=work.out,

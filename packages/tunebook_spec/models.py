@@ -142,9 +142,6 @@ class FullMethod(Frozen):
     warmup_ratio: Share = 0.06
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
-    base_share: Share = 0.0
-    """Of the base's weights in the merged model: less forgetting for a little of the gain (WiSE-FT,
-    Wortsman et al. 2022, arXiv 2109.01903, eq. 1 with alpha = 1 - base_share)."""
     checkpoint_every_steps: int = Field(10, ge=1)
     """A killed run goes on from the newest checkpoint."""
 

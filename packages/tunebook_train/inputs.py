@@ -8,18 +8,12 @@ from tunebook_spec.models import Frozen, FullMethod
 
 class TrainInputs(Frozen):
     method: FullMethod
-    """`base_share` is merge's to read, and always its default here."""
     seed: int
 
     @classmethod
     def of(cls, spec: Spec) -> TrainInputs:
-        method = spec.method.model_copy(update={"base_share": 0.0})
-        return cls(method=method, seed=spec.seed)
+        return cls(method=spec.method, seed=spec.seed)
 
 
 class MergeInputs(Frozen):
-    base_share: float
-
-    @classmethod
-    def of(cls, spec: Spec) -> MergeInputs:
-        return cls(base_share=spec.method.base_share)
+    """Nothing: the trained weights and the base decide what is merged."""

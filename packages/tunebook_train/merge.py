@@ -11,9 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from tunebook_model.folder import BEHAVIOUR_FILES
 from tunebook_run.progress import Advance
-from tunebook_spec.errors import IntegrityError
 from tunebook_spec.models import Frozen
-from tunebook_train.inputs import MergeInputs
 
 MODEL = "model"
 SHIPPED = tuple(pattern for pattern in BEHAVIOUR_FILES if "safetensors" not in pattern)
@@ -31,17 +29,8 @@ class MergeResult(Frozen):
         )
 
 
-def merge(
-    inputs: MergeInputs, *, weights_dir: Path, base_dir: Path, out: Path, advance: Advance
-) -> MergeResult:
-    """Write `model/`: the trained weights in the base's own type, and all that the base shipped beside.
-
-    Where the spec keeps a share of the base, the weighted mean is taken in float32.
-
-    Raises:
-        IntegrityError: base and trained weights are not of the same tensors.
-    """
-    base = _read(base_dir) if inputs.base_share else {}
+def merge(*, weights_dir: Path, base_dir: Path, out: Path, advance: Advance) -> MergeResult:
+    """Write `model/`: the trained weights in the base's own type, and all that the base shipped beside."""
     target = out / MODEL
     target.mkdir(exist_ok=True)
     config = json.loads((base_dir / "config.json").read_text())
@@ -50,16 +39,7 @@ def merge(
     shards = sorted(weights_dir.glob("*.safetensors"))
     parameters = 0
     for number, shard in enumerate(shards, start=1):
-        trained = load_file(shard)
-        if base and not trained.keys() <= base.keys():
-            missing = ", ".join(sorted(trained.keys() - base.keys()))
-            raise IntegrityError(f"the base in {base_dir} has no weights {missing} to be merged with")
-        tensors = {
-            name: (torch.lerp(tensor, base[name].float(), inputs.base_share) if base else tensor).to(
-                getattr(torch, dtype)
-            )
-            for name, tensor in trained.items()
-        }
+        tensors = {name: tensor.to(getattr(torch, dtype)) for name, tensor in load_file(shard).items()}
         parameters += sum(tensor.numel() for tensor in tensors.values())
         save_file(tensors, target / shard.name, metadata={"format": "pt"})
         advance(number, len(shards))
@@ -69,9 +49,3 @@ def merge(
         for path in base_dir.glob(pattern):
             shutil.copy(path, target)
     return MergeResult(dtype=dtype, parameters=parameters)
-
-
-def _read(folder: Path) -> dict[str, torch.Tensor]:
-    return {
-        name: tensor for shard in folder.glob("*.safetensors") for name, tensor in load_file(shard).items()
-    }

@@ -93,7 +93,6 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "FullMethod.warmup_ratio": ("method.warmup_ratio=0.1", TRAIN),
     "FullMethod.weight_decay": ("method.weight_decay=0.1", TRAIN),
     "FullMethod.max_grad_norm": ("method.max_grad_norm=2.0", TRAIN),
-    "FullMethod.base_share": ("method.base_share=0.2", ("merge",)),
     "FullMethod.checkpoint_every_steps": ("method.checkpoint_every_steps=5", TRAIN),
     "Decoding.temperature": ("evaluation.decoding.temperature=0.5", ARMS),
     "Decoding.max_tokens": ("evaluation.decoding.max_tokens=32", TASKS),

@@ -5,11 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tunebook_spec.errors import IntegrityError
-from tunebook_train.inputs import MergeInputs
 from tunebook_train.merge import MODEL, merge
 
 
@@ -28,9 +26,9 @@ def weights(tiny_llama: Path, tmp_path: Path) -> Path:
     return tmp_path / "weights"
 
 
-def run(weights: Path, base: Path, out: Path, base_share: float = 0.0) -> Path:
+def run(weights: Path, base: Path, out: Path) -> Path:
     out.mkdir()
-    merge(MergeInputs(base_share=base_share), weights_dir=weights, base_dir=base, out=out, advance=nothing)
+    merge(weights_dir=weights, base_dir=base, out=out, advance=nothing)
     return out / MODEL
 
 
@@ -48,22 +46,6 @@ def test_it_ships_what_the_base_renders_with(weights: Path, tiny_llama: Path, tm
     for name in ("tokenizer.json", "chat_template.jinja", "generation_config.json", "config.json"):
         assert (merged / name).read_bytes() == (tiny_llama / name).read_bytes()
     assert AutoTokenizer.from_pretrained(merged).chat_template
-
-
-def test_a_share_of_the_base_is_a_weighted_mean(weights: Path, tiny_llama: Path, tmp_path: Path) -> None:
-    merged = load_file(run(weights, tiny_llama, tmp_path / "out", 0.2) / "model.safetensors")
-    base = load_file(tiny_llama / "model.safetensors")
-    for name, tensor in merged.items():
-        torch.testing.assert_close(tensor, base[name] + 0.8 * 0.25)
-
-
-def test_another_base_is_refused(weights: Path, tiny_llama: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
-    save_file({"x": torch.zeros(1)}, other / "model.safetensors")
-    (other / "config.json").write_text("{}")
-    with pytest.raises(IntegrityError, match="has no weights"):
-        run(weights, other, tmp_path / "out", 0.2)
 
 
 @pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
