@@ -1,7 +1,8 @@
 """Fixed sets that ask a model for what it should still be able to do after a narrow fine-tune.
 
-The base model is measured on them before and the tuned model after; only the difference is read. All
-questions and texts were written for this repository.
+The base model is measured on them before and the tuned model after; only the difference is read. Kinds of
+questions of which the smallest base knows nothing are left out: they could not show a loss. All questions and
+texts were written for this repository.
 """
 
 from __future__ import annotations
