@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,22 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def talking_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, taught to answer every question with yes, and to stop there."""
     return make_llama(tmp_path_factory.mktemp("models") / "tiny llama", talks=True)
+
+
+@pytest.fixture(scope="module")
+def s3_url() -> Iterator[str]:
+    """The URL of a folder in a local S3 server."""
+    moto = pytest.importorskip("moto.server")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        query = f"endpoint_override={host}:{port}&scheme=http&allow_bucket_creation=true&region=us-east-1"
+        yield f"s3://bucket/runs?{query}"
+    server.stop()
 
 
 def make_llama(folder: Path, *, talks: bool) -> Path:

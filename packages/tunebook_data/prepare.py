@@ -12,7 +12,14 @@ from tunebook_data.checks import find_fault, render_or_fault
 from tunebook_data.contract import PROBES, choose_probes, write_probes
 from tunebook_data.datasets.medical_glossary import CARD
 from tunebook_data.inputs import PrepareInputs
-from tunebook_data.manifest import Attribution, DatasetManifest, ReplayCounts, SourceCounts, SplitCounts
+from tunebook_data.manifest import (
+    Attribution,
+    DatasetManifest,
+    FileCounts,
+    ReplayCounts,
+    SourceCounts,
+    SplitCounts,
+)
 from tunebook_data.prompts import PromptKey, answered, question_key
 from tunebook_data.rejects import Fault, Reject, write_rejects
 from tunebook_data.replay import REPLAY_TASK, mix_replay, read_pool
@@ -24,11 +31,12 @@ from tunebook_data.tokens import write_tokens
 from tunebook_model.render import Rendered, Renderer
 from tunebook_run.progress import Advance
 from tunebook_spec.errors import DataError, IntegrityError
-from tunebook_spec.models import AnySource, Checks, DatasetSource
+from tunebook_spec.models import AnySource, Checks, Columns, DatasetSource, FileSource
 
 logger = logging.getLogger(__name__)
 
 _PROGRESS_EVERY_ROWS = 50
+_MIN_REJECTS_TO_STOP = 5
 
 
 @dataclass
@@ -37,6 +45,7 @@ class _Read:
 
     source: AnySource
     items: list[Row | Reject]
+    files: list[FileCounts]
     rows: list[Row] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
 
@@ -70,17 +79,15 @@ def prepare(
         advance: told of rows checked.
 
     Raises:
-        DataError: a source cannot be read, nothing is left of it, or it cannot be split.
+        DataError: a source cannot be read, too many of its rows are rejects, nothing is left of it, or it
+            cannot be split.
         IntegrityError: a loss mask or the split is not what it must be.
     """
     renderer = Renderer.load(model_dir, inputs.chat_template_kwargs)
-    reads = []
-    for source in inputs.data.sources:
-        items = read_source(
-            source, system=inputs.data.system, spec_dir=spec_dir, assets_dir=assets_dir, seed=inputs.seed
-        )
-        reads.append(_Read(source, list(items)))
+    reads = [_read(source, inputs, spec_dir, assets_dir) for source in inputs.data.sources]
     rendered = _check(reads, renderer, inputs.data.checks, advance)
+    for read in reads:
+        _refuse_many_rejects(read.name, read.rejects, len(read.items), inputs.data.max_reject_fraction)
     kept = drop_duplicates(SourceRows(read.name, read.source.split, read.rows) for read in reads)
     _refuse_empty(reads, kept)
     per_source = _split(reads, kept, inputs.seed)
@@ -100,6 +107,22 @@ def prepare(
         replay=replay,
         attribution=_attribution(inputs.data.sources),
     )
+
+
+def _read(source: AnySource, inputs: PrepareInputs, spec_dir: Path, assets_dir: Path) -> _Read:
+    read = _Read(source, [], [])
+    system, seed = inputs.data.system, inputs.seed
+    for part in read_source(source, system=system, spec_dir=spec_dir, assets_dir=assets_dir, seed=seed):
+        items = list(part.items)
+        read.items += items
+        if isinstance(source, FileSource):
+            form = "columns" if isinstance(part.format, Columns) else part.format
+            read.files.append(FileCounts(file=part.name, format=form, rows_in=len(items)))
+            logger.info("%-16s read %s: %d rows, format %s", "prepare", part.name, len(items), form)
+    # Rows that cannot be read are told before the slower checks of the others.
+    rejects = [item for item in read.items if isinstance(item, Reject)]
+    _refuse_many_rejects(read.name, rejects, len(read.items), inputs.data.max_reject_fraction)
+    return read
 
 
 def _check(
@@ -132,6 +155,19 @@ def _outcome(item: Row | Reject, renderer: Renderer, checks: Checks) -> tuple[Ro
             return item, rendered
         fault = rendered
     return Reject.of_row(item, fault)
+
+
+def _refuse_many_rejects(name: str, rejects: Sequence[Reject], num_rows: int, allowed: float) -> None:
+    if len(rejects) < _MIN_REJECTS_TO_STOP or len(rejects) <= allowed * num_rows:
+        return
+    examples = {reject.reason: reject for reject in reversed(rejects)}
+    counts = Counter(reject.reason for reject in rejects).most_common()
+    lines = [f"  {count} x {reason}, for instance {examples[reason]}" for reason, count in counts]
+    head = (
+        f"source {name}: {len(rejects)} of {num_rows} rows are rejects, more than data.max_reject_fraction"
+        f" {allowed}; mend them, or raise it:"
+    )
+    raise DataError("\n".join([head, *lines]))
 
 
 def _refuse_empty(reads: Sequence[_Read], kept: Sequence[SourceRows]) -> None:
@@ -219,6 +255,7 @@ def _source_counts(read: _Read, kept: SourceRows, splits: Splits) -> SourceCount
         rejects=len(read.rejects),
         duplicates=len(read.rows) - len(kept.rows),
         capped=len(kept.rows) - sum(sides.values()),
+        files=tuple(read.files),
         **sides,
     )
     assert counts.accounted == counts.rows_in, "every row that came in is accounted for"

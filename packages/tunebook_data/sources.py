@@ -1,142 +1,140 @@
-"""A spec's sources to rows; a line that is no row becomes a reject, never an exception."""
+"""A spec's sources to rows; a record that is no row becomes a reject, never an exception."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from tunebook_data.datasets import medical_glossary
+from tunebook_data.formats import KnownFormat, conversation, fields_by_format, recognise
+from tunebook_data.records import Record, read_records
 from tunebook_data.rejects import Fault, Reject
 from tunebook_data.rows import Row, content_id
+from tunebook_data.source_files import SourceFile, public_name, source_files
 from tunebook_model.conversation import Message
 from tunebook_spec.errors import DataError
-from tunebook_spec.models import AnySource, DatasetSource, JsonlSource
+from tunebook_spec.models import AnySource, Columns, DatasetSource, FileSource, RowFormat
 
-_ROLES = ("system", "user", "assistant")
-_BOM = b"\xef\xbb\xbf"
+_ROWS_THAT_DECIDE = 10
+_MAX_LOOKED_AT = 1000
+_MAX_NAMED = 20
+
+
+@dataclass(frozen=True)
+class SourcePart:
+    """One file of a source, or the whole of a built-in data set, whose items can be read once."""
+
+    name: str
+    format: RowFormat | Columns | None
+    """None: of a built-in data set, or of a file without a single record."""
+    items: Iterator[Row | Reject]
+    """In the order of the file."""
 
 
 def read_source(
     source: AnySource, *, system: str | None, spec_dir: Path, assets_dir: Path, seed: int
-) -> Iterator[Row | Reject]:
-    """Rows of one source in its order, each with its group and a system message if the spec has one.
+) -> Iterator[SourcePart]:
+    """The rows of one source, each with its group and a system message if the spec has one.
 
     Raises:
         DataError: the source as a whole cannot be read.
     """
-    for item in _items(source, spec_dir, assets_dir, seed):
-        if isinstance(item, Reject):
-            yield item
-            continue
-        group = _group(item, source.split.group_by)
-        if isinstance(group, Fault):
-            yield Reject.of_row(item, group)
-        else:
-            yield replace(item, group=group, messages=_with_system(item.messages, system))
-
-
-def read_jsonl(path: Path, name: str, task: str) -> Iterator[Row | Reject]:
-    """Rows of a file with one OpenAI `messages` object per line; blank lines hold nothing.
-
-    Args:
-        path: the file.
-        name: what rows and messages call it.
-        task: the task of its rows.
-
-    Raises:
-        DataError: no file, unreadable, or not UTF-8.
-    """
-    for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
-            continue
-        parsed = _parse(line)
-        if isinstance(parsed, Fault):
-            yield Reject.of(name, number, parsed)
-        else:
-            messages, meta = parsed
-            row_id = content_id(task, messages)
-            yield Row(row_id, messages, task, row_id, name, number, meta)
+    for part in _parts(source, spec_dir, assets_dir, seed):
+        yield replace(part, items=_finished(part.items, source.split.group_by, system))
 
 
 def source_name(source: AnySource) -> str:
-    """What rows, rejects and counts call a source: the same on every machine."""
-    return source.name if isinstance(source, DatasetSource) else source.path
+    """What counts and messages call a source: the same on every machine."""
+    return source.name if isinstance(source, DatasetSource) else public_name(source.path)
 
 
-def resolve_path(source: JsonlSource, spec_dir: Path) -> Path:
-    """Where a source's file lies on this machine."""
-    return (spec_dir / Path(source.path).expanduser()).resolve()
-
-
-def _items(source: AnySource, spec_dir: Path, assets_dir: Path, seed: int) -> Iterator[Row | Reject]:
+def _parts(source: AnySource, spec_dir: Path, assets_dir: Path, seed: int) -> Iterator[SourcePart]:
     match source:
-        case JsonlSource():
-            return read_jsonl(resolve_path(source, spec_dir), source.path, source.task)
+        case FileSource():
+            for file in source_files(source.path, spec_dir):
+                yield _file_part(file, source)
         case DatasetSource(name="medical_glossary"):
-            return medical_glossary.rows(
+            rows = medical_glossary.rows(
                 source.task,
                 assets_dir=assets_dir,
                 rows=source.num_rows,
                 seed=seed,
                 num_terms=source.num_terms,
             )
-    raise AssertionError(source)
+            yield SourcePart(source.name, None, iter(rows))
 
 
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    yield (line.removeprefix(_BOM) if number == 1 else line).decode("utf-8")
-                except UnicodeDecodeError as error:
-                    raise DataError(
-                        f"{path}:{number}: not UTF-8 at byte {error.start} of the line; save it as UTF-8"
-                    ) from None
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; paths of a spec are relative to its folder") from None
-    except IsADirectoryError:
-        raise DataError(f"{path}: is a folder; a source is one JSONL file") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+def _file_part(file: SourceFile, source: FileSource) -> SourcePart:
+    records = read_records(file)
+    form: RowFormat | Columns | None = source.format or source.columns
+    if form is None:
+        form, records = _recognised(file.name, records)
+    return SourcePart(file.name, form, _rows(file.name, records, form, source.task))
 
 
-def _parse(line: str) -> tuple[tuple[Message, ...], dict[str, Any]] | Fault:
-    try:
-        value = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return Fault("", "not JSON", line.strip())
-    if not isinstance(value, dict):
-        return Fault("", "not a JSON object", line.strip())
-    given = value.pop("messages", None)
-    if not isinstance(given, list):
-        return Fault("messages", "no list of messages", given)
-    messages: list[Message] = []
-    for index, each in enumerate(given):
-        fault = _message_fault(each, f"messages[{index}]")
-        if fault:
-            return fault
-        messages.append({"role": each["role"], "content": each["content"]})
-    return tuple(messages), value
+def _recognised(name: str, records: Iterator[Record]) -> tuple[RowFormat | None, Iterator[Record]]:
+    """The format of most of the first good rows, and the records, none lost."""
+    looked_at: list[Record] = []
+    votes: Counter[KnownFormat] = Counter()
+    objects: list[dict[str, Any]] = []
+    for number, record in records:
+        looked_at.append((number, record))
+        if isinstance(record, dict):
+            objects.append(record)
+            votes.update([found] if (found := recognise(record)) else [])
+        if votes.total() == _ROWS_THAT_DECIDE or len(objects) == _MAX_LOOKED_AT:
+            break
+    whole = chain(looked_at, records)
+    if not objects:
+        return None, whole
+    if not votes:
+        fields = ", ".join(list(objects[0])[:_MAX_NAMED]) or "none"
+        raise DataError(
+            f"{name}: is of no known format; its fields are {fields}; known are {fields_by_format()}; say"
+            " under `columns` how its fields make a conversation"
+        )
+    found = votes.most_common(1)[0][0]
+    if found == "preference":
+        raise DataError(
+            f"{name}: holds preferences (input, preferred_output, non_preferred_output), which need"
+            " `objective: dpo`; that does not exist yet, so give rows with one answer each"
+        )
+    return found, whole
 
 
-def _message_fault(message: Any, field: str) -> Fault | None:
-    if not isinstance(message, dict):
-        return Fault(field, "message is not an object", message)
-    role, content = message.get("role"), message.get("content")
-    if role not in _ROLES:
-        return Fault(f"{field}.role", f"role is none of {', '.join(_ROLES)}", role)
-    if not isinstance(content, str):
-        return Fault(f"{field}.content", "content is not a string", content)
-    # A weight, a tool call or a name would change what is trained: leaving it out in silence is no way.
-    unknown = sorted(message.keys() - {"role", "content"})
-    return (
-        Fault(f"{field}.{unknown[0]}", "message has more than role and content", unknown) if unknown else None
-    )
+def _rows(
+    name: str, records: Iterator[Record], form: RowFormat | Columns | None, task: str
+) -> Iterator[Row | Reject]:
+    for number, record in records:
+        if isinstance(record, Fault):
+            yield Reject.of(name, number, record)
+            continue
+        assert form is not None, "a format is found where there is an object"
+        made = conversation(record, form)
+        if isinstance(made, Fault):
+            yield Reject.of(name, number, made)
+        else:
+            messages, meta = made
+            row_id = content_id(task, messages)
+            yield Row(row_id, messages, task, row_id, name, number, meta)
+
+
+def _finished(
+    items: Iterator[Row | Reject], group_by: str | None, system: str | None
+) -> Iterator[Row | Reject]:
+    for item in items:
+        if isinstance(item, Reject):
+            yield item
+            continue
+        group = _group(item, group_by)
+        if isinstance(group, Fault):
+            yield Reject.of_row(item, group)
+        else:
+            yield replace(item, group=group, messages=_with_system(item.messages, system))
 
 
 def _group(row: Row, group_by: str | None) -> str | Fault:

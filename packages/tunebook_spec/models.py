@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from string import Formatter
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 BuiltinModelName = Literal["smollm2-135m-instruct"]
 DatasetName = Literal["medical_glossary"]
+RowFormat = Literal["messages", "alpaca", "sharegpt", "prompt_completion"]
 SuiteName = Literal["general"]
 TextsName = Literal["fixed_texts"]
 Metric = Literal["line_match", "choice_accuracy", "exact_match", "contains", "log_likelihood"]
@@ -88,13 +100,81 @@ class DatasetSource(Source):
     """Abbreviations in the house glossary, which `task: glossary` asks for."""
 
 
-class JsonlSource(Source):
-    kind: Literal["jsonl"]
-    path: str
-    """A JSONL file of OpenAI `messages` rows, relative to the spec."""
+def template_fields(template: str) -> tuple[str, ...]:
+    """The fields that a template such as `{title}: {question}` names, in order.
+
+    Raises:
+        ValueError: one of them is not a plain name, or the braces do not match.
+    """
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError as error:
+        raise ValueError(f"{template!r}: {error}; write {{{{ for a brace") from None
+    fields = []
+    for _, name, form, conversion in parts:
+        if name is None:
+            continue
+        if form or conversion or not name or name.isdigit() or set(name) & set(".["):
+            raise ValueError(f"{template!r} may hold plain field names alone, such as {{question}}")
+        fields.append(name)
+    return tuple(fields)
 
 
-AnySource = Annotated[DatasetSource | JsonlSource, Field(discriminator="kind")]
+def _plain_fields(template: str) -> str:
+    template_fields(template)
+    return template
+
+
+def _some_field(template: str) -> str:
+    if not template_fields(template):
+        raise ValueError(f"{template!r} names no field, so every row would say the same; write {{question}}")
+    return template
+
+
+class Columns(Frozen):
+    """How a row's fields make a conversation; `{name}` stands for a field, which must be there as text."""
+
+    system: Annotated[str, AfterValidator(_plain_fields)] | None = None
+    """Overrides `data.system`."""
+    user: Annotated[str, AfterValidator(_some_field)]
+    assistant: Annotated[str, AfterValidator(_some_field)]
+
+
+class FileSource(Source):
+    kind: Literal["file"]
+    path: str = Field(min_length=1)
+    """A file relative to the spec, several by a glob (`data/*.jsonl`, in the order of their names), a folder
+    that `datasets` saved, an http(s) URL, or `s3://bucket/key`, a glob too, with pyarrow's
+    `?endpoint_override=...`.
+
+    The name says the kind: .jsonl, .json (a list, or an object with one list), .csv, .parquet, .arrow; the
+    first three may end in .gz, .bz2, .xz or .zst as well.
+    """
+    format: RowFormat | None = None
+    """What fields make a row; none: found out by each file's first good rows."""
+    columns: Columns | None = None
+    """Own fields, for files of no known format."""
+
+    @field_validator("path")
+    @classmethod
+    def url_can_be_opened_and_holds_no_secret(cls, path: str) -> str:
+        if "://" not in path:
+            return path
+        url = urlsplit(path)
+        if url.scheme not in ("http", "https", "s3") or not url.netloc:
+            raise ValueError(f"{path!r} is no path and no http://, https:// or s3:// URL")
+        if "@" in url.netloc:
+            raise ValueError("a URL in a spec holds no user or password; set AWS_ACCESS_KEY_ID and the like")
+        return path
+
+    @model_validator(mode="after")
+    def columns_are_a_format_of_their_own(self) -> FileSource:
+        if self.format is not None and self.columns is not None:
+            raise ValueError("`columns` says all of the format: leave `format` out, or `columns`")
+        return self
+
+
+AnySource = Annotated[DatasetSource | FileSource, Field(discriminator="kind")]
 
 
 class Checks(Frozen):
@@ -126,6 +206,8 @@ class Data(Frozen):
     """System message of every row that brings none."""
     sources: tuple[AnySource, ...] = Field(min_length=1)
     checks: Checks = Checks()
+    max_reject_fraction: float = Field(0.2, ge=0, le=1)
+    """The run stops where a larger share of a source's rows, and five at least, are rejects."""
     replay: Replay | None = None
 
 

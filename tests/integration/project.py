@@ -24,7 +24,7 @@ base_model: {kind: folder, path: models/tiny llama}
 data:
   system: Name the colour.
   sources:
-    - {kind: jsonl, path: my rows.jsonl, task: colour, split: {group_by: topic, test: 0.2, validation: 0.1}}
+    - {kind: file, path: my rows.jsonl, task: colour, split: {group_by: topic, test: 0.2, validation: 0.1}}
   replay: {share: 0.2, max_tokens: 16}
   checks: {min_response_chars: 2}
 method: {kind: full, epochs: 15, learning_rate: 3.0e-3, tokens_per_step: 512, checkpoint_every_steps: 25}

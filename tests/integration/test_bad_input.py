@@ -49,7 +49,7 @@ CASES = {
         ["line 8, data.sources.0.path:", "no such file: ", "a project/my rows.jsonl"],
     ),
     "unknown dataset": (
-        lambda p: change(p, "kind: jsonl, path: ../my rows.jsonl", "kind: dataset, name: medicle_glossary"),
+        lambda p: change(p, "kind: file, path: ../my rows.jsonl", "kind: dataset, name: medicle_glossary"),
         ["line 8, data.sources.0.name: Input should be 'medical_glossary' (got 'medicle_glossary')"],
     ),
     "undeclared metric": (

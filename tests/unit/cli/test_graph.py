@@ -21,8 +21,9 @@ base_model: {kind: folder, path: models/a}
 data:
   sources:
     - {kind: dataset, name: medical_glossary, task: glossary, split: {group_by: context}}
-    - {kind: jsonl, path: rows.jsonl, task: chat}
-    - {kind: jsonl, path: more.jsonl, task: glossary}
+    - {kind: file, path: rows.jsonl, task: chat}
+    - {kind: file, path: more.jsonl, task: glossary}
+    - {kind: file, path: own.csv, task: own, columns: {system: Be kind., user: "{q}", assistant: "{a}"}}
   replay: {share: 0.1}
 method: {kind: full}
 evaluation:
@@ -67,10 +68,14 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "HubModel.repo": ("profile=hub", MODEL),
     "HubModel.revision": ("base_model={kind: hub, repo: a/b, revision: c}", MODEL),
     "Data.system": ("data.system=Be brief.", DATA),
-    "DatasetSource.kind": ("data.sources.0={kind: jsonl, path: rows.jsonl, task: glossary}", DATA),
-    "DatasetSource.name": ("data.sources.0={kind: jsonl, path: rows.jsonl, task: glossary}", DATA),
-    "JsonlSource.kind": ("data.sources.1={kind: dataset, name: medical_glossary, task: chat}", DATA),
-    "JsonlSource.path": ("data.sources.1.path=others.jsonl", DATA),
+    "DatasetSource.kind": ("data.sources.0={kind: file, path: rows.jsonl, task: glossary}", DATA),
+    "DatasetSource.name": ("data.sources.0={kind: file, path: rows.jsonl, task: glossary}", DATA),
+    "FileSource.kind": ("data.sources.1={kind: dataset, name: medical_glossary, task: chat}", DATA),
+    "FileSource.path": ("data.sources.1.path=others.jsonl", DATA),
+    "FileSource.format": ("data.sources.1.format=alpaca", DATA),
+    "Columns.system": ("data.sources.3.columns.system=Be brief.", DATA),
+    "Columns.user": ("data.sources.3.columns.user='{p}'", DATA),
+    "Columns.assistant": ("data.sources.3.columns.assistant='{r}'", DATA),
     "DatasetSource.task": ("data.sources.0={kind: dataset, name: medical_glossary, task: choice}", DATA),
     "DatasetSource.max_train_rows": ("data.sources.0.max_train_rows=5", DATA),
     "DatasetSource.max_test_rows": ("data.sources.0.max_test_rows=5", DATA),
@@ -84,6 +89,7 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "Checks.max_response_chars": ("data.checks.max_response_chars=200", DATA),
     "Checks.max_tokens": ("data.checks.max_tokens=100", DATA),
     "Checks.on_too_long": ("data.checks.on_too_long=fail", DATA),
+    "Data.max_reject_fraction": ("data.max_reject_fraction=0.5", DATA),
     "Replay.share": ("data.replay.share=0.2", DATA),
     "Replay.max_tokens": ("data.replay.max_tokens=48", ("replay", "prepare")),
     "FullMethod.epochs": ("method.epochs=4", TRAIN),
@@ -117,9 +123,9 @@ SAME_AS = {
     "BuiltinModel.chat_template_kwargs": "FolderModel.chat_template_kwargs",
     "GgufModel.chat_template_kwargs": "FolderModel.chat_template_kwargs",
     "HubModel.chat_template_kwargs": "FolderModel.chat_template_kwargs",
-    "JsonlSource.task": "DatasetSource.task",
-    "JsonlSource.max_train_rows": "DatasetSource.max_train_rows",
-    "JsonlSource.max_test_rows": "DatasetSource.max_test_rows",
+    "FileSource.task": "DatasetSource.task",
+    "FileSource.max_train_rows": "DatasetSource.max_train_rows",
+    "FileSource.max_test_rows": "DatasetSource.max_test_rows",
     "SuiteSet.metrics": "TaskSet.metrics",
     "InlineSet.metrics": "TaskSet.metrics",
     "TextsSet.metrics": "TaskSet.metrics",

@@ -46,7 +46,7 @@ def run(tiny_llama: Path, tmp_path: Path) -> Run:
     ) -> DatasetManifest:
         out = out or tmp_path / "out"
         out.mkdir()
-        source = {"kind": "jsonl", "path": "rows.jsonl", "task": "colour", **data.pop("source", {})}
+        source = {"kind": "file", "path": "rows.jsonl", "task": "colour", **data.pop("source", {})}
         given = {"sources": [source], **data}
         inputs = PrepareInputs(
             data=Data.model_validate(given),
@@ -166,6 +166,69 @@ def test_nothing_left_after_the_checks_is_told_by_reason(run: Run, write_jsonl: 
     assert "2 x answer shorter than min_response_chars 10" in message
     assert "1 x not JSON" in message
     assert "for instance rows.jsonl:1: messages[1].content" in message
+
+
+@pytest.mark.parametrize(("num_bad", "allowed", "stops"), [(4, 0.0, False), (5, 0.2, False), (6, 0.2, True)])
+def test_too_many_rejects_stop_the_run_with_their_reasons(
+    run: Run, write_jsonl: WriteJsonl, num_bad: int, allowed: float, stops: bool
+) -> None:
+    good = [chat(f"What colour is thing {n}?") for n in range(25 - num_bad)]
+    bad = [b"broken", chat("Short", "No."), *[chat("Null", None) for _ in range(num_bad - 2)]]  # type: ignore[arg-type]
+    write_jsonl([*good, *bad])
+    if not stops:
+        assert run(max_reject_fraction=allowed).sources[0].rejects == num_bad
+        return
+    with pytest.raises(DataError) as caught:
+        run(max_reject_fraction=allowed)
+    head, *lines = str(caught.value).splitlines()
+    assert head == (
+        "source rows.jsonl (colour): 6 of 25 rows are rejects, more than data.max_reject_fraction 0.2;"
+        " mend them, or raise it:"
+    )
+    assert sorted(line.partition(",")[0] for line in lines) == [
+        "  1 x answer shorter than min_response_chars 10",
+        "  1 x not JSON",
+        "  4 x content is not a string",
+    ]
+    assert "for instance rows.jsonl:22: messages[1].content: content is not a string (got 'None')" in lines[0]
+
+
+def test_unreadable_rows_stop_the_run_before_the_others_are_checked(
+    run: Run, write_jsonl: WriteJsonl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(Renderer, "render")
+    write_jsonl([*[chat(f"What colour is thing {n}?") for n in range(20)], *[b"broken"] * 6])
+    with pytest.raises(DataError, match=r"6 x not JSON, for instance rows\.jsonl:21"):
+        run()
+
+
+def test_the_format_of_each_file_is_told(
+    run: Run, write_jsonl: WriteJsonl, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_jsonl([chat(f"What colour is thing {n}?") for n in range(3)], "a.jsonl")
+    write_jsonl([{"prompt": f"Colour {n}?", "completion": "Certainly blue."} for n in range(4)], "b.jsonl")
+    write_jsonl([b"", b"broken"], "c.jsonl")
+    caplog.set_level("INFO", "tunebook_data")
+    (source,) = run(source={"path": "*.jsonl"}).sources
+    assert (source.source, source.rows_in) == ("*.jsonl", 8)
+    assert [(file.file, file.format, file.rows_in) for file in source.files] == [
+        ("a.jsonl", "messages", 3),
+        ("b.jsonl", "prompt_completion", 4),
+        ("c.jsonl", None, 1),
+    ]
+    assert "read b.jsonl: 4 rows, format prompt_completion" in caplog.text
+
+
+def test_rows_of_a_table_can_be_prepared(run: Run, tmp_path: Path) -> None:
+    lines = [f"thing {n},Certainly blue.,t{n % 9}" for n in range(40)]
+    (tmp_path / "rows.csv").write_text("\n".join(["thing,colour,topic", *lines]))
+    columns = {"user": "What colour is {thing}?", "assistant": "{colour}"}
+    manifest = run(source={"path": "rows.csv", "columns": columns, "split": {"group_by": "topic"}})
+    assert manifest.splits["train"].groups + manifest.splits["test"].groups + 1 >= 9
+    assert manifest.sources[0].files[0].format == "columns"
+    assert manifest.sources[0].accounted == 40
+    first = read_rows(tmp_path / "out" / "train.jsonl")[0]
+    assert first.messages[0]["content"] == f"What colour is {first.meta['thing']}?"
 
 
 def test_an_empty_file_is_told_as_such(run: Run, write_jsonl: WriteJsonl) -> None:

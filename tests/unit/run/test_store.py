@@ -2,28 +2,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tunebook_run.store import Store
 from tunebook_spec.errors import LockedError, StoreError
-
-
-@pytest.fixture(scope="module")
-def s3_url() -> Iterator[str]:
-    moto = pytest.importorskip("moto.server")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        query = f"endpoint_override={host}:{port}&scheme=http&allow_bucket_creation=true&region=us-east-1"
-        yield f"s3://bucket/runs?{query}"
-    server.stop()
 
 
 @pytest.fixture(params=["local", "s3"])

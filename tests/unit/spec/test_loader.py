@@ -14,7 +14,7 @@ name: tiny
 base_model: {kind: folder, path: models/tiny}
 data:
   sources:
-    - {kind: jsonl, path: rows.jsonl, task: chat}
+    - {kind: file, path: rows.jsonl, task: chat}
 method: {kind: full, epochs: 2, learning_rate: 1e-4}
 evaluation:
   sets:
@@ -79,7 +79,7 @@ def test_overrides_come_after_the_profile(tmp_path: Path) -> None:
                 "integer (got 'two')"
             ],
         ),
-        (("{kind: jsonl,", "{kind: jsnl,"), ["line 6, data.sources.0: Input tag 'jsnl' found using 'kind'"]),
+        (("{kind: file,", "{kind: fiel,"), ["line 6, data.sources.0: Input tag 'fiel' found using 'kind'"]),
         (
             ("metric: chat.exact_match", "metric: chat.f1"),
             ["line 12, evaluation.gates.0.metric: no set declares 'chat.f1'; declared: chat.exact_match"],
@@ -119,6 +119,64 @@ def test_a_bad_field_is_named_with_its_line_and_the_way_out(
     for want in expected:
         assert any(problem.startswith(want) for problem in found), found
     assert len(found) <= len(expected) + 1
+
+
+PLAIN = "may hold plain field names alone, such as {question}"
+
+
+@pytest.mark.parametrize(
+    ("source", "where", "expected"),
+    [
+        (
+            "path: 'ftp://a/b.csv'",
+            ".path",
+            "'ftp://a/b.csv' is no path and no http://, https:// or s3:// URL",
+        ),
+        ("path: 's3:///b.csv'", ".path", "'s3:///b.csv' is no path"),
+        ("path: 'https://me:pass@a/b.csv'", ".path", "a URL in a spec holds no user or password; set AWS_"),
+        ("path: ''", ".path", "String should have at least 1 character"),
+        (
+            "path: a.csv, format: openai",
+            ".format",
+            "Input should be 'messages', 'alpaca', 'sharegpt' or 'pro",
+        ),
+        (
+            "path: a.csv, format: alpaca, columns: {user: '{a}', assistant: '{b}'}",
+            "",
+            "`columns` says all of the format: leave `format` out, or `columns`",
+        ),
+        ("path: a.csv, columns: {user: '{a}'}", ".columns.assistant", "is required"),
+        ("path: a.csv, columns: {user: '{a.b}', assistant: '{b}'}", ".columns.user", f"'{{a.b}}' {PLAIN}"),
+        ("path: a.csv, columns: {user: '{a[0]}', assistant: '{b}'}", ".columns.user", f"'{{a[0]}}' {PLAIN}"),
+        ("path: a.csv, columns: {user: '{a!r}', assistant: '{b}'}", ".columns.user", f"'{{a!r}}' {PLAIN}"),
+        ("path: a.csv, columns: {user: '{a:5}', assistant: '{b}'}", ".columns.user", f"'{{a:5}}' {PLAIN}"),
+        ("path: a.csv, columns: {user: '{a}{}', assistant: '{b}'}", ".columns.user", f"'{{a}}{{}}' {PLAIN}"),
+        (
+            "path: a.csv, columns: {user: '{a}{0}', assistant: '{b}'}",
+            ".columns.user",
+            f"'{{a}}{{0}}' {PLAIN}",
+        ),
+        (
+            "path: a.csv, columns: {user: '{a', assistant: '{b}'}",
+            ".columns.user",
+            "'{a': expected '}' before",
+        ),
+        (
+            "path: a.csv, columns: {user: '{a}', assistant: 'b'}",
+            ".columns.assistant",
+            "'b' names no field, so every row would say the same; write {question}",
+        ),
+        (
+            "path: a.csv, columns: {system: '{', user: '{a}', assistant: '{b}'}",
+            ".columns.system",
+            "'{': Single '{' encountered in format string; write {{ for a brace",
+        ),
+    ],
+)
+def test_a_source_that_cannot_be_read_is_told(tmp_path: Path, source: str, where: str, expected: str) -> None:
+    found = problems(tmp_path, SPEC.replace("{kind: file, path: rows.jsonl,", f"{{kind: file, {source},"))
+    assert len(found) == 1
+    assert found[0].startswith(f"line 6, data.sources.0{where}: {expected}")
 
 
 @pytest.mark.parametrize(
