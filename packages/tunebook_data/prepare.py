@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tunebook_data.checks import find_fault, render_or_fault
+from tunebook_data.cleaning import Cleaned, clean_train
 from tunebook_data.contract import PROBES, choose_probes, write_probes
 from tunebook_data.datasets.medical_glossary import CARD
+from tunebook_data.decontaminate import HeldOut
 from tunebook_data.inputs import PrepareInputs
 from tunebook_data.manifest import (
     Attribution,
@@ -20,13 +22,13 @@ from tunebook_data.manifest import (
     SourceCounts,
     SplitCounts,
 )
-from tunebook_data.prompts import PromptKey, answered, question_key
-from tunebook_data.rejects import Fault, Reject, write_rejects
+from tunebook_data.prompts import prompt_key
+from tunebook_data.rejects import Fault, Reject, write_listing
 from tunebook_data.replay import REPLAY_TASK, mix_replay, read_pool
 from tunebook_data.rows import Row, write_rows
 from tunebook_data.sources import read_source, source_name
 from tunebook_data.split import SIDES, Side, SourceRows, cap_rows, check_leaks, drop_duplicates, split_rows
-from tunebook_data.suites import load_suite
+from tunebook_data.suites import load_suite, load_texts
 from tunebook_data.tokens import write_tokens
 from tunebook_model.render import Rendered, Renderer
 from tunebook_run.progress import Advance
@@ -88,24 +90,35 @@ def prepare(
     rendered = _check(reads, renderer, inputs.data.checks, advance)
     for read in reads:
         _refuse_many_rejects(read.name, read.rejects, len(read.items), inputs.data.max_reject_fraction)
-    kept = drop_duplicates(SourceRows(read.name, read.source.split, read.rows) for read in reads)
+    kept, duplicates = drop_duplicates(SourceRows(read.name, read.source.split, read.rows) for read in reads)
     _refuse_empty(reads, kept)
-    per_source = _split(reads, kept, inputs.seed)
-    splits: Splits = {side: [row for each in per_source for row in each[side]] for side in SIDES}
+    dealt = _split(reads, kept, inputs.seed)
+    check_leaks(_joined(dealt))
+    held_out = _held_out(dealt, inputs)
+    cleaned = clean_train([row for each in dealt for row in each["train"]], held_out, inputs.data)
+    per_source = [_trained(*each, cleaned, inputs.seed) for each in zip(reads, dealt, strict=True)]
+    splits = _joined(per_source)
     replay = None
     if inputs.data.replay and inputs.data.replay.share:
         assert replay_dir is not None, "the spec rehearses, so the replay stage comes first"
-        replay = _add_replay(splits, rendered, replay_dir, inputs)
+        replay = _add_replay(splits, rendered, replay_dir, held_out, inputs)
     check_leaks(splits)
     _audit(splits, rendered, renderer)
     _write(out, splits, rendered, renderer)
-    write_rejects(out / "rejects.jsonl", (reject for read in reads for reject in read.rejects))
+    write_listing(out / "rejects.jsonl", (reject for read in reads for reject in read.rejects))
+    write_listing(out / "duplicates.jsonl", [*duplicates, *cleaned.duplicates])
+    write_listing(out / "leaks.jsonl", cleaned.leaks)
+    for warning in cleaned.warnings:
+        logger.warning("%-16s %s", "prepare", warning)
+    counted = zip(reads, kept, dealt, per_source, strict=True)
     return DatasetManifest(
-        sources=tuple(_source_counts(*each) for each in zip(reads, kept, per_source, strict=True)),
+        sources=tuple(_source_counts(*each, cleaned) for each in counted),
         rejects_by_reason=_by_reason(reads),
+        leaks_by_rule=dict(Counter(leak.rule for leak in cleaned.leaks).most_common()),
         splits={side: _split_counts(rows, rendered) for side, rows in splits.items()},
         replay=replay,
         attribution=_attribution(inputs.data.sources),
+        warnings=cleaned.warnings,
     )
 
 
@@ -186,26 +199,52 @@ def _refuse_empty(reads: Sequence[_Read], kept: Sequence[SourceRows]) -> None:
 
 
 def _split(reads: Sequence[_Read], kept: Sequence[SourceRows], seed: int) -> list[Splits]:
-    """Each source's rows by side, capped."""
+    """Each source's rows by side; what is tested is capped here, so that nothing else counts as held out."""
     sides = split_rows(kept, seed)
     made: list[Splits] = []
     for read, source in zip(reads, kept, strict=True):
-        caps = {"train": read.source.max_train_rows, "validation": None, "test": read.source.max_test_rows}
-        dealt = isinstance(read.source, DatasetSource)
         mine: Splits = {side: [row for row in source.rows if sides[row.id] == side] for side in SIDES}
-        made.append({side: cap_rows(mine[side], caps[side], dealt=dealt, seed=seed) for side in SIDES})
+        made.append({**mine, "test": _capped(mine["test"], read.source.max_test_rows, read.source, seed)})
     return made
 
 
+def _joined(per_source: Sequence[Splits]) -> Splits:
+    return {side: [row for each in per_source for row in each[side]] for side in SIDES}
+
+
+def _trained(read: _Read, splits: Splits, cleaned: Cleaned, seed: int) -> Splits:
+    """A source's rows by side with those to train on cleaned, then capped: a cap counts rows that stay.
+
+    Raises:
+        DataError: the source had rows to train on, and none stays.
+    """
+    stay = [row for row in splits["train"] if row.id in cleaned.kept]
+    if splits["train"] and not stay:
+        raise DataError(
+            f"source {read.name}: none of {len(splits['train'])} training rows is left: all nearly repeat"
+            " rows of another source, or contain what is held out; mend them, or change data.dedup or"
+            " data.decontaminate"
+        )
+    return {**splits, "train": _capped(stay, read.source.max_train_rows, read.source, seed)}
+
+
+def _capped(rows: Sequence[Row], cap: int | None, source: AnySource, seed: int) -> list[Row]:
+    return cap_rows(rows, cap, dealt=isinstance(source, DatasetSource), seed=seed)
+
+
 def _add_replay(
-    splits: Splits, rendered: dict[str, Rendered], replay_dir: Path, inputs: PrepareInputs
+    splits: Splits,
+    rendered: dict[str, Rendered],
+    replay_dir: Path,
+    held_out: Sequence[HeldOut],
+    inputs: PrepareInputs,
 ) -> ReplayCounts:
     assert inputs.data.replay is not None
     picked, counts = mix_replay(
         read_pool(replay_dir),
         share=inputs.data.replay.share,
         task_tokens=sum(len(rendered[row.id].input_ids) for row in splits["train"]),
-        held_out=_held_out(splits, inputs),
+        held_out={prompt_key(item.prompt) for item in held_out},
         max_tokens=inputs.data.checks.max_tokens,
         seed=inputs.seed,
     )
@@ -215,13 +254,14 @@ def _add_replay(
     return counts
 
 
-def _held_out(splits: Splits, inputs: PrepareInputs) -> set[PromptKey]:
-    """Every prompt that something is measured on."""
-    questions = [item.q for name in inputs.suites for item in load_suite(name)] + list(inputs.questions)
-    keys = {question_key(question) for question in questions}
-    for side in ("validation", "test"):
-        keys.update(key for row in splits[side] for key in answered(row.messages))
-    return keys
+def _held_out(sources: Sequence[Splits], inputs: PrepareInputs) -> list[HeldOut]:
+    """Everything that something is measured on."""
+    sides: tuple[Side, ...] = ("test", "validation")
+    rows = [HeldOut.of_row(side, row) for side in sides for each in sources for row in each[side]]
+    suites = [(f"suite {name}: {item.id}", item.q) for name in inputs.suites for item in load_suite(name)]
+    questions = [(f"question {question!r}", question) for question in inputs.questions]
+    texts = [(f"{name}: {text[:60]!r}", text) for name in inputs.texts for text in load_texts(name)]
+    return [*rows, *(HeldOut.of_text(*each) for each in (*suites, *questions, *texts))]
 
 
 def _audit(splits: Splits, rendered: Mapping[str, Rendered], renderer: Renderer) -> None:
@@ -246,16 +286,22 @@ def _write(out: Path, splits: Splits, rendered: Mapping[str, Rendered], renderer
     write_probes(out / PROBES, choose_probes(pairs, renderer))
 
 
-def _source_counts(read: _Read, kept: SourceRows, splits: Splits) -> SourceCounts:
+def _source_counts(
+    read: _Read, kept: SourceRows, dealt: Splits, splits: Splits, cleaned: Cleaned
+) -> SourceCounts:
     sides = {side: len(rows) for side, rows in splits.items()}
+    near = sum(row.id in cleaned.near_duplicate_ids for row in dealt["train"])
+    contaminated = sum(row.id in cleaned.contaminated_ids for row in dealt["train"])
     counts = SourceCounts(
         source=source_name(read.source),
         task=read.source.task,
         rows_in=len(read.items),
         rejects=len(read.rejects),
         duplicates=len(read.rows) - len(kept.rows),
-        capped=len(kept.rows) - sum(sides.values()),
         files=tuple(read.files),
+        near_duplicates=near,
+        contaminated=contaminated,
+        capped=len(kept.rows) - near - contaminated - sum(sides.values()),
         **sides,
     )
     assert counts.accounted == counts.rows_in, "every row that came in is accounted for"

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 import tunebook_data.prepare
@@ -54,6 +56,7 @@ def run(tiny_llama: Path, tmp_path: Path) -> Run:
             chat_template_kwargs={},
             suites=(),
             questions=("Who wrote  HAMLET?",),
+            texts=(),
         )
         folders = {"spec_dir": tmp_path, "assets_dir": tmp_path, "replay_dir": replay_dir, "out": out}
         return prepare(inputs, model_dir=tiny_llama, advance=lambda done, total, note="": None, **folders)
@@ -95,6 +98,55 @@ def test_every_row_that_comes_in_is_accounted_for(run: Run, messy: dict[str, Any
         rows = read_rows(tmp_path / "out" / f"{side}.jsonl")
         assert counts.rows == len(rows)
         assert counts.groups == len({row.group for row in rows})
+
+
+def listing(path: Path) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+
+SENTENCE = "The committee of the harbour town decided after long debate to paint the old lighthouse"
+
+
+def test_near_copies_and_leaks_are_dropped_from_training_alone_and_listed_with_what_they_repeat(
+    run: Run, write_jsonl: WriteJsonl, tmp_path: Path
+) -> None:
+    long = [f"{' '.join(f'w{n}x{k}' for k in range(30))}?" for n in range(40)]
+    near = [question.replace("x7 ", "x7b ") for question in long]
+    suite = chat("Tell me.\nwho wrote Hamlet? ")
+    suite["messages"][0]["content"] = "who wrote Hamlet? "
+    write_jsonl([*[chat(question) for question in (*long, *near)], suite, chat(long[0])])
+    source = {"split": {"test": 0.25, "validation": 0}, "max_train_rows": 10}
+    kept = run(tmp_path / "off", source=dict(source), decontaminate=None)
+    assert (kept.sources[0].near_duplicates, kept.sources[0].contaminated) == (0, 0)
+
+    manifest = run(tmp_path / "on", source=dict(source), dedup={"near": 0.8})
+    (counts,) = manifest.sources
+    assert (counts.rows_in, counts.duplicates, counts.test, counts.train) == (82, 1, kept.sources[0].test, 10)
+    assert counts.accounted == 82
+    test = read_rows(tmp_path / "on" / "test.jsonl")
+    assert test == read_rows(tmp_path / "off" / "test.jsonl")
+    duplicates = listing(tmp_path / "on" / "duplicates.jsonl")
+    assert [each["kind"] for each in duplicates] == ["exact"] + ["near"] * counts.near_duplicates
+    assert {each["line"] - each["copy_of_line"] for each in duplicates[1:]} == {40}
+    leaks = listing(tmp_path / "on" / "leaks.jsonl")
+    assert len(leaks) == counts.contaminated > 5
+    assert manifest.leaks_by_rule == Counter(each["rule"] for each in leaks)
+    by_item = {each["item"]: each for each in leaks}
+    assert by_item["question 'Who wrote  HAMLET?'"]["rule"] == "exact"
+    halves = {row.line % 40 for row in test}
+    assert {each["line"] % 40 for each in leaks if each["rule"] != "exact"} <= halves
+    assert [
+        warning.split(" are dropped")[0].split(" training rows ")[1] for warning in manifest.warnings
+    ] == [
+        "nearly repeat another one and",
+        "contain what is held out and",
+    ]
+
+
+def test_a_source_that_only_repeats_the_test_is_refused(run: Run, write_jsonl: WriteJsonl) -> None:
+    write_jsonl([chat(f"{SENTENCE} in colour {n}?") for n in range(2)])
+    with pytest.raises(DataError, match=r"none of 1 training rows is left: .*data\.decontaminate"):
+        run(source={"split": {"test": 0.5, "validation": 0}})
 
 
 def test_token_tables_hold_the_rows_of_their_split_as_rendered(
