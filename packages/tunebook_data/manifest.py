@@ -19,6 +19,10 @@ class FileCounts(Frozen):
     rows_in: int
 
 
+FEW_ROWS = 100
+"""Fewer rows to train on are a warning."""
+
+
 class SourceCounts(Frozen):
     """One source of the spec; `rows_in` is the sum of all the others."""
 
@@ -84,11 +88,14 @@ class DatasetManifest(Frozen):
 
     Beside it lie train.jsonl, validation.jsonl, test.jsonl, probes.jsonl, the token tables train.tokens.arrow
     and validation.tokens.arrow, whose rows are those of the JSONL files, in order, and what was left out, row
-    by row: rejects.jsonl, duplicates.jsonl, leaks.jsonl.
+    by row: rejects.jsonl, duplicates.jsonl, leaks.jsonl; flags.jsonl lists rows that stay.
     """
 
     sources: tuple[SourceCounts, ...]
     rejects_by_reason: dict[str, int]
+    flags_by_reason: dict[str, int] = Field(default_factory=dict)
+    """Rows that stay with something to be looked at, or changed in them; 0 for a rule of personal data that
+    was applied and found nothing (`tunebook_data.personal_data` says what each covers)."""
     leaks_by_rule: dict[str, int] = Field(default_factory=dict)
     """Contaminated training rows by the rule that found them."""
     splits: dict[Side, SplitCounts]
@@ -106,6 +113,7 @@ class DatasetManifest(Frozen):
         for name in ("rejects", "duplicates", "near_duplicates", "contaminated", "capped"):
             count = sum(getattr(source, name) for source in self.sources)
             parts += [f"{count} {name.replace('_', ' ')}"] if count else []
+        parts += [f"{count} x {reason}" for reason, count in self.flags_by_reason.items() if count]
         parts.append(size_advice(sum(source.train for source in self.sources)))
         return "; ".join(parts)
 
@@ -114,7 +122,7 @@ def size_advice(num_rows: int) -> str:
     """What that many training rows are good for, by the field's rule of thumb; rehearsed ones aside."""
     if num_rows < 50:
         return f"{num_rows} rows to train on are too few: prompt instead, with the rows as examples"
-    if num_rows < 100:
+    if num_rows < FEW_ROWS:
         return f"{num_rows} rows to train on work but weakly: below 100, try a prompt with examples first"
     if num_rows < 500:
         return f"{num_rows} rows to train on are between weak (below 100) and good (from 500)"

@@ -5,56 +5,45 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
-from tunebook_data.checks import find_fault, render_or_fault
+from tunebook_data.checked import (
+    CheckedSource,
+    check_sources,
+    flags_by_reason,
+    read_whole,
+    refuse_empty,
+    rejects_by_reason,
+)
 from tunebook_data.cleaning import Cleaned, clean_train
 from tunebook_data.contract import PROBES, choose_probes, write_probes
 from tunebook_data.datasets.medical_glossary import CARD
 from tunebook_data.decontaminate import HeldOut
 from tunebook_data.inputs import PrepareInputs
 from tunebook_data.manifest import (
+    FEW_ROWS,
     Attribution,
     DatasetManifest,
-    FileCounts,
     ReplayCounts,
     SourceCounts,
     SplitCounts,
+    size_advice,
 )
 from tunebook_data.prompts import prompt_key
-from tunebook_data.rejects import Fault, Reject, write_listing
+from tunebook_data.rejects import write_listing
 from tunebook_data.replay import REPLAY_TASK, mix_replay, read_pool
 from tunebook_data.rows import Row, write_rows
-from tunebook_data.sources import read_source, source_name
+from tunebook_data.sources import source_name
 from tunebook_data.split import SIDES, Side, SourceRows, cap_rows, check_leaks, drop_duplicates, split_rows
 from tunebook_data.suites import load_suite, load_texts
 from tunebook_data.tokens import write_tokens
 from tunebook_model.render import Rendered, Renderer
 from tunebook_run.progress import Advance
 from tunebook_spec.errors import DataError, IntegrityError
-from tunebook_spec.models import AnySource, Checks, Columns, DatasetSource, FileSource
+from tunebook_spec.models import AnySource, DatasetSource
 
 logger = logging.getLogger(__name__)
-
-_PROGRESS_EVERY_ROWS = 50
-_MIN_REJECTS_TO_STOP = 5
-
-
-@dataclass
-class _Read:
-    """One source on its way through the checks."""
-
-    source: AnySource
-    items: list[Row | Reject]
-    files: list[FileCounts]
-    rows: list[Row] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        return f"{source_name(self.source)} ({self.source.task})"
-
 
 Splits = dict[Side, list[Row]]
 
@@ -86,12 +75,10 @@ def prepare(
         IntegrityError: a loss mask or the split is not what it must be.
     """
     renderer = Renderer.load(model_dir, inputs.chat_template_kwargs)
-    reads = [_read(source, inputs, spec_dir, assets_dir) for source in inputs.data.sources]
-    rendered = _check(reads, renderer, inputs.data.checks, advance)
-    for read in reads:
-        _refuse_many_rejects(read.name, read.rejects, len(read.items), inputs.data.max_reject_fraction)
+    reads = [read_whole(source, inputs, spec_dir, assets_dir) for source in inputs.data.sources]
+    rendered = check_sources(reads, renderer, inputs.data.checks, inputs.data.max_reject_fraction, advance)
     kept, duplicates = drop_duplicates(SourceRows(read.name, read.source.split, read.rows) for read in reads)
-    _refuse_empty(reads, kept)
+    refuse_empty(reads, kept)
     dealt = _split(reads, kept, inputs.seed)
     check_leaks(_joined(dealt))
     held_out = _held_out(dealt, inputs)
@@ -106,99 +93,27 @@ def prepare(
     _audit(splits, rendered, renderer)
     _write(out, splits, rendered, renderer)
     write_listing(out / "rejects.jsonl", (reject for read in reads for reject in read.rejects))
+    write_listing(out / "flags.jsonl", (flag for read in reads for flag in read.flags))
     write_listing(out / "duplicates.jsonl", [*duplicates, *cleaned.duplicates])
     write_listing(out / "leaks.jsonl", cleaned.leaks)
-    for warning in cleaned.warnings:
+    num_train = sum(len(each["train"]) for each in per_source)
+    warnings = (*cleaned.warnings, *([size_advice(num_train)] if num_train < FEW_ROWS else []))
+    for warning in warnings:
         logger.warning("%-16s %s", "prepare", warning)
     counted = zip(reads, kept, dealt, per_source, strict=True)
     return DatasetManifest(
         sources=tuple(_source_counts(*each, cleaned) for each in counted),
-        rejects_by_reason=_by_reason(reads),
+        rejects_by_reason=rejects_by_reason(reads),
+        flags_by_reason=flags_by_reason(reads, inputs.data.checks),
         leaks_by_rule=dict(Counter(leak.rule for leak in cleaned.leaks).most_common()),
         splits={side: _split_counts(rows, rendered) for side, rows in splits.items()},
         replay=replay,
         attribution=_attribution(inputs.data.sources),
-        warnings=cleaned.warnings,
+        warnings=warnings,
     )
 
 
-def _read(source: AnySource, inputs: PrepareInputs, spec_dir: Path, assets_dir: Path) -> _Read:
-    read = _Read(source, [], [])
-    system, seed = inputs.data.system, inputs.seed
-    for part in read_source(source, system=system, spec_dir=spec_dir, assets_dir=assets_dir, seed=seed):
-        items = list(part.items)
-        read.items += items
-        if isinstance(source, FileSource):
-            form = "columns" if isinstance(part.format, Columns) else part.format
-            read.files.append(FileCounts(file=part.name, format=form, rows_in=len(items)))
-            logger.info("%-16s read %s: %d rows, format %s", "prepare", part.name, len(items), form)
-    # Rows that cannot be read are told before the slower checks of the others.
-    rejects = [item for item in read.items if isinstance(item, Reject)]
-    _refuse_many_rejects(read.name, rejects, len(read.items), inputs.data.max_reject_fraction)
-    return read
-
-
-def _check(
-    reads: Sequence[_Read], renderer: Renderer, checks: Checks, advance: Advance
-) -> dict[str, Rendered]:
-    """Sort every source's items into rows and rejects; return the rows as training sees them, by id."""
-    rendered: dict[str, Rendered] = {}
-    done, total = 0, sum(len(read.items) for read in reads)
-    for read in reads:
-        for item in read.items:
-            outcome = _outcome(item, renderer, checks)
-            if isinstance(outcome, Reject):
-                read.rejects.append(outcome)
-            else:
-                row, rendered[row.id] = outcome
-                read.rows.append(row)
-            done += 1
-            if done % _PROGRESS_EVERY_ROWS == 0 or done == total:
-                advance(done, total, "rows checked")
-    return rendered
-
-
-def _outcome(item: Row | Reject, renderer: Renderer, checks: Checks) -> tuple[Row, Rendered] | Reject:
-    if isinstance(item, Reject):
-        return item
-    fault = find_fault(item, checks)
-    if fault is None:
-        rendered = render_or_fault(item, renderer, checks)
-        if not isinstance(rendered, Fault):
-            return item, rendered
-        fault = rendered
-    return Reject.of_row(item, fault)
-
-
-def _refuse_many_rejects(name: str, rejects: Sequence[Reject], num_rows: int, allowed: float) -> None:
-    if len(rejects) < _MIN_REJECTS_TO_STOP or len(rejects) <= allowed * num_rows:
-        return
-    examples = {reject.reason: reject for reject in reversed(rejects)}
-    counts = Counter(reject.reason for reject in rejects).most_common()
-    lines = [f"  {count} x {reason}, for instance {examples[reason]}" for reason, count in counts]
-    head = (
-        f"source {name}: {len(rejects)} of {num_rows} rows are rejects, more than data.max_reject_fraction"
-        f" {allowed}; mend them, or raise it:"
-    )
-    raise DataError("\n".join([head, *lines]))
-
-
-def _refuse_empty(reads: Sequence[_Read], kept: Sequence[SourceRows]) -> None:
-    for read, rows in zip(reads, kept, strict=True):
-        if rows.rows:
-            continue
-        if not read.items:
-            raise DataError(
-                f"source {read.name}: it holds no rows; give it rows, or remove it from data.sources"
-            )
-        counts = [f"  {count} x {reason}" for reason, count in _by_reason([read]).items()]
-        counts += [f"  {len(read.rows)} x the same conversation as an earlier row"] if read.rows else []
-        example = [f"  for instance {read.rejects[0]}"] if read.rejects else []
-        head = f"source {read.name}: no row of {len(read.items)} is left; mend them, or relax data.checks:"
-        raise DataError("\n".join([head, *counts, *example]))
-
-
-def _split(reads: Sequence[_Read], kept: Sequence[SourceRows], seed: int) -> list[Splits]:
+def _split(reads: Sequence[CheckedSource], kept: Sequence[SourceRows], seed: int) -> list[Splits]:
     """Each source's rows by side; what is tested is capped here, so that nothing else counts as held out."""
     sides = split_rows(kept, seed)
     made: list[Splits] = []
@@ -212,7 +127,7 @@ def _joined(per_source: Sequence[Splits]) -> Splits:
     return {side: [row for each in per_source for row in each[side]] for side in SIDES}
 
 
-def _trained(read: _Read, splits: Splits, cleaned: Cleaned, seed: int) -> Splits:
+def _trained(read: CheckedSource, splits: Splits, cleaned: Cleaned, seed: int) -> Splits:
     """A source's rows by side with those to train on cleaned, then capped: a cap counts rows that stay.
 
     Raises:
@@ -287,7 +202,7 @@ def _write(out: Path, splits: Splits, rendered: Mapping[str, Rendered], renderer
 
 
 def _source_counts(
-    read: _Read, kept: SourceRows, dealt: Splits, splits: Splits, cleaned: Cleaned
+    read: CheckedSource, kept: SourceRows, dealt: Splits, splits: Splits, cleaned: Cleaned
 ) -> SourceCounts:
     sides = {side: len(rows) for side, rows in splits.items()}
     near = sum(row.id in cleaned.near_duplicate_ids for row in dealt["train"])
@@ -317,10 +232,6 @@ def _split_counts(rows: Sequence[Row], rendered: Mapping[str, Rendered]) -> Spli
         supervised_tokens=sum(sum(rendered[row.id].loss_mask) for row in rows),
         longest_tokens=max(lengths, default=0),
     )
-
-
-def _by_reason(reads: Sequence[_Read]) -> dict[str, int]:
-    return dict(Counter(reject.reason for read in reads for reject in read.rejects).most_common())
 
 
 def _attribution(sources: Sequence[AnySource]) -> tuple[Attribution, ...]:

@@ -51,6 +51,21 @@ class Reject:
 
 
 @dataclass(frozen=True)
+class Flag:
+    """What is to be looked at in a row that is kept, or what was changed in it; findings are not quoted."""
+
+    source: str
+    line: int
+    field: str
+    reason: str
+    """The same words for every row with this finding: flags are counted by it."""
+
+    @classmethod
+    def of_row(cls, row: Row, fault: Fault) -> Flag:
+        return cls(row.source, row.line, fault.field, fault.reason)
+
+
+@dataclass(frozen=True)
 class Duplicate:
     """A row left out because it repeats another one, which stays."""
 
@@ -80,7 +95,7 @@ class Leak:
     """1 for `exact`, the share of the item's words for `ngram`, the Jaccard similarity for `near`."""
 
 
-def write_listing(path: Path, entries: Iterable[Reject | Duplicate | Leak]) -> None:
+def write_listing(path: Path, entries: Iterable[Reject | Flag | Duplicate | Leak]) -> None:
     """Write one JSON object per line, in order."""
     with path.open("wb") as file:
         for entry in entries:

@@ -184,8 +184,28 @@ class Checks(Frozen):
     """A longer answer is a reject."""
     max_tokens: int = Field(2048, ge=8)
     """Longest conversation in tokens, template included."""
-    on_too_long: Literal["drop", "fail"] = "drop"
-    """What a longer conversation is: a reject, or the end of the run."""
+    on_too_long: Literal["drop", "truncate_left", "fail"] = "drop"
+    """What a longer conversation is: a reject, cut to fit, or the end of the run.
+
+    `truncate_left` leaves out its oldest turns, after the system message; where the last turn alone is too
+    long, it is a reject.
+    """
+    damaged_text: Literal["allow", "flag", "drop"] = "drop"
+    """What becomes of a row with control characters, U+FFFD, or UTF-8 read as Latin-1 (`Ã©`).
+
+    Flagged rows stay as they are; flags.jsonl lists them.
+    """
+    refusals: Literal["allow", "flag", "drop"] = "flag"
+    """What becomes of a row that answers by a refusal or boilerplate (`As an AI language model`)."""
+    personal_data: Literal["allow", "flag", "mask", "drop"] = "flag"
+    """What becomes of a row with secrets or personal data.
+
+    Told by listed rules: keys of well-known shapes, private key blocks, e-mail addresses, phone numbers,
+    IBANs, credit cards, US social security numbers; names and addresses are not found. `mask` puts `[EMAIL]`
+    and the like in their place.
+    """
+    answer_schema: dict[Name, dict[str, Any]] = {}
+    """By task, the JSON Schema of its answers: one that is not JSON, or does not match, is a reject."""
 
 
 class Replay(Frozen):
@@ -235,6 +255,16 @@ class Data(Frozen):
     decontaminate: Decontaminate | None = Decontaminate()
     """Drop training rows that contain what evaluation or validation asks; none: none is looked for."""
     replay: Replay | None = None
+
+    @model_validator(mode="after")
+    def answer_schemas_are_for_tasks_of_sources(self) -> Data:
+        unknown = sorted(set(self.checks.answer_schema) - {source.task for source in self.sources})
+        if unknown:
+            known = ", ".join(sorted({source.task for source in self.sources}))
+            raise ValueError(
+                f"checks.answer_schema: no source has task {unknown[0]!r}; sources have: {known}"
+            )
+        return self
 
 
 class FullMethod(Frozen):
