@@ -2,39 +2,134 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import cycle
 
-from tunebook_data.rejects import Fault
+from tunebook_data.answer_schema import answer_problem
+from tunebook_data.personal_data import RULE_NAMES, scan
+from tunebook_data.prompts import normalised
+from tunebook_data.rejects import Fault, Flag
 from tunebook_data.rows import Row
 from tunebook_model.render import Rendered, Renderer
 from tunebook_spec.errors import DataError
 from tunebook_spec.models import Checks
 
+# Tab, line feed and carriage return are text; all other C0 and C1 characters are binary or broken input.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\ufffd")
+# UTF-8 read as Latin-1 or Windows-1252: é becomes `Ã` and `©`, an apostrophe begins with `â€`, an emoji with
+# `ðŸ`. Pairs that real text has too, such as Ã before a closing quote, are left out.
+_MOJIBAKE = re.compile("[ÂÃ][\u00a0-\u00bf]|â€|ðŸ")
+
+_BOILERPLATE = (
+    "as an ai language model",
+    "as an ai assistant",
+    "as a large language model",
+    "as a language model",
+    "as an artificial intelligence",
+    "i'm just an ai",
+    "i am just an ai",
+    "my knowledge cutoff",
+    "my training data only goes",
+)
+_REFUSAL = re.compile(
+    r"(?:(?:i'm|i am|we're|we are)? ?(?:very |so )?(?:sorry|afraid)|i apologi[sz]e|unfortunately),?(?: but)? "
+    r"(?:i|we)(?: can't| cannot| can not| won't|'m unable to|'m not able to| am unable to| am not able to)"
+    r" (?:assist|comply|fulfill?|help (?:you )?with (?:that|this)|provide|do that|answer)"
+    r"|i (?:can't|cannot|can not|won't) (?:assist|comply|fulfill?|help (?:you )?with (?:that|this))"
+)
+
 
 def find_fault(row: Row, checks: Checks) -> Fault | None:
     """The first thing wrong with a row, before any tokenizer sees it."""
-    return _roles(row) or _contents(row) or _response_length(row, checks)
+    return (
+        _roles(row)
+        or (personal_data(row) if checks.personal_data == "drop" else None)
+        or (damaged_text(row) if checks.damaged_text == "drop" else None)
+        or _contents(row)
+        or (refusal(row) if checks.refusals == "drop" else None)
+        or _response_length(row, checks)
+        or _answer_schema(row, checks)
+    )
 
 
-def render_or_fault(row: Row, renderer: Renderer, checks: Checks) -> Rendered | Fault:
-    """The row as training sees it, or why it cannot be trained as it would be served.
+def find_flags(row: Row, checks: Checks) -> Iterator[Flag]:
+    """What the spec wants a row looked at for that stays as it is; `mask_row` tells what it masks."""
+    if checks.personal_data == "flag" and (fault := personal_data(row)):
+        for rule in fault.value:
+            yield Flag(row.source, row.line, fault.field, f"personal data: {rule}")
+    if checks.damaged_text == "flag" and (fault := damaged_text(row)):
+        yield Flag.of_row(row, fault)
+    if checks.refusals == "flag" and (fault := refusal(row)):
+        yield Flag.of_row(row, fault)
+
+
+def personal_data(row: Row) -> Fault | None:
+    """Secrets and personal data, told by the rules that found them: what they found is not quoted."""
+    found = [(index, scan(message["content"])[1]) for index, message in enumerate(row.messages)]
+    places = [index for index, rules in found if rules]
+    if not places:
+        return None
+    rules = {rule for _, each in found for rule in each}
+    named = [name for name in RULE_NAMES if name in rules]
+    return Fault(f"messages[{places[0]}].content", f"personal data: {', '.join(named)}", named)
+
+
+def damaged_text(row: Row) -> Fault | None:
+    """Control characters and encoding damage."""
+    for index, message in enumerate(row.messages):
+        content = message["content"]
+        for reason, pattern in (("control characters", _CONTROL), ("encoding damage", _MOJIBAKE)):
+            if match := pattern.search(content):
+                around = content[max(0, match.start() - 20) : match.end() + 20]
+                return Fault(f"messages[{index}].content", reason, around)
+    return None
+
+
+def refusal(row: Row) -> Fault | None:
+    """An answer that begins with a refusal, or holds what models say of themselves."""
+    for index, message in enumerate(row.messages):
+        said = normalised(message["content"]).replace("\u2019", "'")
+        if message["role"] == "assistant" and (
+            _REFUSAL.match(said) or any(phrase in said for phrase in _BOILERPLATE)
+        ):
+            return Fault(f"messages[{index}].content", "refusal or boilerplate", message["content"])
+    return None
+
+
+def render_or_fault(row: Row, renderer: Renderer, checks: Checks) -> tuple[Row, Rendered] | Fault:
+    """The row as training sees it, cut to fit where the spec says so, or why it cannot be trained on.
 
     Raises:
         DataError: the row is too long, and the spec says that this ends the run.
     """
-    try:
-        rendered = renderer.render(row.messages)
-    except DataError as error:
-        return Fault("messages", "cannot be rendered as it would be served", str(error))
-    num_tokens = len(rendered.input_ids)
-    if num_tokens <= checks.max_tokens:
-        return rendered
-    if checks.on_too_long == "fail":
-        raise DataError(
-            f"{row.source}:{row.line}: {num_tokens} tokens, more than data.checks.max_tokens"
-            f" {checks.max_tokens}; shorten the row, raise max_tokens, or set data.checks.on_too_long: drop"
-        )
-    return Fault("messages", f"longer than max_tokens {checks.max_tokens}", num_tokens)
+    cut = row
+    while True:
+        try:
+            rendered = renderer.render(cut.messages)
+        except DataError as error:
+            return Fault("messages", "cannot be rendered as it would be served", str(error))
+        num_tokens = len(rendered.input_ids)
+        if num_tokens <= checks.max_tokens:
+            return cut, rendered
+        if checks.on_too_long == "fail":
+            raise DataError(
+                f"{row.source}:{row.line}: {num_tokens} tokens, more than data.checks.max_tokens"
+                f" {checks.max_tokens}; shorten the row, raise max_tokens, or set data.checks.on_too_long:"
+                " drop or truncate_left"
+            )
+        shorter = _without_oldest_turn(cut) if checks.on_too_long == "truncate_left" else None
+        if shorter is None:
+            return Fault("messages", f"longer than max_tokens {checks.max_tokens}", num_tokens)
+        cut = shorter
+
+
+def _without_oldest_turn(row: Row) -> Row | None:
+    """The row without its first question and answer, its system message kept; None if that is all it has."""
+    first = 1 if row.messages[0]["role"] == "system" else 0
+    rest = row.messages[first + 2 :]
+    return replace(row, messages=(*row.messages[:first], *rest)) if rest else None
 
 
 def _roles(row: Row) -> Fault | None:
@@ -68,3 +163,12 @@ def _response_length(row: Row, checks: Checks) -> Fault | None:
     if num_chars > checks.max_response_chars:
         return Fault(field, f"answer longer than max_response_chars {checks.max_response_chars}", num_chars)
     return None
+
+
+def _answer_schema(row: Row, checks: Checks) -> Fault | None:
+    schema = checks.answer_schema.get(row.task)
+    problem = answer_problem(row.reference, schema) if schema is not None else None
+    if problem is None:
+        return None
+    field = f"messages[{len(row.messages) - 1}].content"
+    return Fault(field, "answer does not match data.checks.answer_schema", problem)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
 
+from tunebook_data.answer_schema import schema_problem
 from tunebook_data.datasets import medical_glossary
 from tunebook_data.records import check_kind
 from tunebook_data.source_files import SourceFile, public_name, source_files
@@ -65,6 +66,9 @@ def _problems(loaded: LoadedSpec, assets_dir: Path) -> Iterator[tuple[tuple[str 
         seen |= keys
         if spec.data.replay and source.task == _REPLAY_TASK:
             yield (*at, "task"), f"{_REPLAY_TASK!r} is the task of rehearsed rows; name it otherwise"
+    for task, schema in spec.data.checks.answer_schema.items():
+        if (message := schema_problem(schema)) is not None:
+            yield ("data", "checks", "answer_schema", task), message
     for name, each in spec.evaluation.sets.items():
         asked = [
             source for source in spec.data.sources if isinstance(each, TaskSet) and source.task == each.task

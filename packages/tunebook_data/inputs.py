@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tunebook_spec import Spec
-from tunebook_spec.models import Data, Frozen, InlineSet, SuiteName, SuiteSet
+from tunebook_spec.models import Data, Frozen, InlineSet, SuiteName, SuiteSet, TextsName, TextsSet
 
 
 class ReplayInputs(Frozen):
@@ -29,9 +29,11 @@ class PrepareInputs(Frozen):
     seed: int
     chat_template_kwargs: dict[str, str | bool]
     suites: tuple[SuiteName, ...]
-    """Suites that evaluate: nothing of them may be rehearsed."""
+    """Suites that evaluate: nothing of them may be trained on or rehearsed."""
     questions: tuple[str, ...]
     """Questions of the spec's own suites, likewise."""
+    texts: tuple[TextsName, ...]
+    """Collections of texts that evaluate, likewise."""
 
     @classmethod
     def of(cls, spec: Spec) -> PrepareInputs:
@@ -42,4 +44,5 @@ class PrepareInputs(Frozen):
             chat_template_kwargs=spec.base_model.chat_template_kwargs,
             suites=tuple(sorted({each.suite for each in sets if isinstance(each, SuiteSet)})),
             questions=tuple(item.q for each in sets if isinstance(each, InlineSet) for item in each.items),
+            texts=tuple(sorted({each.texts for each in sets if isinstance(each, TextsSet)})),
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from tunebook_data.split import Side
 from tunebook_spec.models import Frozen, RowFormat
 
@@ -17,6 +19,10 @@ class FileCounts(Frozen):
     rows_in: int
 
 
+FEW_ROWS = 100
+"""Fewer rows to train on are a warning."""
+
+
 class SourceCounts(Frozen):
     """One source of the spec; `rows_in` is the sum of all the others."""
 
@@ -26,6 +32,10 @@ class SourceCounts(Frozen):
     rejects: int
     duplicates: int
     """Equal conversations after the first."""
+    near_duplicates: int = 0
+    """Training rows that nearly repeat an earlier one; 0 too where the spec drops none."""
+    contaminated: int = 0
+    """Training rows that contain what is held out; 0 too where the spec looks for none."""
     capped: int
     """Left out by max_train_rows or max_test_rows."""
     train: int
@@ -36,7 +46,8 @@ class SourceCounts(Frozen):
 
     @property
     def accounted(self) -> int:
-        return self.rejects + self.duplicates + self.capped + self.train + self.validation + self.test
+        left_out = self.rejects + self.duplicates + self.near_duplicates + self.contaminated + self.capped
+        return left_out + self.train + self.validation + self.test
 
 
 class SplitCounts(Frozen):
@@ -75,16 +86,23 @@ class Attribution(Frozen):
 class DatasetManifest(Frozen):
     """A checked, split and tokenised data set.
 
-    Beside it lie train.jsonl, validation.jsonl, test.jsonl, rejects.jsonl, probes.jsonl, and the token tables
-    train.tokens.arrow and validation.tokens.arrow, whose rows are those of the JSONL files, in order.
+    Beside it lie train.jsonl, validation.jsonl, test.jsonl, probes.jsonl, the token tables train.tokens.arrow
+    and validation.tokens.arrow, whose rows are those of the JSONL files, in order, and what was left out, row
+    by row: rejects.jsonl, duplicates.jsonl, leaks.jsonl; flags.jsonl lists rows that stay.
     """
 
     sources: tuple[SourceCounts, ...]
     rejects_by_reason: dict[str, int]
+    flags_by_reason: dict[str, int] = Field(default_factory=dict)
+    """Rows that stay with something to be looked at, or changed in them; 0 for a rule of personal data that
+    was applied and found nothing (`tunebook_data.personal_data` says what each covers)."""
+    leaks_by_rule: dict[str, int] = Field(default_factory=dict)
+    """Contaminated training rows by the rule that found them."""
     splits: dict[Side, SplitCounts]
     """Replay rows are among those of train."""
     replay: ReplayCounts | None
     attribution: tuple[Attribution, ...]
+    warnings: tuple[str, ...] = ()
 
     def summary(self) -> str:
         rows = ", ".join(f"{counts.rows} {side}" for side, counts in self.splits.items())
@@ -92,10 +110,27 @@ class DatasetManifest(Frozen):
         parts = [f"rows: {rows}", f"{train.tokens} training tokens, {train.supervised_tokens} supervised"]
         if self.replay:
             parts.append(f"{self.replay.rows} replay rows are {self.replay.share:.1%} of them")
-        for name in ("rejects", "duplicates", "capped"):
+        for name in ("rejects", "duplicates", "near_duplicates", "contaminated", "capped"):
             count = sum(getattr(source, name) for source in self.sources)
-            parts += [f"{count} {name}"] if count else []
+            parts += [f"{count} {name.replace('_', ' ')}"] if count else []
+        parts += [f"{count} x {reason}" for reason, count in self.flags_by_reason.items() if count]
+        parts.append(size_advice(sum(source.train for source in self.sources)))
         return "; ".join(parts)
+
+
+def size_advice(num_rows: int) -> str:
+    """What that many training rows are good for, by the field's rule of thumb; rehearsed ones aside."""
+    if num_rows < 50:
+        return f"{num_rows} rows to train on are too few: prompt instead, with the rows as examples"
+    if num_rows < FEW_ROWS:
+        return f"{num_rows} rows to train on work but weakly: below 100, try a prompt with examples first"
+    if num_rows < 500:
+        return f"{num_rows} rows to train on are between weak (below 100) and good (from 500)"
+    if num_rows < 1000:
+        return f"{num_rows} rows to train on are good"
+    if num_rows < 10_000:
+        return f"{num_rows} rows to train on are strong"
+    return f"{num_rows} rows to train on are enough for full capability"
 
 
 class ReplayManifest(Frozen):

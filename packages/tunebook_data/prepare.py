@@ -5,54 +5,45 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
-from tunebook_data.checks import find_fault, render_or_fault
+from tunebook_data.checked import (
+    CheckedSource,
+    check_sources,
+    flags_by_reason,
+    read_whole,
+    refuse_empty,
+    rejects_by_reason,
+)
+from tunebook_data.cleaning import Cleaned, clean_train
 from tunebook_data.contract import PROBES, choose_probes, write_probes
 from tunebook_data.datasets.medical_glossary import CARD
+from tunebook_data.decontaminate import HeldOut
 from tunebook_data.inputs import PrepareInputs
 from tunebook_data.manifest import (
+    FEW_ROWS,
     Attribution,
     DatasetManifest,
-    FileCounts,
     ReplayCounts,
     SourceCounts,
     SplitCounts,
+    size_advice,
 )
-from tunebook_data.prompts import PromptKey, answered, question_key
-from tunebook_data.rejects import Fault, Reject, write_rejects
+from tunebook_data.prompts import prompt_key
+from tunebook_data.rejects import write_listing
 from tunebook_data.replay import REPLAY_TASK, mix_replay, read_pool
 from tunebook_data.rows import Row, write_rows
-from tunebook_data.sources import read_source, source_name
+from tunebook_data.sources import source_name
 from tunebook_data.split import SIDES, Side, SourceRows, cap_rows, check_leaks, drop_duplicates, split_rows
-from tunebook_data.suites import load_suite
+from tunebook_data.suites import load_suite, load_texts
 from tunebook_data.tokens import write_tokens
 from tunebook_model.render import Rendered, Renderer
 from tunebook_run.progress import Advance
 from tunebook_spec.errors import DataError, IntegrityError
-from tunebook_spec.models import AnySource, Checks, Columns, DatasetSource, FileSource
+from tunebook_spec.models import AnySource, DatasetSource
 
 logger = logging.getLogger(__name__)
-
-_PROGRESS_EVERY_ROWS = 50
-_MIN_REJECTS_TO_STOP = 5
-
-
-@dataclass
-class _Read:
-    """One source on its way through the checks."""
-
-    source: AnySource
-    items: list[Row | Reject]
-    files: list[FileCounts]
-    rows: list[Row] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        return f"{source_name(self.source)} ({self.source.task})"
-
 
 Splits = dict[Side, list[Row]]
 
@@ -84,128 +75,91 @@ def prepare(
         IntegrityError: a loss mask or the split is not what it must be.
     """
     renderer = Renderer.load(model_dir, inputs.chat_template_kwargs)
-    reads = [_read(source, inputs, spec_dir, assets_dir) for source in inputs.data.sources]
-    rendered = _check(reads, renderer, inputs.data.checks, advance)
-    for read in reads:
-        _refuse_many_rejects(read.name, read.rejects, len(read.items), inputs.data.max_reject_fraction)
-    kept = drop_duplicates(SourceRows(read.name, read.source.split, read.rows) for read in reads)
-    _refuse_empty(reads, kept)
-    per_source = _split(reads, kept, inputs.seed)
-    splits: Splits = {side: [row for each in per_source for row in each[side]] for side in SIDES}
+    reads = [read_whole(source, inputs, spec_dir, assets_dir) for source in inputs.data.sources]
+    rendered = check_sources(reads, renderer, inputs.data.checks, inputs.data.max_reject_fraction, advance)
+    kept, duplicates = drop_duplicates(SourceRows(read.name, read.source.split, read.rows) for read in reads)
+    refuse_empty(reads, kept)
+    dealt = _split(reads, kept, inputs.seed)
+    check_leaks(_joined(dealt))
+    held_out = _held_out(dealt, inputs)
+    cleaned = clean_train([row for each in dealt for row in each["train"]], held_out, inputs.data)
+    per_source = [_trained(*each, cleaned, inputs.seed) for each in zip(reads, dealt, strict=True)]
+    splits = _joined(per_source)
     replay = None
     if inputs.data.replay and inputs.data.replay.share:
         assert replay_dir is not None, "the spec rehearses, so the replay stage comes first"
-        replay = _add_replay(splits, rendered, replay_dir, inputs)
+        replay = _add_replay(splits, rendered, replay_dir, held_out, inputs)
     check_leaks(splits)
     _audit(splits, rendered, renderer)
     _write(out, splits, rendered, renderer)
-    write_rejects(out / "rejects.jsonl", (reject for read in reads for reject in read.rejects))
+    write_listing(out / "rejects.jsonl", (reject for read in reads for reject in read.rejects))
+    write_listing(out / "flags.jsonl", (flag for read in reads for flag in read.flags))
+    write_listing(out / "duplicates.jsonl", [*duplicates, *cleaned.duplicates])
+    write_listing(out / "leaks.jsonl", cleaned.leaks)
+    num_train = sum(len(each["train"]) for each in per_source)
+    warnings = (*cleaned.warnings, *([size_advice(num_train)] if num_train < FEW_ROWS else []))
+    for warning in warnings:
+        logger.warning("%-16s %s", "prepare", warning)
+    counted = zip(reads, kept, dealt, per_source, strict=True)
     return DatasetManifest(
-        sources=tuple(_source_counts(*each) for each in zip(reads, kept, per_source, strict=True)),
-        rejects_by_reason=_by_reason(reads),
+        sources=tuple(_source_counts(*each, cleaned) for each in counted),
+        rejects_by_reason=rejects_by_reason(reads),
+        flags_by_reason=flags_by_reason(reads, inputs.data.checks),
+        leaks_by_rule=dict(Counter(leak.rule for leak in cleaned.leaks).most_common()),
         splits={side: _split_counts(rows, rendered) for side, rows in splits.items()},
         replay=replay,
         attribution=_attribution(inputs.data.sources),
+        warnings=warnings,
     )
 
 
-def _read(source: AnySource, inputs: PrepareInputs, spec_dir: Path, assets_dir: Path) -> _Read:
-    read = _Read(source, [], [])
-    system, seed = inputs.data.system, inputs.seed
-    for part in read_source(source, system=system, spec_dir=spec_dir, assets_dir=assets_dir, seed=seed):
-        items = list(part.items)
-        read.items += items
-        if isinstance(source, FileSource):
-            form = "columns" if isinstance(part.format, Columns) else part.format
-            read.files.append(FileCounts(file=part.name, format=form, rows_in=len(items)))
-            logger.info("%-16s read %s: %d rows, format %s", "prepare", part.name, len(items), form)
-    # Rows that cannot be read are told before the slower checks of the others.
-    rejects = [item for item in read.items if isinstance(item, Reject)]
-    _refuse_many_rejects(read.name, rejects, len(read.items), inputs.data.max_reject_fraction)
-    return read
-
-
-def _check(
-    reads: Sequence[_Read], renderer: Renderer, checks: Checks, advance: Advance
-) -> dict[str, Rendered]:
-    """Sort every source's items into rows and rejects; return the rows as training sees them, by id."""
-    rendered: dict[str, Rendered] = {}
-    done, total = 0, sum(len(read.items) for read in reads)
-    for read in reads:
-        for item in read.items:
-            outcome = _outcome(item, renderer, checks)
-            if isinstance(outcome, Reject):
-                read.rejects.append(outcome)
-            else:
-                row, rendered[row.id] = outcome
-                read.rows.append(row)
-            done += 1
-            if done % _PROGRESS_EVERY_ROWS == 0 or done == total:
-                advance(done, total, "rows checked")
-    return rendered
-
-
-def _outcome(item: Row | Reject, renderer: Renderer, checks: Checks) -> tuple[Row, Rendered] | Reject:
-    if isinstance(item, Reject):
-        return item
-    fault = find_fault(item, checks)
-    if fault is None:
-        rendered = render_or_fault(item, renderer, checks)
-        if not isinstance(rendered, Fault):
-            return item, rendered
-        fault = rendered
-    return Reject.of_row(item, fault)
-
-
-def _refuse_many_rejects(name: str, rejects: Sequence[Reject], num_rows: int, allowed: float) -> None:
-    if len(rejects) < _MIN_REJECTS_TO_STOP or len(rejects) <= allowed * num_rows:
-        return
-    examples = {reject.reason: reject for reject in reversed(rejects)}
-    counts = Counter(reject.reason for reject in rejects).most_common()
-    lines = [f"  {count} x {reason}, for instance {examples[reason]}" for reason, count in counts]
-    head = (
-        f"source {name}: {len(rejects)} of {num_rows} rows are rejects, more than data.max_reject_fraction"
-        f" {allowed}; mend them, or raise it:"
-    )
-    raise DataError("\n".join([head, *lines]))
-
-
-def _refuse_empty(reads: Sequence[_Read], kept: Sequence[SourceRows]) -> None:
-    for read, rows in zip(reads, kept, strict=True):
-        if rows.rows:
-            continue
-        if not read.items:
-            raise DataError(
-                f"source {read.name}: it holds no rows; give it rows, or remove it from data.sources"
-            )
-        counts = [f"  {count} x {reason}" for reason, count in _by_reason([read]).items()]
-        counts += [f"  {len(read.rows)} x the same conversation as an earlier row"] if read.rows else []
-        example = [f"  for instance {read.rejects[0]}"] if read.rejects else []
-        head = f"source {read.name}: no row of {len(read.items)} is left; mend them, or relax data.checks:"
-        raise DataError("\n".join([head, *counts, *example]))
-
-
-def _split(reads: Sequence[_Read], kept: Sequence[SourceRows], seed: int) -> list[Splits]:
-    """Each source's rows by side, capped."""
+def _split(reads: Sequence[CheckedSource], kept: Sequence[SourceRows], seed: int) -> list[Splits]:
+    """Each source's rows by side; what is tested is capped here, so that nothing else counts as held out."""
     sides = split_rows(kept, seed)
     made: list[Splits] = []
     for read, source in zip(reads, kept, strict=True):
-        caps = {"train": read.source.max_train_rows, "validation": None, "test": read.source.max_test_rows}
-        dealt = isinstance(read.source, DatasetSource)
         mine: Splits = {side: [row for row in source.rows if sides[row.id] == side] for side in SIDES}
-        made.append({side: cap_rows(mine[side], caps[side], dealt=dealt, seed=seed) for side in SIDES})
+        made.append({**mine, "test": _capped(mine["test"], read.source.max_test_rows, read.source, seed)})
     return made
 
 
+def _joined(per_source: Sequence[Splits]) -> Splits:
+    return {side: [row for each in per_source for row in each[side]] for side in SIDES}
+
+
+def _trained(read: CheckedSource, splits: Splits, cleaned: Cleaned, seed: int) -> Splits:
+    """A source's rows by side with those to train on cleaned, then capped: a cap counts rows that stay.
+
+    Raises:
+        DataError: the source had rows to train on, and none stays.
+    """
+    stay = [row for row in splits["train"] if row.id in cleaned.kept]
+    if splits["train"] and not stay:
+        raise DataError(
+            f"source {read.name}: none of {len(splits['train'])} training rows is left: all nearly repeat"
+            " rows of another source, or contain what is held out; mend them, or change data.dedup or"
+            " data.decontaminate"
+        )
+    return {**splits, "train": _capped(stay, read.source.max_train_rows, read.source, seed)}
+
+
+def _capped(rows: Sequence[Row], cap: int | None, source: AnySource, seed: int) -> list[Row]:
+    return cap_rows(rows, cap, dealt=isinstance(source, DatasetSource), seed=seed)
+
+
 def _add_replay(
-    splits: Splits, rendered: dict[str, Rendered], replay_dir: Path, inputs: PrepareInputs
+    splits: Splits,
+    rendered: dict[str, Rendered],
+    replay_dir: Path,
+    held_out: Sequence[HeldOut],
+    inputs: PrepareInputs,
 ) -> ReplayCounts:
     assert inputs.data.replay is not None
     picked, counts = mix_replay(
         read_pool(replay_dir),
         share=inputs.data.replay.share,
         task_tokens=sum(len(rendered[row.id].input_ids) for row in splits["train"]),
-        held_out=_held_out(splits, inputs),
+        held_out={prompt_key(item.prompt) for item in held_out},
         max_tokens=inputs.data.checks.max_tokens,
         seed=inputs.seed,
     )
@@ -215,13 +169,14 @@ def _add_replay(
     return counts
 
 
-def _held_out(splits: Splits, inputs: PrepareInputs) -> set[PromptKey]:
-    """Every prompt that something is measured on."""
-    questions = [item.q for name in inputs.suites for item in load_suite(name)] + list(inputs.questions)
-    keys = {question_key(question) for question in questions}
-    for side in ("validation", "test"):
-        keys.update(key for row in splits[side] for key in answered(row.messages))
-    return keys
+def _held_out(sources: Sequence[Splits], inputs: PrepareInputs) -> list[HeldOut]:
+    """Everything that something is measured on."""
+    sides: tuple[Side, ...] = ("test", "validation")
+    rows = [HeldOut.of_row(side, row) for side in sides for each in sources for row in each[side]]
+    suites = [(f"suite {name}: {item.id}", item.q) for name in inputs.suites for item in load_suite(name)]
+    questions = [(f"question {question!r}", question) for question in inputs.questions]
+    texts = [(f"{name}: {text[:60]!r}", text) for name in inputs.texts for text in load_texts(name)]
+    return [*rows, *(HeldOut.of_text(*each) for each in (*suites, *questions, *texts))]
 
 
 def _audit(splits: Splits, rendered: Mapping[str, Rendered], renderer: Renderer) -> None:
@@ -246,16 +201,22 @@ def _write(out: Path, splits: Splits, rendered: Mapping[str, Rendered], renderer
     write_probes(out / PROBES, choose_probes(pairs, renderer))
 
 
-def _source_counts(read: _Read, kept: SourceRows, splits: Splits) -> SourceCounts:
+def _source_counts(
+    read: CheckedSource, kept: SourceRows, dealt: Splits, splits: Splits, cleaned: Cleaned
+) -> SourceCounts:
     sides = {side: len(rows) for side, rows in splits.items()}
+    near = sum(row.id in cleaned.near_duplicate_ids for row in dealt["train"])
+    contaminated = sum(row.id in cleaned.contaminated_ids for row in dealt["train"])
     counts = SourceCounts(
         source=source_name(read.source),
         task=read.source.task,
         rows_in=len(read.items),
         rejects=len(read.rejects),
         duplicates=len(read.rows) - len(kept.rows),
-        capped=len(kept.rows) - sum(sides.values()),
         files=tuple(read.files),
+        near_duplicates=near,
+        contaminated=contaminated,
+        capped=len(kept.rows) - near - contaminated - sum(sides.values()),
         **sides,
     )
     assert counts.accounted == counts.rows_in, "every row that came in is accounted for"
@@ -271,10 +232,6 @@ def _split_counts(rows: Sequence[Row], rendered: Mapping[str, Rendered]) -> Spli
         supervised_tokens=sum(sum(rendered[row.id].loss_mask) for row in rows),
         longest_tokens=max(lengths, default=0),
     )
-
-
-def _by_reason(reads: Sequence[_Read]) -> dict[str, int]:
-    return dict(Counter(reject.reason for read in reads for reject in read.rejects).most_common())
 
 
 def _attribution(sources: Sequence[AnySource]) -> tuple[Attribution, ...]:

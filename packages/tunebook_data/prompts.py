@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
 from tunebook_model.conversation import Message
+
+# Scripts without spaces between words, each character of which is a word of its own: Thai, Lao, kana, Han.
+_UNSPACED = r"\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff"
+# Operators count as words, since in sums and code they are what tells two texts apart; punctuation does not.
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[-+*/%=<>^~&|]")
 
 PromptKey = tuple[tuple[str, str], ...]
 """Role and normalised content of every message before an answer, system messages left out."""
@@ -34,3 +40,8 @@ def answered(messages: Sequence[Message]) -> Iterator[PromptKey]:
 
 def normalised(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def words(text: str) -> list[str]:
+    """The words of a text's normal form, in order, without punctuation."""
+    return _WORD.findall(normalised(text))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -50,8 +50,53 @@ class Reject:
         return f"{self.source}:{self.line}: {self.field}: {self.reason} (got {self.value!r})"
 
 
-def write_rejects(path: Path, rejects: Iterable[Reject]) -> None:
+@dataclass(frozen=True)
+class Flag:
+    """What is to be looked at in a row that is kept, or what was changed in it; findings are not quoted."""
+
+    source: str
+    line: int
+    field: str
+    reason: str
+    """The same words for every row with this finding: flags are counted by it."""
+
+    @classmethod
+    def of_row(cls, row: Row, fault: Fault) -> Flag:
+        return cls(row.source, row.line, fault.field, fault.reason)
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """A row left out because it repeats another one, which stays."""
+
+    source: str
+    line: int
+    kind: Literal["exact", "near"]
+    copy_of_source: str
+    copy_of_line: int
+    similarity: float
+    """Jaccard similarity of word 3-shingles; 1 for equal conversations."""
+
+    @classmethod
+    def of(cls, kind: Literal["exact", "near"], row: Row, kept: Row, similarity: float) -> Duplicate:
+        return cls(row.source, row.line, kind, kept.source, kept.line, round(similarity, 4))
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A training row left out because it contains what evaluation or validation asks."""
+
+    source: str
+    line: int
+    item: str
+    """What is held out: a row of the test or validation split, a suite's item, a question, a text."""
+    rule: Literal["exact", "ngram", "near"]
+    overlap: float
+    """1 for `exact`, the share of the item's words for `ngram`, the Jaccard similarity for `near`."""
+
+
+def write_listing(path: Path, entries: Iterable[Reject | Flag | Duplicate | Leak]) -> None:
     """Write one JSON object per line, in order."""
     with path.open("wb") as file:
-        for reject in rejects:
-            file.write(orjson.dumps(asdict(reject), option=orjson.OPT_APPEND_NEWLINE))
+        for entry in entries:
+            file.write(orjson.dumps(asdict(entry), option=orjson.OPT_APPEND_NEWLINE))

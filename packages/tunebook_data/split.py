@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Literal
 
 from tunebook_data.prompts import PromptKey, answered, asked
+from tunebook_data.rejects import Duplicate
 from tunebook_data.rows import Row
 from tunebook_spec.errors import DataError, IntegrityError
 from tunebook_spec.models import Split
@@ -27,19 +28,21 @@ class SourceRows:
     rows: Sequence[Row]
 
 
-def drop_duplicates(sources: Iterable[SourceRows]) -> list[SourceRows]:
-    """Keep the first of equal conversations of one task, over all sources."""
-    seen: set[Hashable] = set()
-    kept = []
+def drop_duplicates(sources: Iterable[SourceRows]) -> tuple[list[SourceRows], list[Duplicate]]:
+    """Keep the first of equal conversations of one task, over all sources; list the others."""
+    seen: dict[Hashable, Row] = {}
+    kept, dropped = [], []
     for source in sources:
         fresh: list[Row] = []
         for row in source.rows:
             key = (row.task, tuple((each["role"], each["content"]) for each in row.messages))
-            if key not in seen:
+            if key in seen:
+                dropped.append(Duplicate.of("exact", row, seen[key], 1.0))
+            else:
+                seen[key] = row
                 fresh.append(row)
-            seen.add(key)
         kept.append(SourceRows(source.name, source.split, fresh))
-    return kept
+    return kept, dropped
 
 
 def split_rows(sources: Sequence[SourceRows], seed: int) -> dict[str, Side]:
@@ -142,7 +145,7 @@ def _targets(source: SourceRows, num_units: int) -> dict[Side, int]:
 
 
 @dataclass
-class _DisjointSets:
+class DisjointSets:
     """Union-find with path halving (Tarjan and van Leeuwen 1984)."""
 
     parent: dict[Hashable, Hashable] = field(default_factory=dict)
@@ -159,8 +162,8 @@ class _DisjointSets:
         self.parent[self.find(a)] = self.find(b)
 
 
-def _units(rows: Sequence[Row]) -> _DisjointSets:
-    units = _DisjointSets()
+def _units(rows: Sequence[Row]) -> DisjointSets:
+    units = DisjointSets()
     asked_prompts: set[PromptKey] = {asked(row.messages) for row in rows}
     for row in rows:
         units.join(row.id, ("group", row.task, row.group))
@@ -170,7 +173,7 @@ def _units(rows: Sequence[Row]) -> _DisjointSets:
     return units
 
 
-def _names(units: _DisjointSets, rows: Sequence[Row]) -> dict[Hashable, tuple[str, str]]:
+def _names(units: DisjointSets, rows: Sequence[Row]) -> dict[Hashable, tuple[str, str]]:
     """A name for each unit that does not depend on the order of rows: its first group."""
     names: dict[Hashable, tuple[str, str]] = {}
     for row in rows:

@@ -184,8 +184,28 @@ class Checks(Frozen):
     """A longer answer is a reject."""
     max_tokens: int = Field(2048, ge=8)
     """Longest conversation in tokens, template included."""
-    on_too_long: Literal["drop", "fail"] = "drop"
-    """What a longer conversation is: a reject, or the end of the run."""
+    on_too_long: Literal["drop", "truncate_left", "fail"] = "drop"
+    """What a longer conversation is: a reject, cut to fit, or the end of the run.
+
+    `truncate_left` leaves out its oldest turns, after the system message; where the last turn alone is too
+    long, it is a reject.
+    """
+    damaged_text: Literal["allow", "flag", "drop"] = "drop"
+    """What becomes of a row with control characters, U+FFFD, or UTF-8 read as Latin-1 (`Ã©`).
+
+    Flagged rows stay as they are; flags.jsonl lists them.
+    """
+    refusals: Literal["allow", "flag", "drop"] = "flag"
+    """What becomes of a row that answers by a refusal or boilerplate (`As an AI language model`)."""
+    personal_data: Literal["allow", "flag", "mask", "drop"] = "flag"
+    """What becomes of a row with secrets or personal data.
+
+    Told by listed rules: keys of well-known shapes, private key blocks, e-mail addresses, phone numbers,
+    IBANs, credit cards, US social security numbers; names and addresses are not found. `mask` puts `[EMAIL]`
+    and the like in their place.
+    """
+    answer_schema: dict[Name, dict[str, Any]] = {}
+    """By task, the JSON Schema of its answers: one that is not JSON, or does not match, is a reject."""
 
 
 class Replay(Frozen):
@@ -201,6 +221,24 @@ class Replay(Frozen):
     """General prompts to ask, an even part of those that ship; none: all."""
 
 
+class Dedup(Frozen):
+    near: float = Field(0.8, gt=0, le=1)
+    """A training row repeats another if the Jaccard similarity of their word 3-shingles is at least this.
+
+    0.8 is the field's threshold (Lee et al. 2022, arXiv 2107.06499): about one word changed in thirty. Of
+    pairs just there the hashing finds 92 %, of those at 0.9 all.
+    """
+
+
+class Decontaminate(Frozen):
+    ngram_words: int = Field(8, ge=2)
+    """Length of the n-grams by which a training row is told to contain what is held out, in words."""
+    ngram_overlap: float = Field(0.5, gt=0, le=1)
+    """Share of a held-out item's words in such n-grams from which a training row is dropped."""
+    near: float = Field(0.8, gt=0, le=1)
+    """Jaccard similarity of word 3-shingles from which a training row is dropped."""
+
+
 class Data(Frozen):
     system: str | None = None
     """System message of every row that brings none."""
@@ -208,7 +246,25 @@ class Data(Frozen):
     checks: Checks = Checks()
     max_reject_fraction: float = Field(0.2, ge=0, le=1)
     """The run stops where a larger share of a source's rows, and five at least, are rejects."""
+    dedup: Dedup | None = None
+    """Drop training rows that nearly repeat another one; none: only equal conversations are dropped.
+
+    Off unless asked for: rows made from a template resemble one another on purpose, and no threshold can tell
+    them from copies.
+    """
+    decontaminate: Decontaminate | None = Decontaminate()
+    """Drop training rows that contain what evaluation or validation asks; none: none is looked for."""
     replay: Replay | None = None
+
+    @model_validator(mode="after")
+    def answer_schemas_are_for_tasks_of_sources(self) -> Data:
+        unknown = sorted(set(self.checks.answer_schema) - {source.task for source in self.sources})
+        if unknown:
+            known = ", ".join(sorted({source.task for source in self.sources}))
+            raise ValueError(
+                f"checks.answer_schema: no source has task {unknown[0]!r}; sources have: {known}"
+            )
+        return self
 
 
 class FullMethod(Frozen):

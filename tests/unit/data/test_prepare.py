@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 import tunebook_data.prepare
 from tunebook_data.contract import check_contract, read_probes
 from tunebook_data.inputs import PrepareInputs
-from tunebook_data.manifest import DatasetManifest
+from tunebook_data.manifest import DatasetManifest, size_advice
 from tunebook_data.prepare import prepare
 from tunebook_data.rows import Row, read_rows, write_rows
 from tunebook_data.split import SIDES, Side, SourceRows
@@ -54,6 +56,7 @@ def run(tiny_llama: Path, tmp_path: Path) -> Run:
             chat_template_kwargs={},
             suites=(),
             questions=("Who wrote  HAMLET?",),
+            texts=(),
         )
         folders = {"spec_dir": tmp_path, "assets_dir": tmp_path, "replay_dir": replay_dir, "out": out}
         return prepare(inputs, model_dir=tiny_llama, advance=lambda done, total, note="": None, **folders)
@@ -95,6 +98,129 @@ def test_every_row_that_comes_in_is_accounted_for(run: Run, messy: dict[str, Any
         rows = read_rows(tmp_path / "out" / f"{side}.jsonl")
         assert counts.rows == len(rows)
         assert counts.groups == len({row.group for row in rows})
+
+
+def listing(path: Path) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+
+SENTENCE = "The committee of the harbour town decided after long debate to paint the old lighthouse"
+
+
+def test_near_copies_and_leaks_are_dropped_from_training_alone_and_listed_with_what_they_repeat(
+    run: Run, write_jsonl: WriteJsonl, tmp_path: Path
+) -> None:
+    long = [f"{' '.join(f'w{n}x{k}' for k in range(30))}?" for n in range(40)]
+    near = [question.replace("x7 ", "x7b ") for question in long]
+    suite = chat("Tell me.\nwho wrote Hamlet? ")
+    suite["messages"][0]["content"] = "who wrote Hamlet? "
+    write_jsonl([*[chat(question) for question in (*long, *near)], suite, chat(long[0])])
+    source = {"split": {"test": 0.25, "validation": 0}, "max_train_rows": 10}
+    kept = run(tmp_path / "off", source=dict(source), decontaminate=None)
+    assert (kept.sources[0].near_duplicates, kept.sources[0].contaminated) == (0, 0)
+
+    manifest = run(tmp_path / "on", source=dict(source), dedup={"near": 0.8})
+    (counts,) = manifest.sources
+    assert (counts.rows_in, counts.duplicates, counts.test, counts.train) == (82, 1, kept.sources[0].test, 10)
+    assert counts.accounted == 82
+    test = read_rows(tmp_path / "on" / "test.jsonl")
+    assert test == read_rows(tmp_path / "off" / "test.jsonl")
+    duplicates = listing(tmp_path / "on" / "duplicates.jsonl")
+    assert [each["kind"] for each in duplicates] == ["exact"] + ["near"] * counts.near_duplicates
+    assert {each["line"] - each["copy_of_line"] for each in duplicates[1:]} == {40}
+    leaks = listing(tmp_path / "on" / "leaks.jsonl")
+    assert len(leaks) == counts.contaminated > 5
+    assert manifest.leaks_by_rule == Counter(each["rule"] for each in leaks)
+    by_item = {each["item"]: each for each in leaks}
+    assert by_item["question 'Who wrote  HAMLET?'"]["rule"] == "exact"
+    halves = {row.line % 40 for row in test}
+    assert {each["line"] % 40 for each in leaks if each["rule"] != "exact"} <= halves
+    told = "\n".join(manifest.warnings)
+    assert "training rows nearly repeat another one and are dropped (duplicates.jsonl lists them)" in told
+    assert "training rows contain what is held out and are dropped (leaks.jsonl lists them)" in told
+
+
+SECRET = "ada@uni-ulm.de"
+PRIVATE = [
+    *[chat(f"What colour is thing {n}?") for n in range(20)],
+    chat(f"Who is {SECRET} then?", mail=SECRET),
+    chat("Who is it?", SECRET[:9]),
+    f'{{"broken": "{SECRET}'.encode(),
+]
+
+
+@pytest.mark.parametrize(
+    ("policy", "rejects", "flags"),
+    [
+        ("allow", 2, {}),
+        ("flag", 2, {"personal data: email": 1}),
+        ("mask", 2, {"masked email": 1}),
+        ("drop", 3, {}),
+    ],
+)
+def test_personal_data_is_flagged_masked_or_dropped(
+    run: Run, write_jsonl: WriteJsonl, tmp_path: Path, policy: str, rejects: int, flags: dict[str, int]
+) -> None:
+    write_jsonl(PRIVATE)
+    manifest = run(checks={"personal_data": policy})
+    assert manifest.sources[0].rejects == rejects
+    assert {reason: count for reason, count in manifest.flags_by_reason.items() if count} == flags
+    assert len(manifest.flags_by_reason) == (7 if flags else 0), "every rule that was applied is named"
+    assert len(listing(tmp_path / "out" / "flags.jsonl")) == sum(flags.values())
+    holding = {path.name for path in (tmp_path / "out").iterdir() if SECRET.encode() in path.read_bytes()}
+    if policy in ("mask", "drop"):
+        assert not holding
+    else:
+        assert "rejects.jsonl" in holding
+        assert holding & {"train.jsonl", "validation.jsonl", "test.jsonl"}
+    assert ("1 x personal data: email" in manifest.summary()) == (policy == "flag")
+
+
+def test_rows_that_are_equal_once_masked_are_duplicates(run: Run, write_jsonl: WriteJsonl) -> None:
+    write_jsonl([*PRIVATE[:20], *[chat(f"Who is {name}@uni-ulm.de?") for name in ("ada", "bob")]])
+    assert run(checks={"personal_data": "mask"}).sources[0].duplicates == 1
+
+
+def test_a_truncated_row_is_kept_and_flagged(run: Run, write_jsonl: WriteJsonl, tmp_path: Path) -> None:
+    long = chat("Say it all", "word " * 60)
+    long["messages"] += chat("And shorter?")["messages"]
+    write_jsonl([*PRIVATE[:20], long])
+    manifest = run(checks={"max_tokens": 200, "on_too_long": "truncate_left", "personal_data": "allow"})
+    assert manifest.flags_by_reason == {"cut to max_tokens 200": 1}
+    rows = [row for side in SIDES for row in read_rows(tmp_path / "out" / f"{side}.jsonl")]
+    (cut,) = [row for row in rows if row.line == 21]
+    assert [message["content"] for message in cut.messages] == ["And shorter?", "It is certainly blue."]
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "advice"),
+    [
+        (49, "prompt instead"),
+        (50, "weak"),
+        (99, "weak"),
+        (100, "between weak"),
+        (499, "between weak"),
+        (500, "are good"),
+        (999, "are good"),
+        (1000, "are strong"),
+        (9999, "are strong"),
+        (10_000, "full capability"),
+    ],
+)
+def test_the_size_of_a_data_set_is_judged_by_the_tiers_of_the_field(num_rows: int, advice: str) -> None:
+    assert advice in size_advice(num_rows)
+
+
+def test_few_rows_to_train_on_are_a_warning_and_part_of_the_summary(run: Run, messy: dict[str, Any]) -> None:
+    manifest = run(**messy)
+    assert size_advice(30) in manifest.warnings
+    assert manifest.summary().endswith(size_advice(30))
+
+
+def test_a_source_that_only_repeats_the_test_is_refused(run: Run, write_jsonl: WriteJsonl) -> None:
+    write_jsonl([chat(f"{SENTENCE} in colour {n}?") for n in range(2)])
+    with pytest.raises(DataError, match=r"none of 1 training rows is left: .*data\.decontaminate"):
+        run(source={"split": {"test": 0.5, "validation": 0}})
 
 
 def test_token_tables_hold_the_rows_of_their_split_as_rendered(

@@ -10,7 +10,7 @@ import pytest
 
 from tunebook_data.fingerprint import preflight, source_digests
 from tunebook_spec import load
-from tunebook_spec.errors import DataError
+from tunebook_spec.errors import DataError, SpecError
 from tunebook_spec.models import Data
 
 WriteJsonl = Callable[..., Path]
@@ -131,3 +131,26 @@ def test_a_look_at_sources_loads_no_heavy_library() -> None:
     code = f"import sys, tunebook_data.fingerprint; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        (
+            "{colour: {type: objekt}}",
+            "data.checks.answer_schema.colour: is no JSON Schema: $.type: 'objekt' is not valid",
+        ),
+        ("{tint: {type: object}}", "no source has task 'tint'; sources have: colour"),
+    ],
+    ids=["not a schema", "no such task"],
+)
+def test_a_schema_that_cannot_be_meant_is_told(
+    write_jsonl: WriteJsonl, tmp_path: Path, schema: str, message: str
+) -> None:
+    write_jsonl([{"a": 1}])
+    text = SPEC.replace("SOURCES\n", f"  checks: {{answer_schema: {schema}}}\n")
+    (tmp_path / "colours.yaml").write_text(text)
+    with pytest.raises(SpecError, match="1 problem") as caught:  # noqa: PT012
+        loaded = load(tmp_path / "colours.yaml")
+        raise SpecError("colours.yaml", tuple(preflight(loaded, assets_dir=tmp_path)))
+    assert message in str(caught.value)

@@ -134,7 +134,7 @@ def test_a_later_source_whose_rows_are_all_placed_elsewhere_is_refused(make_row:
 
 def test_equal_conversations_are_dropped_over_sources_but_not_over_tasks(make_row: MakeRow) -> None:
     row = make_row("Is it blue?")
-    kept = drop_duplicates(
+    kept, dropped = drop_duplicates(
         [
             SourceRows("a", Split(), [row, replace(row, line=2)]),
             SourceRows(
@@ -144,6 +144,10 @@ def test_equal_conversations_are_dropped_over_sources_but_not_over_tasks(make_ro
     )
     assert [len(source.rows) for source in kept] == [1, 2]
     assert kept[0].rows[0].line == 1
+    assert [(each.line, each.copy_of_line, each.kind) for each in dropped] == [
+        (2, 1, "exact"),
+        (1, 1, "exact"),
+    ]
 
 
 @pytest.mark.parametrize("shared", ["prompt", "group"])

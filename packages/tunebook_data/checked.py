@@ -1,0 +1,168 @@
+"""Sources on their way through the checks: every item becomes a row or a reject, and a row may be flagged."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tunebook_data.checks import find_fault, find_flags, render_or_fault
+from tunebook_data.inputs import PrepareInputs
+from tunebook_data.manifest import FileCounts
+from tunebook_data.personal_data import RULE_NAMES, mask_reject, mask_row
+from tunebook_data.rejects import Fault, Flag, Reject
+from tunebook_data.rows import Row
+from tunebook_data.sources import read_source, source_name
+from tunebook_data.split import SourceRows
+from tunebook_model.render import Rendered, Renderer
+from tunebook_run.progress import Advance
+from tunebook_spec.errors import DataError
+from tunebook_spec.models import AnySource, Checks, Columns, FileSource
+
+logger = logging.getLogger(__name__)
+
+_PROGRESS_EVERY_ROWS = 50
+_MIN_REJECTS_TO_STOP = 5
+
+
+@dataclass
+class CheckedSource:
+    """One source: what was read of it, and what the checks made of that."""
+
+    source: AnySource
+    items: list[Row | Reject]
+    files: list[FileCounts]
+    rows: list[Row] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    flags: list[Flag] = field(default_factory=list)
+    """Of the rows alone; a reject is told by its reason."""
+
+    @property
+    def name(self) -> str:
+        return f"{source_name(self.source)} ({self.source.task})"
+
+
+def read_whole(source: AnySource, inputs: PrepareInputs, spec_dir: Path, assets_dir: Path) -> CheckedSource:
+    """Everything of a source, unchecked.
+
+    Raises:
+        DataError: it cannot be read, or too many of its rows cannot.
+    """
+    made = CheckedSource(source, [], [])
+    system, seed = inputs.data.system, inputs.seed
+    for part in read_source(source, system=system, spec_dir=spec_dir, assets_dir=assets_dir, seed=seed):
+        items = list(part.items)
+        if _hides(inputs.data.checks):
+            items = [mask_reject(item) if isinstance(item, Reject) else item for item in items]
+        made.items += items
+        if isinstance(source, FileSource):
+            form = "columns" if isinstance(part.format, Columns) else part.format
+            made.files.append(FileCounts(file=part.name, format=form, rows_in=len(items)))
+            logger.info("%-16s read %s: %d rows, format %s", "prepare", part.name, len(items), form)
+    # Rows that cannot be read are told before the slower checks of the others.
+    rejects = [item for item in made.items if isinstance(item, Reject)]
+    _refuse_many_rejects(made.name, rejects, len(made.items), inputs.data.max_reject_fraction)
+    return made
+
+
+def check_sources(
+    reads: Sequence[CheckedSource],
+    renderer: Renderer,
+    checks: Checks,
+    max_reject_fraction: float,
+    advance: Advance,
+) -> dict[str, Rendered]:
+    """Sort every source's items into rows and rejects; return the rows as training sees them, by id.
+
+    Raises:
+        DataError: more of a source than `max_reject_fraction` are rejects, or a row ends the run.
+    """
+    rendered: dict[str, Rendered] = {}
+    done, total = 0, sum(len(read.items) for read in reads)
+    for read in reads:
+        for item in read.items:
+            outcome = _outcome(item, renderer, checks)
+            if isinstance(outcome, Reject):
+                read.rejects.append(outcome)
+            else:
+                row, rendered[row.id], flags = outcome
+                read.rows.append(row)
+                read.flags.extend(flags)
+            done += 1
+            if done % _PROGRESS_EVERY_ROWS == 0 or done == total:
+                advance(done, total, "rows checked")
+    for read in reads:
+        _refuse_many_rejects(read.name, read.rejects, len(read.items), max_reject_fraction)
+    return rendered
+
+
+def refuse_empty(reads: Sequence[CheckedSource], kept: Sequence[SourceRows]) -> None:
+    """Raise for the first source of which no row is left, with what became of its rows.
+
+    Raises:
+        DataError: names the source, the reasons, and an example.
+    """
+    for read, rows in zip(reads, kept, strict=True):
+        if rows.rows:
+            continue
+        if not read.items:
+            raise DataError(
+                f"source {read.name}: it holds no rows; give it rows, or remove it from data.sources"
+            )
+        counts = [f"  {count} x {reason}" for reason, count in rejects_by_reason([read]).items()]
+        counts += [f"  {len(read.rows)} x the same conversation as an earlier row"] if read.rows else []
+        example = [f"  for instance {read.rejects[0]}"] if read.rejects else []
+        head = f"source {read.name}: no row of {len(read.items)} is left; mend them, or relax data.checks:"
+        raise DataError("\n".join([head, *counts, *example]))
+
+
+def rejects_by_reason(reads: Sequence[CheckedSource]) -> dict[str, int]:
+    return dict(Counter(reject.reason for read in reads for reject in read.rejects).most_common())
+
+
+def flags_by_reason(reads: Sequence[CheckedSource], checks: Checks) -> dict[str, int]:
+    """Rows by what they are flagged for, and a zero for each rule of personal data that found nothing."""
+    told = {"flag": "personal data: ", "mask": "masked "}.get(checks.personal_data)
+    counts = Counter({f"{told}{rule}": 0 for rule in RULE_NAMES} if told else {})
+    counts.update(
+        reason
+        for read in reads
+        for _, _, reason in dict.fromkeys((flag.source, flag.line, flag.reason) for flag in read.flags)
+    )
+    return dict(counts.most_common())
+
+
+def _refuse_many_rejects(name: str, rejects: Sequence[Reject], num_rows: int, allowed: float) -> None:
+    if len(rejects) < _MIN_REJECTS_TO_STOP or len(rejects) <= allowed * num_rows:
+        return
+    examples = {reject.reason: reject for reject in reversed(rejects)}
+    counts = Counter(reject.reason for reject in rejects).most_common()
+    lines = [f"  {count} x {reason}, for instance {examples[reason]}" for reason, count in counts]
+    head = (
+        f"source {name}: {len(rejects)} of {num_rows} rows are rejects, more than data.max_reject_fraction"
+        f" {allowed}; mend them, or raise it:"
+    )
+    raise DataError("\n".join([head, *lines]))
+
+
+def _outcome(
+    item: Row | Reject, renderer: Renderer, checks: Checks
+) -> tuple[Row, Rendered, list[Flag]] | Reject:
+    if isinstance(item, Reject):
+        return item
+    row, flags = mask_row(item) if checks.personal_data == "mask" else (item, [])
+    found = find_fault(row, checks) or render_or_fault(row, renderer, checks)
+    if isinstance(found, Fault):
+        reject = Reject.of_row(row, found)
+        return mask_reject(reject) if _hides(checks) else reject
+    fitting, rendered = found
+    if len(fitting.messages) < len(row.messages):
+        flags.append(Flag(row.source, row.line, "messages", f"cut to max_tokens {checks.max_tokens}"))
+    return fitting, rendered, [*flags, *find_flags(fitting, checks)]
+
+
+def _hides(checks: Checks) -> bool:
+    """Whether a reject must not quote personal data either."""
+    return checks.personal_data in ("mask", "drop")

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from tunebook_data.near_duplicates import (
+    LshIndex,
+    Shingles,
+    jaccard,
+    near_duplicates,
+    said,
+    shingles,
+    sketches,
+)
+from tunebook_data.rows import Row
+
+MakeRow = Callable[..., Row]
+BASE = "the quick brown fox jumps over the lazy dog while nine grey cats sleep under a warm tin roof"
+
+
+def pair(rng: random.Random, shared: int, union: int) -> tuple[Shingles, Shingles]:
+    """Two sets of which exactly `shared` of `union` members are common."""
+    members = [f"{rng.getrandbits(64):x}" for _ in range(union)]
+    half = shared + (union - shared) // 2
+    return frozenset(members[:half]), frozenset(members[:shared] + members[half:])
+
+
+@pytest.mark.parametrize("shared", [50, 60, 70, 75, 80, 85, 90, 95])
+def test_recall_follows_the_banding_curve(shared: int) -> None:
+    rng, num_pairs = random.Random(shared), 1000
+    pairs = [pair(rng, shared, 100) for _ in range(num_pairs)]
+    assert jaccard(*pairs[0]) == shared / 100
+    index = LshIndex()
+    for i, sketch in enumerate(sketches(first for first, _ in pairs)):
+        assert sketch is not None
+        index.add(i, sketch)
+    queries = [sketch for sketch in sketches(second for _, second in pairs) if sketch is not None]
+    found = sum(i in index.candidates(query) for i, query in enumerate(queries))
+    expected = 1 - (1 - (shared / 100) ** 8) ** 14
+    stderr = (expected * (1 - expected) / num_pairs) ** 0.5
+    # Rensa's sketch fills its places without replacement, which makes the true curve a little steeper.
+    assert abs(found / num_pairs - expected) < 4 * stderr + 0.02
+
+
+def test_a_row_with_a_word_changed_copies_the_first_of_its_kind(make_row: MakeRow) -> None:
+    rows = [
+        make_row("Something else entirely is asked here, is it not?", "Indeed, and answered so."),
+        make_row(BASE),
+        make_row(BASE.replace("roof", "porch")),
+        make_row(BASE.upper() + "!"),
+    ]
+    found = near_duplicates(rows, 0.8)
+    assert {i: copied for i, (copied, _) in found.items()} == {2: 1, 3: 1}
+    assert found[3][1] == 1.0
+    assert found[2][1] == jaccard(shingles(said(rows[1].messages)), shingles(said(rows[2].messages))) < 1
+
+
+def test_a_chain_is_one_cluster_and_its_smallest_index_stands_for_it(make_row: MakeRow) -> None:
+    """0 resembles 2 and 2 resembles 1, but 0 and 1 are below the threshold."""
+    words = [f"w{n}" for n in range(40)]
+    ends = ["x1 x2 x3".split(), "y1 y2 y3".split()]
+    middle = make_row(" ".join(words))
+    first, second = make_row(" ".join([*words, *ends[0]])), make_row(" ".join([*ends[1], *words]))
+    near = 0.9
+    assert jaccard(*(shingles(said(row.messages)) for row in (first, second))) < near
+    found = near_duplicates([first, second, middle], near)
+    assert {i: copied for i, (copied, _) in found.items()} == {1: 0, 2: 0}
+    assert found[1][1] < near <= found[2][1]
+
+
+def test_the_same_rows_give_the_same_clusters_and_the_order_decides_who_stays(make_row: MakeRow) -> None:
+    rng = random.Random(0)
+    texts = [" ".join(f"w{rng.randrange(60)}" for _ in range(40)) for _ in range(30)]
+    rows = [make_row(f"{text} v{n}") for text in texts for n in range(3)]
+    found = near_duplicates(rows, 0.8)
+    assert found == near_duplicates(rows, 0.8)
+    assert {i: copied for i, (copied, _) in found.items()} == {
+        i: i - i % 3 for i in range(len(rows)) if i % 3
+    }
+    turned = near_duplicates(rows[::-1], 0.8)
+    assert len(turned) == len(found)
+
+
+def test_a_candidate_below_the_threshold_is_kept(make_row: MakeRow) -> None:
+    rows = [make_row(BASE), make_row(BASE.replace("roof", "porch"))]
+    similarity = jaccard(*(shingles(said(row.messages)) for row in rows))
+    assert near_duplicates(rows, similarity)
+    assert not near_duplicates(rows, similarity + 0.001)
+
+
+def test_rows_of_two_tasks_and_rows_without_words_are_no_copies(make_row: MakeRow) -> None:
+    row, wordless = make_row(BASE), make_row("?!", "...")
+    assert not near_duplicates([row, replace(row, task="other"), wordless, wordless], 0.5)
+
+
+def test_the_system_message_is_no_likeness(make_row: MakeRow) -> None:
+    system = {"role": "system", "content": BASE}
+    rows = [make_row(f"Ask {n}?", f"Tell {n} twice.") for n in range(2)]
+    rows = [replace(row, messages=(system, *row.messages)) for row in rows]
+    assert not near_duplicates(rows, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("One, two; THREE four.", {"one two three", "two three four"}),
+        ("One two", {"one two"}),
+        ("?!", set()),
+        ("2+2", {"2 + 2"}),
+        ("2-2", {"2 - 2"}),
+        ("日本語です", {"日 本 語", "本 語 で", "語 で す"}),
+    ],
+)
+def test_shingles_are_runs_of_three_words(text: str, expected: set[str]) -> None:
+    assert shingles([text]) == expected
+
+
+def test_no_shingle_runs_over_two_messages() -> None:
+    assert shingles(["a b c", "d e f"]) == {"a b c", "d e f"}
