@@ -86,11 +86,16 @@ def _recognised(name: str, records: Iterator[Record]) -> tuple[RowFormat | None,
         if isinstance(record, dict):
             objects.append(record)
             votes.update([found] if (found := recognise(record)) else [])
-        if votes.total() == _ROWS_THAT_DECIDE or len(objects) == _MAX_LOOKED_AT:
+        if votes.total() == _ROWS_THAT_DECIDE or len(looked_at) == _MAX_LOOKED_AT:
             break
     whole = chain(looked_at, records)
-    if not objects:
+    if not objects and len(looked_at) < _MAX_LOOKED_AT:
         return None, whole
+    if not objects:
+        faults = [
+            Reject.of(name, number, record) for number, record in looked_at if isinstance(record, Fault)
+        ]
+        raise DataError(f"{name}: none of its first {len(faults)} rows can be read, for instance {faults[0]}")
     if not votes:
         fields = ", ".join(list(objects[0])[:_MAX_NAMED]) or "none"
         raise DataError(

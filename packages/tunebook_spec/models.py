@@ -161,7 +161,7 @@ class FileSource(Source):
         if "://" not in path:
             return path
         url = urlsplit(path)
-        if url.scheme not in ("http", "https", "s3") or not url.netloc:
+        if path.partition("://")[0] not in ("http", "https", "s3") or not url.netloc:
             raise ValueError(f"{path!r} is no path and no http://, https:// or s3:// URL")
         if "@" in url.netloc:
             raise ValueError("a URL in a spec holds no user or password; set AWS_ACCESS_KEY_ID and the like")

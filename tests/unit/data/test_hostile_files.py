@@ -109,6 +109,12 @@ CASES = {
         "a.jsonl", lines(content("\U0001f98a \u05e9\u05dc\u05d5\u05dd \u202e"), ROW), (1, 2)
     ),
     "a million empty lines": Case("a.jsonl", b"\n" * 10**6 + ROW, (10**6 + 1,)),
+    "a thousand lines of text": Case(
+        "a.jsonl", b"x\n" * 1000 + ROW, error="none of its first 1000 rows can be read"
+    ),
+    "999 lines of text": Case(
+        "a.jsonl", b"x\n" * 999 + ROW, (1000,), tuple((n, *NOT_JSON) for n in range(1, 1000))
+    ),
     "a list after the list": Case("a.json", b"[" + ROW + b"] []", error="goes on after its first JSON value"),
     "lines called .json": Case("a.json", lines(ROW, ROW), error="goes on after its first JSON value"),
     "two lists": Case("a.json", b'{"a": [' + ROW + b'], "b": []}', error='has two lists, "a" and "b"'),

@@ -9,6 +9,7 @@ import io
 import lzma
 import os
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -22,6 +23,7 @@ from pyarrow import fs
 
 from tests.unit.data.reading import ROW, read_rows
 from tunebook_data.fingerprint import source_digests
+from tunebook_data.records import read_records
 from tunebook_data.source_files import source_files
 from tunebook_spec.errors import DataError
 from tunebook_spec.models import Data
@@ -91,6 +93,26 @@ def test_where_a_list_is_cut_into_chunks_does_not_matter(
     (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf\n" + orjson.dumps({"n": "]", "rows": rows}))
     monkeypatch.setattr("tunebook_data.json_list._CHUNK_BYTES", chunk)
     assert pairs(tmp_path, "a.json") == [(a, b) for a in texts for b in texts]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.jsonl.gz"])
+def test_a_file_is_read_without_all_of_it_in_memory(tmp_path: Path, name: str) -> None:
+    pair = {"prompt": "x" * 500, "completion": "y" * 500}
+    lines = [orjson.dumps(pair)] * 8_000
+    content = {
+        "a.jsonl": b"\n".join(lines),
+        "a.json": b"[" + b",".join(lines) + b"]",
+        "a.csv": b"prompt,completion\n" + b"\n".join([b"x" * 500 + b"," + b"y" * 500] * 8_000),
+    }
+    packed = gzip.compress(content["a.jsonl"], 1)
+    (tmp_path / name).write_bytes(content.get(name, packed))
+    (file,) = source_files(name, tmp_path)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in read_records(file)) == 8_000
+        assert tracemalloc.get_traced_memory()[1] < 5 << 20, "of 8 MB"
+    finally:
+        tracemalloc.stop()
 
 
 TREE = {

@@ -132,6 +132,7 @@ PLAIN = "may hold plain field names alone, such as {question}"
             ".path",
             "'ftp://a/b.csv' is no path and no http://, https:// or s3:// URL",
         ),
+        ("path: 'S3://a/b.csv'", ".path", "'S3://a/b.csv' is no path"),
         ("path: 's3:///b.csv'", ".path", "'s3:///b.csv' is no path"),
         ("path: 'https://me:pass@a/b.csv'", ".path", "a URL in a spec holds no user or password; set AWS_"),
         ("path: ''", ".path", "String should have at least 1 character"),
