@@ -176,14 +176,22 @@ def plan(folder: Path, change: str) -> dict[str, Stage]:
     return stages(spec, base_model=hashlib.sha256(reference.encode()).hexdigest(), sources=sources)
 
 
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stage]:
+    """The stages of the unchanged spec."""
+    return plan(tmp_path_factory.mktemp("unchanged"), "")
+
+
 def test_the_table_covers_every_field_of_the_spec() -> None:
     assert set(leaves(Spec)) == (set(MOVES) | set(SAME_AS) | ONE_VALUE)
 
 
 @pytest.mark.parametrize("field", MOVES)
-def test_a_field_moves_the_stages_that_read_it_and_those_after_them(tmp_path: Path, field: str) -> None:
+def test_a_field_moves_the_stages_that_read_it_and_those_after_them(
+    tmp_path: Path, before: dict[str, Stage], field: str
+) -> None:
     change, readers = MOVES[field]
-    before, after = plan(tmp_path, ""), plan(tmp_path, change)
+    after = plan(tmp_path, change)
     expected = set(readers)
     for name, stage in before.items():
         if expected & set(stage.parents):
@@ -193,12 +201,12 @@ def test_a_field_moves_the_stages_that_read_it_and_those_after_them(tmp_path: Pa
     assert moved
 
 
-def test_another_scenario_has_its_own_stages(tmp_path: Path) -> None:
-    before, after = plan(tmp_path, ""), plan(tmp_path, "name=other")
+def test_another_scenario_has_its_own_stages(tmp_path: Path, before: dict[str, Stage]) -> None:
+    after = plan(tmp_path, "name=other")
     assert not {stage.key for stage in before.values()} & {stage.key for stage in after.values()}
 
 
-def test_the_base_arm_is_not_asked_again_when_training_changes(tmp_path: Path) -> None:
-    before, after = plan(tmp_path, ""), plan(tmp_path, "method.epochs=9")
+def test_the_base_arm_is_not_asked_again_when_training_changes(tmp_path: Path, before: dict[str, Stage]) -> None:
+    after = plan(tmp_path, "method.epochs=9")
     assert before["answer-base"].key == after["answer-base"].key
     assert before["answer-tuned"].key != after["answer-tuned"].key
