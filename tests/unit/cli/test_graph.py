@@ -206,7 +206,9 @@ def test_another_scenario_has_its_own_stages(tmp_path: Path, before: dict[str, S
     assert not {stage.key for stage in before.values()} & {stage.key for stage in after.values()}
 
 
-def test_the_base_arm_is_not_asked_again_when_training_changes(tmp_path: Path, before: dict[str, Stage]) -> None:
+def test_the_base_arm_is_not_asked_again_when_training_changes(
+    tmp_path: Path, before: dict[str, Stage]
+) -> None:
     after = plan(tmp_path, "method.epochs=9")
     assert before["answer-base"].key == after["answer-base"].key
     assert before["answer-tuned"].key != after["answer-tuned"].key
