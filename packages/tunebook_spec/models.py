@@ -191,10 +191,8 @@ class Checks(Frozen):
     long, it is a reject.
     """
     damaged_text: Literal["allow", "flag", "drop"] = "drop"
-    """What becomes of a row with control characters, U+FFFD, or UTF-8 read as Latin-1 (`Ã©`).
-
-    Flagged rows stay as they are; flags.jsonl lists them.
-    """
+    """What becomes of a row with control characters, U+FFFD, or UTF-8 read as Latin-1 (`Ã©`); a flagged row
+    stays as it is, and flags.jsonl lists it."""
     refusals: Literal["allow", "flag", "drop"] = "flag"
     """What becomes of a row that answers by a refusal or boilerplate (`As an AI language model`)."""
     personal_data: Literal["allow", "flag", "mask", "drop"] = "flag"
