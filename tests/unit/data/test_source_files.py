@@ -232,7 +232,7 @@ class Handler(SimpleHTTPRequestHandler):
 def web(tmp_path: Path) -> Iterator[str]:
     """The URL of a server of what lies in tmp_path."""
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path))) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
