@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tunebook_data.checks import find_fault, find_flags, render_or_fault
+from tunebook_data.formats import NOTES
 from tunebook_data.inputs import PrepareInputs
 from tunebook_data.manifest import FileCounts
 from tunebook_data.personal_data import RULE_NAMES, mask_reject, mask_row
@@ -59,8 +60,10 @@ def read_whole(source: AnySource, inputs: PrepareInputs, spec_dir: Path, assets_
         made.items += items
         if isinstance(source, FileSource):
             form = "columns" if isinstance(part.format, Columns) else part.format
-            made.files.append(FileCounts(file=part.name, format=form, rows_in=len(items)))
-            logger.info("%-16s read %s: %d rows, format %s", "prepare", part.name, len(items), form)
+            note = NOTES.get(form) if form else None
+            made.files.append(FileCounts(file=part.name, format=form, rows_in=len(items), note=note))
+            told = f"{form}: {note}" if note else form
+            logger.info("%-16s read %s: %d rows, format %s", "prepare", part.name, len(items), told)
     # Rows that cannot be read are told before the slower checks of the others.
     rejects = [item for item in made.items if isinstance(item, Reject)]
     _refuse_many_rejects(made.name, rejects, len(made.items), inputs.data.max_reject_fraction)
@@ -160,6 +163,8 @@ def _outcome(
     fitting, rendered = found
     if len(fitting.messages) < len(row.messages):
         flags.append(Flag(row.source, row.line, "messages", f"cut to max_tokens {checks.max_tokens}"))
+    if fitting.messages[-1].get("tool_calls"):
+        fitting = replace(fitting, spoken=renderer.last_answer(rendered))
     return fitting, rendered, [*flags, *find_flags(fitting, checks)]
 
 

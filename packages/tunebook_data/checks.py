@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import cycle
 
 from tunebook_data.answer_schema import answer_problem
 from tunebook_data.personal_data import RULE_NAMES, scan
 from tunebook_data.prompts import normalised
 from tunebook_data.rejects import Fault, Flag
 from tunebook_data.rows import Row
+from tunebook_model.conversation import Role, is_learnt, text_of
 from tunebook_model.render import Rendered, Renderer
 from tunebook_spec.errors import DataError
 from tunebook_spec.models import Checks
@@ -45,6 +45,8 @@ def find_fault(row: Row, checks: Checks) -> Fault | None:
     """The first thing wrong with a row, before any tokenizer sees it."""
     return (
         _roles(row)
+        or _calls(row)
+        or _something_to_learn(row)
         or (personal_data(row) if checks.personal_data == "drop" else None)
         or (damaged_text(row) if checks.damaged_text == "drop" else None)
         or _contents(row)
@@ -67,7 +69,7 @@ def find_flags(row: Row, checks: Checks) -> Iterator[Flag]:
 
 def personal_data(row: Row) -> Fault | None:
     """Secrets and personal data, told by the rules that found them: what they found is not quoted."""
-    found = [(index, scan(message["content"])[1]) for index, message in enumerate(row.messages)]
+    found = [(index, scan(text_of(message))[1]) for index, message in enumerate(row.messages)]
     places = [index for index, rules in found if rules]
     if not places:
         return None
@@ -79,7 +81,7 @@ def personal_data(row: Row) -> Fault | None:
 def damaged_text(row: Row) -> Fault | None:
     """Control characters and encoding damage."""
     for index, message in enumerate(row.messages):
-        content = message["content"]
+        content = text_of(message)
         for reason, pattern in (("control characters", _CONTROL), ("encoding damage", _MOJIBAKE)):
             if match := pattern.search(content):
                 around = content[max(0, match.start() - 20) : match.end() + 20]
@@ -102,12 +104,19 @@ def render_or_fault(row: Row, renderer: Renderer, checks: Checks) -> tuple[Row, 
     """The row as training sees it, cut to fit where the spec says so, or why it cannot be trained on.
 
     Raises:
-        DataError: the row is too long, and the spec says that this ends the run.
+        DataError: the row is too long, and the spec says that this ends the run; or the model's template
+            has no place for the row's tools.
     """
+    if row.tools and not renderer.shows_tools(row.messages, row.tools):
+        raise DataError(
+            f"{row.source}:{row.line}: has tools, and the base model's chat template ignores them: the model"
+            " would be taught calls of functions that it is never shown; take a base whose template knows"
+            " tools, give the model folder a chat_template.jinja that does, or leave rows with tools out"
+        )
     cut = row
     while True:
         try:
-            rendered = renderer.render(cut.messages)
+            rendered = renderer.render(cut.messages, tools=cut.tools)
         except DataError as error:
             return Fault("messages", "cannot be rendered as it would be served", str(error))
         num_tokens = len(rendered.input_ids)
@@ -126,9 +135,11 @@ def render_or_fault(row: Row, renderer: Renderer, checks: Checks) -> tuple[Row, 
 
 
 def _without_oldest_turn(row: Row) -> Row | None:
-    """The row without its first question and answer, its system message kept; None if that is all it has."""
+    """The row without its first question and all that answers it, its system message kept; None if that is
+    all it has."""
     first = 1 if row.messages[0]["role"] == "system" else 0
-    rest = row.messages[first + 2 :]
+    asked = [index for index, message in enumerate(row.messages) if message["role"] == "user"]
+    rest = row.messages[asked[1] :] if len(asked) > 1 else ()
     return replace(row, messages=(*row.messages[:first], *rest)) if rest else None
 
 
@@ -137,24 +148,60 @@ def _roles(row: Row) -> Fault | None:
     if len(roles) < 2:
         return Fault("messages", "fewer than two messages", len(roles))
     first = 1 if roles[0] == "system" else 0
-    for index, expected in zip(range(first, len(roles)), cycle(("user", "assistant")), strict=False):
-        if roles[index] != expected:
+    expected: Role = "user"
+    awaited: set[str] = set()
+    for index, message in enumerate(row.messages[first:], start=first):
+        if message["role"] == "tool":
+            call_id = message.get("tool_call_id")
+            if call_id not in awaited:
+                reason = "tool_call_id is none of an unanswered call of the turn before"
+                return Fault(f"messages[{index}].tool_call_id", reason, call_id)
+            awaited.remove(call_id)
+            expected = "assistant"
+            continue
+        if awaited:
+            reason = "a call has no tool message that answers it"
+            return Fault(f"messages[{index}].role", reason, sorted(awaited))
+        if message["role"] != expected:
             reason = "roles do not alternate user, assistant after an optional system message"
-            return Fault(f"messages[{index}].role", reason, roles[index])
+            return Fault(f"messages[{index}].role", reason, message["role"])
+        expected = "assistant" if message["role"] == "user" else "user"
+        awaited = {call["id"] for call in message.get("tool_calls", ())}
     if roles[-1] != "assistant":
         reason = "the last message is not the assistant's"
         return Fault(f"messages[{len(roles) - 1}].role", reason, roles[-1])
     return None
 
 
+def _calls(row: Row) -> Fault | None:
+    known = {tool["function"]["name"] for tool in row.tools}
+    for index, message in enumerate(row.messages):
+        for number, call in enumerate(message.get("tool_calls", ())):
+            if call["function"]["name"] not in known:
+                where = f"messages[{index}].tool_calls[{number}].function.name"
+                return Fault(
+                    where, "calls a function that is none of the row's tools", call["function"]["name"]
+                )
+    return None
+
+
+def _something_to_learn(row: Row) -> Fault | None:
+    if any(map(is_learnt, row.messages)):
+        return None
+    return Fault("messages", "every assistant turn has weight 0, so there is nothing to train on")
+
+
 def _contents(row: Row) -> Fault | None:
     for index, message in enumerate(row.messages):
-        if not message["content"].strip():
+        # A tool may answer nothing.
+        if message["role"] != "tool" and not text_of(message).strip():
             return Fault(f"messages[{index}].content", "empty content", message["content"])
     return None
 
 
 def _response_length(row: Row, checks: Checks) -> Fault | None:
+    if row.messages[-1].get("tool_calls"):
+        return None  # how long a call is, its function decides
     field, num_chars = f"messages[{len(row.messages) - 1}].content", len(row.reference)
     if num_chars < checks.min_response_chars:
         return Fault(
@@ -166,7 +213,7 @@ def _response_length(row: Row, checks: Checks) -> Fault | None:
 
 
 def _answer_schema(row: Row, checks: Checks) -> Fault | None:
-    schema = checks.answer_schema.get(row.task)
+    schema = None if row.messages[-1].get("tool_calls") else checks.answer_schema.get(row.task)
     problem = answer_problem(row.reference, schema) if schema is not None else None
     if problem is None:
         return None

@@ -18,15 +18,15 @@ import orjson
 
 from tunebook_data.rows import Row
 from tunebook_inference.vllm_engine import set_environment
-from tunebook_model.conversation import Message
+from tunebook_model.conversation import FunctionTool, Message
 from tunebook_model.render import Rendered, Renderer
 from tunebook_spec.errors import IntegrityError, MissingExtraError
 
 PROBES = "probes.jsonl"
 _DRAWN_PER_TASK = 4
 
-Serve = Callable[[Sequence[Message]], list[int]]
-"""A chat to the ids that a server hands to its model."""
+Serve = Callable[[Sequence[Message], Sequence[FunctionTool]], list[int]]
+"""A chat and its tools to the ids that a server hands to its model."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Probe:
     """The row without its answer."""
     prompt_ids: tuple[int, ...]
     """What training reads before the answer."""
+    tools: tuple[FunctionTool, ...] = ()
 
 
 def choose_probes(rows: Iterable[tuple[Row, Rendered]], renderer: Renderer) -> list[Probe]:
@@ -50,8 +51,8 @@ def choose_probes(rows: Iterable[tuple[Row, Rendered]], renderer: Renderer) -> l
         longest = max(each, key=lambda pair: len(pair[1].input_ids))
         for row, rendered in [*each[:_DRAWN_PER_TASK], longest]:
             asked = row.messages[:-1]
-            read = rendered.input_ids[: len(renderer.prompt_ids(asked))]
-            chosen[row.id] = Probe(row.id, asked, tuple(read))
+            read = rendered.input_ids[: len(renderer.prompt_ids(asked, row.tools))]
+            chosen[row.id] = Probe(row.id, asked, tuple(read), row.tools)
     return list(chosen.values())
 
 
@@ -62,7 +63,10 @@ def write_probes(path: Path, probes: Iterable[Probe]) -> None:
 
 def read_probes(path: Path) -> list[Probe]:
     fields = [orjson.loads(line) for line in path.read_bytes().splitlines()]
-    return [Probe(each["id"], tuple(each["messages"]), tuple(each["prompt_ids"])) for each in fields]
+    return [
+        Probe(each["id"], tuple(each["messages"]), tuple(each["prompt_ids"]), tuple(each["tools"]))
+        for each in fields
+    ]
 
 
 def check_contract(probes: Iterable[Probe], serve: Serve) -> None:
@@ -72,7 +76,7 @@ def check_contract(probes: Iterable[Probe], serve: Serve) -> None:
         IntegrityError: names the row and the first position that differs.
     """
     for probe in probes:
-        served = serve(probe.messages)
+        served = serve(probe.messages, probe.tools)
         if tuple(served) != probe.prompt_ids:
             pairs = enumerate(zip_longest(probe.prompt_ids, served))
             at, (trained, other) = next((at, pair) for at, pair in pairs if pair[0] != pair[1])
@@ -103,11 +107,14 @@ def serving_renderer(model_dir: Path, chat_template_kwargs: Mapping[str, str | b
     config = ModelConfig(model=str(model_dir))
     renderer = renderer_from_config(VllmConfig(model_config=config))
 
-    def serve(messages: Sequence[Message]) -> list[int]:
+    def serve(messages: Sequence[Message], tools: Sequence[FunctionTool]) -> list[int]:
         request = ChatCompletionRequest(
-            messages=list(messages), chat_template_kwargs=dict(chat_template_kwargs)
+            messages=list(messages),
+            tools=list(tools) or None,
+            chat_template_kwargs=dict(chat_template_kwargs),
         )
-        params = request.build_chat_params(None, "auto").with_defaults({"tools": None, "tokenize": False})
+        shown = [tool.model_dump() for tool in request.tools] if request.tools else None
+        params = request.build_chat_params(None, "auto").with_defaults({"tools": shown, "tokenize": False})
         _, (prompt,) = renderer.render_chat([messages], params, request.build_tok_params(config))
         ids: list[int] = prompt["prompt_token_ids"]
         return ids

@@ -17,6 +17,8 @@ class FileCounts(Frozen):
     format: RowFormat | Literal["columns"] | None
     """None: a file without a single record."""
     rows_in: int
+    note: str | None = None
+    """What of its rows is trained on, where that is not all."""
 
 
 FEW_ROWS = 100

@@ -16,7 +16,7 @@ from rensa import RMinHash, RMinHashLSH
 from tunebook_data.prompts import words
 from tunebook_data.rows import Row
 from tunebook_data.split import DisjointSets
-from tunebook_model.conversation import Message
+from tunebook_model.conversation import Message, text_of
 
 BANDS, ROWS_PER_BAND = 14, 8
 SHINGLE_WORDS = 3
@@ -41,7 +41,7 @@ def ngrams(tokens: Sequence[str], n: int) -> list[str]:
 
 def said(messages: Iterable[Message]) -> list[str]:
     """What a conversation says: the system message, which many rows share, is no part of it."""
-    return [each["content"] for each in messages if each["role"] != "system"]
+    return [text_of(each) for each in messages if each["role"] != "system"]
 
 
 def jaccard(a: Shingles, b: Shingles) -> float:

@@ -21,9 +21,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import orjson
+
 from tunebook_data.rejects import Flag, Reject
 from tunebook_data.rows import Row
-from tunebook_model.conversation import Message
+from tunebook_model.conversation import Message, ToolCall
 
 
 @dataclass(frozen=True)
@@ -137,9 +139,14 @@ def mask_row(row: Row) -> tuple[Row, list[Flag]]:
     flags = []
     for index, message in enumerate(row.messages):
         content, rules = scan(message["content"])
-        messages.append({"role": message["role"], "content": content})
+        masked: Message = {**message, "content": content}
+        if calls := message.get("tool_calls"):
+            masked["tool_calls"] = [_masked_call(call) for call in calls]
+            rules += tuple(rule for call in calls for rule in scan(call["function"]["arguments"])[1])
+        messages.append(masked)
         flags += [
-            Flag(row.source, row.line, f"messages[{index}].content", f"masked {rule}") for rule in rules
+            Flag(row.source, row.line, f"messages[{index}].content", f"masked {rule}")
+            for rule in dict.fromkeys(rules)
         ]
     group = hashlib.sha256(row.group.encode()).hexdigest()[:16] if scan(row.group)[1] else row.group
     return replace(row, messages=tuple(messages), meta=_masked(row.meta), group=group), flags
@@ -150,9 +157,20 @@ def mask_reject(reject: Reject) -> Reject:
     return replace(reject, value=scan(reject.value)[0])
 
 
+def _masked_call(call: ToolCall) -> ToolCall:
+    """Its arguments stay JSON: a finding is masked inside the value that holds it."""
+    function = call["function"]
+    if not scan(function["arguments"])[1]:
+        return call
+    arguments = orjson.dumps(_masked(orjson.loads(function["arguments"]))).decode()
+    return {**call, "function": {**function, "arguments": arguments}}
+
+
 def _masked(value: Any) -> Any:
     if isinstance(value, str):
         return scan(value)[0]
+    if isinstance(value, int | float) and scan(str(value))[1]:
+        return scan(str(value))[0]
     if isinstance(value, list):
         return [_masked(each) for each in value]
     if isinstance(value, dict):

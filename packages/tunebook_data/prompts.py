@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-from tunebook_model.conversation import Message
+from tunebook_model.conversation import Message, text_of
 
 # Scripts without spaces between words, each character of which is a word of its own: Thai, Lao, kana, Han.
 _UNSPACED = r"\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff"
@@ -19,7 +19,7 @@ PromptKey = tuple[tuple[str, str], ...]
 
 def prompt_key(messages: Sequence[Message]) -> PromptKey:
     """Equal for prompts that differ in case, white space, Unicode form or system message alone."""
-    return tuple((each["role"], normalised(each["content"])) for each in messages if each["role"] != "system")
+    return tuple((each["role"], normalised(text_of(each))) for each in messages if each["role"] != "system")
 
 
 def question_key(question: str) -> PromptKey:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from tunebook_model.conversation import Message
+from tunebook_model.conversation import FunctionTool, Message
 from tunebook_spec.errors import DataError
 
 
@@ -29,16 +29,35 @@ class Row:
     """1-based place in the source."""
     meta: dict[str, Any] = field(default_factory=dict)
     """What a split groups by and a scorer reads, e.g. `terms`, `choices`, `answer`, `stratum`."""
+    tools: tuple[FunctionTool, ...] = ()
+    """What the model may call."""
+    spoken: str | None = None
+    """The last turn as the model speaks it, where that is tool calls: their spelling is the model's own."""
 
     @property
     def reference(self) -> str:
-        return self.messages[-1]["content"]
+        return self.messages[-1]["content"] if self.spoken is None else self.spoken
 
 
-def content_id(task: str, messages: Iterable[Message]) -> str:
-    """The first 16 hex digits of the SHA-256 over the task and the messages as JSON."""
-    encoded = orjson.dumps([task, [[message["role"], message["content"]] for message in messages]])
-    return hashlib.sha256(encoded).hexdigest()[:16]
+def identity(task: str, messages: Iterable[Message], tools: Sequence[FunctionTool] = ()) -> bytes:
+    """What makes a row: equal for rows that teach the same. The ids of calls, which are random, do not."""
+    said = [_said(message) for message in messages]
+    return orjson.dumps([task, said, tools] if tools else [task, said])
+
+
+def _said(message: Message) -> list[Any]:
+    calls = [each["function"] for each in message.get("tool_calls", ())]
+    more = {
+        "weight": message.get("weight", 1),
+        "calls": [[each["name"], each["arguments"]] for each in calls],
+    }
+    plain = not calls and "weight" not in message
+    return [message["role"], message["content"], *([] if plain else [more])]
+
+
+def content_id(task: str, messages: Iterable[Message], tools: Sequence[FunctionTool] = ()) -> str:
+    """The first 16 hex digits of the SHA-256 over a row's identity."""
+    return hashlib.sha256(identity(task, messages, tools)).hexdigest()[:16]
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> int:
@@ -64,6 +83,6 @@ def read_rows(path: Path) -> list[Row]:
 def _decode(path: Path, number: int, line: bytes) -> Row:
     try:
         fields = orjson.loads(line)
-        return Row(**{**fields, "messages": tuple(fields["messages"])})
+        return Row(**{**fields, "messages": tuple(fields["messages"]), "tools": tuple(fields["tools"])})
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise DataError(f"{path}:{number}: not a row ({error}); write row files with `write_rows`") from error

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tunebook_data.datasets import medical_glossary
-from tunebook_data.formats import KnownFormat, conversation, fields_by_format, recognise
+from tunebook_data.formats import conversation, fields_by_format, recognise
 from tunebook_data.records import Record, read_records
 from tunebook_data.rejects import Fault, Reject
 from tunebook_data.rows import Row, content_id
@@ -79,7 +79,7 @@ def _file_part(file: SourceFile, source: FileSource) -> SourcePart:
 def _recognised(name: str, records: Iterator[Record]) -> tuple[RowFormat | None, Iterator[Record]]:
     """The format of most of the first good rows, and the records, none lost."""
     looked_at: list[Record] = []
-    votes: Counter[KnownFormat] = Counter()
+    votes: Counter[RowFormat] = Counter()
     objects: list[dict[str, Any]] = []
     for number, record in records:
         looked_at.append((number, record))
@@ -102,13 +102,7 @@ def _recognised(name: str, records: Iterator[Record]) -> tuple[RowFormat | None,
             f"{name}: is of no known format; its fields are {fields}; known are {fields_by_format()}; say"
             " under `columns` how its fields make a conversation"
         )
-    found = votes.most_common(1)[0][0]
-    if found == "preference":
-        raise DataError(
-            f"{name}: holds preferences (input, preferred_output, non_preferred_output), which need"
-            " `objective: dpo`; that does not exist yet, so give rows with one answer each"
-        )
-    return found, whole
+    return votes.most_common(1)[0][0], whole
 
 
 def _rows(
@@ -123,9 +117,8 @@ def _rows(
         if isinstance(made, Fault):
             yield Reject.of(name, number, made)
         else:
-            messages, meta = made
-            row_id = content_id(task, messages)
-            yield Row(row_id, messages, task, row_id, name, number, meta)
+            row_id = content_id(task, made.messages, made.tools)
+            yield Row(row_id, made.messages, task, row_id, name, number, made.meta, made.tools)
 
 
 def _finished(

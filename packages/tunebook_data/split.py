@@ -11,7 +11,7 @@ from typing import Literal
 
 from tunebook_data.prompts import PromptKey, answered, asked
 from tunebook_data.rejects import Duplicate
-from tunebook_data.rows import Row
+from tunebook_data.rows import Row, identity
 from tunebook_spec.errors import DataError, IntegrityError
 from tunebook_spec.models import Split
 
@@ -30,12 +30,12 @@ class SourceRows:
 
 def drop_duplicates(sources: Iterable[SourceRows]) -> tuple[list[SourceRows], list[Duplicate]]:
     """Keep the first of equal conversations of one task, over all sources; list the others."""
-    seen: dict[Hashable, Row] = {}
+    seen: dict[bytes, Row] = {}
     kept, dropped = [], []
     for source in sources:
         fresh: list[Row] = []
         for row in source.rows:
-            key = (row.task, tuple((each["role"], each["content"]) for each in row.messages))
+            key = identity(row.task, row.messages, row.tools)
             if key in seen:
                 dropped.append(Duplicate.of("exact", row, seen[key], 1.0))
             else:

@@ -96,7 +96,12 @@ class _Sheet:
 def _answer_chats(items: Sequence[Item], shots: Shots, generator: Generator, sheet: _Sheet) -> None:
     by_id = {f"{item.set}/{item.id}": item for item in items}
     requests = [
-        ChatRequest(id, shots[item.set].put_into(item.messages) if shots else item.messages, item.max_tokens)
+        ChatRequest(
+            id,
+            shots[item.set].put_into(item.messages) if shots else item.messages,
+            item.max_tokens,
+            tools=item.tools,
+        )
         for id, item in by_id.items()
     ]
 

@@ -10,7 +10,7 @@ from typing import Any
 from tunebook_data.rows import Row, read_rows
 from tunebook_data.suites import load_suite, load_texts
 from tunebook_eval.inputs import PromptSet
-from tunebook_model.conversation import Message
+from tunebook_model.conversation import FunctionTool, Message
 from tunebook_spec.errors import DataError
 from tunebook_spec.models import SuiteItem
 
@@ -26,6 +26,8 @@ class Item:
     """Items of one group are alike; statistics draw whole groups."""
     messages: tuple[Message, ...] = ()
     """What is asked; empty for a fixed text."""
+    tools: tuple[FunctionTool, ...] = ()
+    """What the model may call."""
     max_tokens: int = 0
     reference: str | None = None
     """The expected answer of a test row, or the fixed text."""
@@ -85,6 +87,7 @@ def _of_row(name: str, row: Row, max_tokens: int) -> Item:
         set=name,
         group=row.group,
         messages=row.messages[:-1],
+        tools=row.tools,
         max_tokens=max_tokens,
         reference=row.reference,
         stratum=row.meta.get("stratum"),
@@ -95,7 +98,7 @@ def _of_row(name: str, row: Row, max_tokens: int) -> Item:
 
 def _of_question(name: str, id: str, q: str, expected: tuple[str, ...], group: str, max_tokens: int) -> Item:
     asked: Message = {"role": "user", "content": q}
-    return Item(id, name, group, (asked,), max_tokens, expected=expected)
+    return Item(id, name, group, (asked,), max_tokens=max_tokens, expected=expected)
 
 
 def _expected(item: SuiteItem) -> tuple[str, ...]:

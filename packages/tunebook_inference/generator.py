@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from tunebook_model.conversation import Message
+from tunebook_model.conversation import FunctionTool, Message
 
 FinishReason = Literal["stop", "length", "error"]
 
@@ -27,6 +27,8 @@ class ChatRequest:
     """Longest answer."""
     top_logprobs: int = 0
     """How many of the likeliest tokens to report at each place of the answer."""
+    tools: tuple[FunctionTool, ...] = ()
+    """What the model may call."""
 
 
 TokenLogprobs = tuple[tuple[int, float], ...]

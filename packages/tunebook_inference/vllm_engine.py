@@ -86,7 +86,7 @@ class VLLMEngine:
         return engine
 
     def _add(self, request: ChatRequest, finish: OnDone) -> None:
-        ids = self.renderer.prompt_ids(request.messages)
+        ids = self.renderer.prompt_ids(request.messages, request.tools)
         context = self._engine.model_config.max_model_len
         if len(ids) >= context:
             error = f"the prompt has {len(ids)} tokens and the model reads {context}, the answer included"

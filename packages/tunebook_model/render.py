@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from transformers import AutoTokenizer
 
-from tunebook_model.conversation import Message
+from tunebook_model.conversation import FunctionTool, Message, is_learnt, text_of
 from tunebook_model.folder import end_of_turn_ids
 from tunebook_spec.errors import DataError, ModelError
 
@@ -80,12 +81,34 @@ class Renderer:
         renderer.prompt_ids([_FOLLOW_UP])  # meets a clock before the first row does
         return renderer
 
-    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+    def prompt_ids(self, messages: Sequence[Message], tools: Sequence[FunctionTool] = ()) -> list[int]:
         """What a served model reads before it answers."""
-        return self._encode(self._text(messages, add_generation_prompt=True))
+        return self._encode(self._text(messages, tools, add_generation_prompt=True))
 
-    def render(self, messages: Sequence[Message], supervise: Literal["all", "last"] = "all") -> Rendered:
-        """The whole conversation, its assistant turns supervised: all of them, or the last alone.
+    def shows_tools(self, messages: Sequence[Message], tools: Sequence[FunctionTool]) -> bool:
+        """Whether the template tells the model of its tools: without them it gives another text, or none."""
+        try:
+            return self._text(messages, tools) != self._text(messages, ())
+        except DataError:
+            return True
+
+    def last_answer(self, rendered: Rendered) -> str:
+        """The last supervised turn as a served model speaks it: without its end of turn and control tokens."""
+        end = len(rendered.loss_mask) - rendered.loss_mask[::-1].index(True)
+        start = end
+        while rendered.loss_mask[start - 1]:
+            start -= 1
+        spoken = rendered.input_ids[start : end - 1]
+        text: str = self.tokenizer.decode(spoken, skip_special_tokens=True)
+        return text
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        supervise: Literal["all", "last"] = "all",
+        tools: Sequence[FunctionTool] = (),
+    ) -> Rendered:
+        """The whole conversation, its assistant turns supervised: all but those of weight 0, or the last alone.
 
         A turn is supervised from the end of the prompt that a served model reads (or from where the
         template's own `{% generation %}` mark begins, if later) to its end-of-turn token.
@@ -97,12 +120,12 @@ class Renderer:
             raise DataError("the last message of a conversation must be the assistant's answer")
         for i, message in enumerate(messages):
             self._refuse_end_of_turn_inside(message, f"message {i + 1} of {len(messages)}")
-        last = self._turn(messages, len(messages) - 1)
-        marks = self._generation_marks(messages, last.input_ids)
+        last = self._turn(messages, len(messages) - 1, tools)
+        marks = self._generation_marks(messages, last.input_ids, tools)
         loss_mask = [False] * len(last.input_ids)
         for i, message in enumerate(messages):
-            if message["role"] == "assistant" and (supervise == "all" or i == len(messages) - 1):
-                turn = last if i == len(messages) - 1 else self._earlier_turn(messages, i, last)
+            if is_learnt(message) and (supervise == "all" or i == len(messages) - 1):
+                turn = last if i == len(messages) - 1 else self._earlier_turn(messages, i, last, tools)
                 for k in _supervised(turn, marks, _where(messages, i)):
                     loss_mask[k] = True
         return Rendered(last.input_ids, loss_mask)
@@ -126,19 +149,19 @@ class Renderer:
                 return f"supervised span {number} of {len(spans)} goes on after an end-of-turn token"
         return None
 
-    def _turn(self, messages: Sequence[Message], i: int) -> _Turn:
+    def _turn(self, messages: Sequence[Message], i: int, tools: Sequence[FunctionTool]) -> _Turn:
         where = _where(messages, i)
         if i == 0:
             raise DataError(f"{where}: nothing comes before it; begin with a user turn")
-        prompt_text = self._text(messages[:i], add_generation_prompt=True)
-        text = self._text(messages[: i + 1])
+        prompt_text = self._text(messages[:i], tools, add_generation_prompt=True)
+        text = self._text(messages[: i + 1], tools)
         _check_texts(prompt_text, text, messages[: i + 1], where)
         prompt = self._encode(prompt_text)
         input_ids = self._continue(prompt, prompt_text, text, where)
         end = self._first_end_of_turn(input_ids, len(prompt))
         if end is None:
             # GLM-4 and its like: the token that opens the next message is the one that generation stops on.
-            longer = self._encode(self._text([*messages[: i + 1], _FOLLOW_UP]))
+            longer = self._encode(self._text([*messages[: i + 1], *_follow_up(messages[i])], tools))
             end = len(input_ids)
             if longer[:end] != input_ids or not self.end_of_turn.intersection(longer[end : end + 1]):
                 raise DataError(
@@ -159,31 +182,46 @@ class Renderer:
             raise DataError(_SHARED_TOKEN.format(where=where))
         return apart
 
-    def _earlier_turn(self, messages: Sequence[Message], i: int, last: _Turn) -> _Turn:
-        turn = self._turn(messages, i)
+    def _earlier_turn(
+        self, messages: Sequence[Message], i: int, last: _Turn, tools: Sequence[FunctionTool]
+    ) -> _Turn:
+        turn = self._turn(messages, i, tools)
         if last.input_ids[: turn.end + 1] != turn.input_ids[: turn.end + 1]:
             raise DataError(
                 f"{_where(messages, i)}: the template renders this turn otherwise once others follow (drops"
                 " its thinking, or ends it by another token), so that training would differ from serving;"
-                " split the conversation, or supervise its last turn alone"
+                " split the conversation, or give this turn weight 0"
             )
         return turn
 
-    def _generation_marks(self, messages: Sequence[Message], input_ids: list[int]) -> list[bool] | None:
+    def _generation_marks(
+        self, messages: Sequence[Message], input_ids: list[int], tools: Sequence[FunctionTool]
+    ) -> list[bool] | None:
         """Which tokens the template itself marks as generated; None if it marks nothing."""
         if not re.search(r"{%-?\s*generation\s*-?%}", self.tokenizer.get_chat_template()):
             return None
         out = self.tokenizer.apply_chat_template(
-            list(messages), return_dict=True, return_assistant_tokens_mask=True, **self._template_kwargs
+            list(map(_for_template, messages)),
+            tools=list(tools) or None,
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+            **self._template_kwargs,
         )
         if input_ids[: len(out["input_ids"])] != out["input_ids"]:
             raise DataError(_SHARED_TOKEN.format(where=_where(messages, len(messages) - 1)))
         return [bool(mark) for mark in out["assistant_masks"]]
 
-    def _text(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
+    def _text(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[FunctionTool],
+        *,
+        add_generation_prompt: bool = False,
+    ) -> str:
         try:
             text: str = self.tokenizer.apply_chat_template(
-                list(messages),
+                list(map(_for_template, messages)),
+                tools=list(tools) or None,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
                 **self._template_kwargs,
@@ -205,7 +243,7 @@ class Renderer:
 
     def _refuse_end_of_turn_inside(self, message: Message, where: str) -> None:
         for token in self.tokenizer.convert_ids_to_tokens(sorted(self.end_of_turn)):
-            if token in message["content"]:
+            if token in text_of(message):
                 raise DataError(
                     f"{where}: its text holds {token!r}, which would end the turn there; remove it"
                 )
@@ -229,6 +267,26 @@ def _where(messages: Sequence[Message], i: int) -> str:
     return f"assistant turn {turns.index(i) + 1} of {len(turns)} (message {i + 1} of {len(messages)})"
 
 
+def _for_template(message: Message) -> dict[str, Any]:
+    """A message as vLLM's server hands it to the template: the arguments of calls as objects."""
+    made: dict[str, Any] = {key: value for key, value in message.items() if key != "weight"}
+    if "tool_calls" in message:
+        made["tool_calls"] = [
+            {**call, "function": {**call["function"], "arguments": json.loads(call["function"]["arguments"])}}
+            for call in message["tool_calls"]
+        ]
+    return made
+
+
+def _follow_up(message: Message) -> list[Message]:
+    """What may come after an assistant's turn: the answers to its calls, or the user."""
+    calls = message.get("tool_calls", ())
+    answers: list[Message] = [
+        {"role": "tool", "content": "Done", "tool_call_id": call["id"]} for call in calls
+    ]
+    return answers or [_FOLLOW_UP]
+
+
 def _check_texts(prompt: str, text: str, messages: Sequence[Message], where: str) -> None:
     """Refuse a template whose rendered turn does not continue its own prompt, or leaves out what was said."""
     if not text.startswith(prompt):
@@ -240,14 +298,15 @@ def _check_texts(prompt: str, text: str, messages: Sequence[Message], where: str
         )
     asked = _squeeze(prompt)
     said = [(i, message) for i, message in enumerate(messages) if message["role"] != "assistant"]
-    dropped = [i for i, message in said if _squeeze(message["content"]) not in asked]
-    if _squeeze(messages[-1]["content"]) not in _squeeze(text[len(prompt) :]):
+    dropped = [i for i, message in said if not _holds(asked, message["content"])]
+    answer = _squeeze(text[len(prompt) :])
+    if not all(_holds(answer, each) for each in _parts(messages[-1])):
         dropped.append(len(messages) - 1)
     if dropped:
         raise DataError(
             f"{where}: the chat template leaves out text of message {dropped[0] + 1}"
-            f" ({messages[dropped[0]]['role']}): a template that takes images, or one that drops thinking;"
-            " change the text, or give the model folder another chat_template.jinja"
+            f" ({messages[dropped[0]]['role']}): a template that takes images, one that drops thinking, or one"
+            " that knows no tool calls; change the text, or give the model folder another chat_template.jinja"
         )
 
 
@@ -266,6 +325,31 @@ def _supervised(turn: _Turn, marks: list[bool] | None, where: str) -> list[int]:
 
 def _common_prefix(a: Sequence[object], b: Sequence[object]) -> int:
     return next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _parts(message: Message) -> Iterator[str]:
+    """Texts that a rendered turn has to hold: its content, and the names and texts of its calls."""
+    yield message["content"]
+    for call in message.get("tool_calls", ()):
+        yield call["function"]["name"]
+        yield from _texts(json.loads(call["function"]["arguments"]))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for each in value:
+            yield from _texts(each)
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield key
+            yield from _texts(each)
+
+
+def _holds(squeezed: str, text: str) -> bool:
+    """Whether a text is there, as it is or as JSON spells it."""
+    return _squeeze(text) in squeezed or _squeeze(json.dumps(text, ensure_ascii=False)[1:-1]) in squeezed
 
 
 def _squeeze(text: str) -> str:
