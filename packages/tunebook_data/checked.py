@@ -60,7 +60,7 @@ def read_whole(source: AnySource, inputs: PrepareInputs, spec_dir: Path, assets_
         made.items += items
         if isinstance(source, FileSource):
             form = "columns" if isinstance(part.format, Columns) else part.format
-            note = NOTES.get(form) if form else None
+            note = None if isinstance(part.format, Columns | None) else NOTES.get(part.format)
             made.files.append(FileCounts(file=part.name, format=form, rows_in=len(items), note=note))
             told = f"{form}: {note}" if note else form
             logger.info("%-16s read %s: %d rows, format %s", "prepare", part.name, len(items), told)

@@ -107,7 +107,7 @@ def render_or_fault(row: Row, renderer: Renderer, checks: Checks) -> tuple[Row, 
         DataError: the row is too long, and the spec says that this ends the run; or the model's template
             has no place for the row's tools.
     """
-    if row.tools and not renderer.shows_tools(row.messages, row.tools):
+    if row.tools and not renderer.shows_tools(row.tools):
         raise DataError(
             f"{row.source}:{row.line}: has tools, and the base model's chat template ignores them: the model"
             " would be taught calls of functions that it is never shown; take a base whose template knows"
@@ -135,8 +135,7 @@ def render_or_fault(row: Row, renderer: Renderer, checks: Checks) -> tuple[Row, 
 
 
 def _without_oldest_turn(row: Row) -> Row | None:
-    """The row without its first question and all that answers it, its system message kept; None if that is
-    all it has."""
+    """The row without its first question and what answers it, its system message kept; None if no more is."""
     first = 1 if row.messages[0]["role"] == "system" else 0
     asked = [index for index, message in enumerate(row.messages) if message["role"] == "user"]
     rest = row.messages[asked[1] :] if len(asked) > 1 else ()
@@ -177,11 +176,9 @@ def _calls(row: Row) -> Fault | None:
     known = {tool["function"]["name"] for tool in row.tools}
     for index, message in enumerate(row.messages):
         for number, call in enumerate(message.get("tool_calls", ())):
-            if call["function"]["name"] not in known:
+            if (name := call["function"]["name"]) not in known:
                 where = f"messages[{index}].tool_calls[{number}].function.name"
-                return Fault(
-                    where, "calls a function that is none of the row's tools", call["function"]["name"]
-                )
+                return Fault(where, "calls a function that is none of the row's tools", name)
     return None
 
 

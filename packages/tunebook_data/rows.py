@@ -47,12 +47,8 @@ def identity(task: str, messages: Iterable[Message], tools: Sequence[FunctionToo
 
 def _said(message: Message) -> list[Any]:
     calls = [each["function"] for each in message.get("tool_calls", ())]
-    more = {
-        "weight": message.get("weight", 1),
-        "calls": [[each["name"], each["arguments"]] for each in calls],
-    }
-    plain = not calls and "weight" not in message
-    return [message["role"], message["content"], *([] if plain else [more])]
+    more = [message.get("weight", 1), [[each["name"], each["arguments"]] for each in calls]]
+    return [message["role"], message["content"], *(more if calls or "weight" in message else [])]
 
 
 def content_id(task: str, messages: Iterable[Message], tools: Sequence[FunctionTool] = ()) -> str:

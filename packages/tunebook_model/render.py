@@ -85,15 +85,12 @@ class Renderer:
         """What a served model reads before it answers."""
         return self._encode(self._text(messages, tools, add_generation_prompt=True))
 
-    def shows_tools(self, messages: Sequence[Message], tools: Sequence[FunctionTool]) -> bool:
-        """Whether the template tells the model of its tools: without them it gives another text, or none."""
-        try:
-            return self._text(messages, tools) != self._text(messages, ())
-        except DataError:
-            return True
+    def shows_tools(self, tools: Sequence[FunctionTool]) -> bool:
+        """Whether the template tells the model of its tools: without them a chat gives another text."""
+        return self._text([_FOLLOW_UP], tools) != self._text([_FOLLOW_UP], ())
 
     def last_answer(self, rendered: Rendered) -> str:
-        """The last supervised turn as a served model speaks it: without its end of turn and control tokens."""
+        """The last supervised turn as served: without its end of turn and control tokens."""
         end = len(rendered.loss_mask) - rendered.loss_mask[::-1].index(True)
         start = end
         while rendered.loss_mask[start - 1]:
@@ -108,7 +105,7 @@ class Renderer:
         supervise: Literal["all", "last"] = "all",
         tools: Sequence[FunctionTool] = (),
     ) -> Rendered:
-        """The whole conversation, its assistant turns supervised: all but those of weight 0, or the last alone.
+        """The whole conversation, its assistant turns supervised: all of weight 1, or the last alone.
 
         A turn is supervised from the end of the prompt that a served model reads (or from where the
         template's own `{% generation %}` mark begins, if later) to its end-of-turn token.
@@ -305,8 +302,8 @@ def _check_texts(prompt: str, text: str, messages: Sequence[Message], where: str
     if dropped:
         raise DataError(
             f"{where}: the chat template leaves out text of message {dropped[0] + 1}"
-            f" ({messages[dropped[0]]['role']}): a template that takes images, one that drops thinking, or one"
-            " that knows no tool calls; change the text, or give the model folder another chat_template.jinja"
+            f" ({messages[dropped[0]]['role']}): a template that takes images, drops thinking, or knows no"
+            " tool calls; change the text, or give the model folder another chat_template.jinja"
         )
 
 
@@ -348,8 +345,11 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _holds(squeezed: str, text: str) -> bool:
-    """Whether a text is there, as it is or as JSON spells it."""
-    return _squeeze(text) in squeezed or _squeeze(json.dumps(text, ensure_ascii=False)[1:-1]) in squeezed
+    """Whether a text is there: as it is, or as JSON or Python spells it in quotes."""
+    if _squeeze(text) in squeezed:
+        return True
+    quoted = json.dumps(text, ensure_ascii=False), repr(text)
+    return any(_squeeze(each[1:-1]) in squeezed for each in quoted)
 
 
 def _squeeze(text: str) -> str:

@@ -8,12 +8,17 @@ import pytest
 
 from tests.unit.data.reading import GOOD, read, read_rows, said
 from tunebook_data.rejects import Reject
-from tunebook_spec.errors import DataError
 
 WriteJsonl = Callable[..., Path]
 
-USES_TOOLS = "uses tools, which are not supported yet"
+USES_TOOLS = "uses tools, which only messages and preference can tell"
+OLD_CALLS = "is the protocol's old way to call functions; write tools and tool_calls"
 PARTS = "content is a list of parts, and only plain text is supported yet"
+NO_ROLE = "role is none of system, user, assistant, tool"
+MORE = "message has more than role and content"
+NO_WEIGHT = "weight is neither 0 nor 1"
+NO_ANSWER = "preferred_output is not one assistant message"
+NO_TOOL = "is no tool of the form {type: function, function: {name, description, parameters}}"
 HEBREW = "\u05e9\u05dc\u05d5\u05dd \u202e\U0001f98a"
 
 
@@ -34,20 +39,17 @@ def turns(*each: tuple[str, str], **fields: Any) -> dict[str, Any]:
         ({"prompt": "Hi"}, "messages", "no list of messages"),
         ({"messages": "Hi"}, "messages", "no list of messages"),
         ({"messages": ["Hi"]}, "messages[0]", "message is not an object"),
-        (message(role=["user"], content="x"), "messages[0].role", "role is none of system, user, assistant"),
-        (message(content="x"), "messages[0].role", "role is none of system, user, assistant"),
+        (message(role=["user"], content="x"), "messages[0].role", NO_ROLE),
+        (message(content="x"), "messages[0].role", NO_ROLE),
         (message(role="user"), "messages[0].content", "content is not a string"),
         (message(role="user", content=[{"type": "text"}]), "messages[0].content", PARTS),
-        (message(role="tool", content="x"), "messages[0].role", USES_TOOLS),
-        (message(role="user", content=None, tool_calls=[{}]), "messages[0].tool_calls", USES_TOOLS),
-        (message(role="user", content="x", function_call={}), "messages[0].function_call", USES_TOOLS),
-        ({**GOOD, "tools": [{}]}, "tools", USES_TOOLS),
-        ({**GOOD, "functions": [{}]}, "functions", USES_TOOLS),
-        (
-            message(role="user", content="x", weight=0),
-            "messages[0].weight",
-            "message has more than role and content",
-        ),
+        (message(role="function", content="x"), "messages[0].role", OLD_CALLS),
+        (message(role="assistant", function_call={"a": 1}), "messages[0].function_call", OLD_CALLS),
+        ({**GOOD, "functions": [{}]}, "functions", OLD_CALLS),
+        (message(role="user", content="x", tool_calls=[{}]), "messages[0].tool_calls", MORE),
+        (message(role="user", content="x", weight=0), "messages[0].weight", MORE),
+        (message(role="assistant", content="x", weight=0.5), "messages[0].weight", NO_WEIGHT),
+        (message(role="assistant", content="x", weight=True), "messages[0].weight", NO_WEIGHT),
     ],
 )
 def test_a_bad_row_is_a_reject_and_the_others_go_on(
@@ -175,9 +177,68 @@ def test_a_row_without_the_text_of_a_column_is_a_reject(
     assert (reject.field, reject.reason) == (*change, reason)
 
 
-def test_preferences_are_refused_with_what_they_need(write_jsonl: WriteJsonl, tmp_path: Path) -> None:
-    said_better = [{"role": "assistant", "content": "Hello."}]
-    row = {"input": GOOD, "preferred_output": said_better, "non_preferred_output": said_better}
-    write_jsonl([row])
-    with pytest.raises(DataError, match=r"rows\.jsonl: holds preferences .* need `objective: dpo`"):
-        read(tmp_path, "rows.jsonl")
+USER, ASSISTANT = GOOD["messages"]
+CONTEXT = {**ASSISTANT, "weight": 0}
+
+
+@pytest.mark.parametrize(
+    ("given", "read_as"),
+    [
+        ([USER, {**ASSISTANT, "weight": 1}], [USER, ASSISTANT]),
+        ([USER, CONTEXT, USER, ASSISTANT], [USER, CONTEXT, USER, ASSISTANT]),
+        ([USER, ASSISTANT, USER, CONTEXT], [USER, ASSISTANT]),
+        ([USER, CONTEXT], [USER, CONTEXT]),
+    ],
+    ids=["1 is what no weight says", "context", "an end that is not learnt is cut", "nothing to learn"],
+)
+def test_a_turn_of_weight_0_is_context(
+    write_jsonl: WriteJsonl, tmp_path: Path, given: list[Any], read_as: list[Any]
+) -> None:
+    write_jsonl([{"messages": given}])
+    (row,) = read_rows(tmp_path, "rows.jsonl")
+    assert list(row.messages) == read_as
+
+
+def preference(**fields: Any) -> dict[str, Any]:
+    worse = {"role": "assistant", "content": "Go away."}
+    asked = {"messages": [USER, ASSISTANT, USER], "parallel_tool_calls": False}
+    return {"input": asked, "preferred_output": [ASSISTANT], "non_preferred_output": [worse], **fields}
+
+
+def test_the_preferred_answer_is_the_one_to_learn(write_jsonl: WriteJsonl, tmp_path: Path) -> None:
+    write_jsonl([preference(topic="greeting")])
+    (found,) = read_rows(tmp_path, "rows.jsonl", split={"group_by": "topic"})
+    assert found.messages == (USER, CONTEXT, USER, ASSISTANT)
+    assert found.meta == {
+        "topic": "greeting",
+        "parallel_tool_calls": False,
+        "non_preferred_output": [{"role": "assistant", "content": "Go away."}],
+    }
+    (pinned,) = read_rows(tmp_path, "rows.jsonl", split={"group_by": "topic"}, format="preference")
+    assert pinned == found
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "reason"),
+    [
+        ({"input": "Hi"}, "input", "no object 'input'"),
+        ({"input": {}}, "input.messages", "no list of messages"),
+        ({"input": {"messages": [{"role": "user"}]}}, "input.messages[0].content", "content is not a string"),
+        ({"input": {"messages": [USER], "tools": [{}]}}, "input.tools[0]", NO_TOOL),
+        ({"preferred_output": []}, "preferred_output", NO_ANSWER),
+        ({"preferred_output": [USER]}, "preferred_output", NO_ANSWER),
+        (
+            {"preferred_output": [CONTEXT]},
+            "preferred_output",
+            NO_ANSWER,
+        ),
+        ({"non_preferred_output": "Hi"}, "non_preferred_output", "no list of non_preferred_output"),
+    ],
+)
+def test_a_preference_that_is_none_is_a_reject(
+    write_jsonl: WriteJsonl, tmp_path: Path, fields: dict[str, Any], field: str, reason: str
+) -> None:
+    write_jsonl([preference(), preference(**fields)])
+    _, reject = read(tmp_path, "rows.jsonl")
+    assert isinstance(reject, Reject)
+    assert (reject.field, reject.reason) == (field, reason)

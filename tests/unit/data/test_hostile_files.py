@@ -87,7 +87,7 @@ CASES = {
         "a.jsonl",
         lines(ROW, ROW.replace(b"user", b"robot")),
         (1,),
-        ((2, "messages[0].role", "role is none of system, user, assistant"),),
+        ((2, "messages[0].role", "role is none of system, user, assistant, tool"),),
     ),
     "duplicate keys": Case("a.jsonl", TWICE, (1,)),  # the last one counts, as JSON readers do
     "mixed formats": Case(
@@ -157,8 +157,15 @@ CASES = {
         "a.txt", ROW, error=r"'a\.txt' does not say what kind of file it is; known: \.jsonl,"
     ),
     "packed Parquet": Case("a.parquet.gz", ROW, error=r"'a\.parquet\.gz' does not say"),
-    "preferences": Case(
-        "a.jsonl", lines(PREFERENCE, ROW, PREFERENCE), error="need `objective: dpo`; that does not"
+    "preferences of nothing": Case(
+        "a.jsonl",
+        lines(PREFERENCE, ROW, PREFERENCE),
+        (),
+        (
+            (1, "input.messages", "no list of messages"),
+            (2, "input", "no object 'input'"),
+            (3, "input.messages", "no list of messages"),
+        ),
     ),
     "of no format": Case("a.jsonl", lines(b"{}", b'{"messages": null}'), error="its fields are none"),
 }

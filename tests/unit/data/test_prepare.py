@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -271,7 +271,7 @@ def test_probes_carry_the_ids_that_a_server_must_read(
     assert len(probes) >= 4
     check_contract(probes, renderer.prompt_ids)
 
-    def other(messages: tuple[Message, ...]) -> list[int]:
+    def other(messages: Sequence[Message], _: object) -> list[int]:
         ids = renderer.prompt_ids(messages)
         return [*ids[:3], ids[3] + 1, *ids[4:]]
 
@@ -280,7 +280,7 @@ def test_probes_carry_the_ids_that_a_server_must_read(
     ):
         check_contract(probes, other)
     with pytest.raises(IntegrityError, match=r"is absent served and \d+ trained"):
-        check_contract(probes, lambda messages: renderer.prompt_ids(messages)[:-1])
+        check_contract(probes, lambda messages, _: renderer.prompt_ids(messages)[:-1])
 
 
 def test_nothing_left_after_the_checks_is_told_by_reason(run: Run, write_jsonl: WriteJsonl) -> None:
@@ -379,7 +379,7 @@ def test_a_row_that_fails_the_audit_stops_the_run_by_name(
 ) -> None:
     render = Renderer.render
 
-    def everything_supervised(self: Renderer, messages: tuple[Message, ...]) -> Rendered:
+    def everything_supervised(self: Renderer, messages: tuple[Message, ...], **_: object) -> Rendered:
         input_ids = render(self, messages).input_ids
         return Rendered(input_ids, [True] * len(input_ids))
 

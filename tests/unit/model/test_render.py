@@ -51,6 +51,14 @@ def test_the_last_turn_alone(make_tokenizer: Any) -> None:
     assert supervised_text(tokenizer, rendered) == "Heart rate.<|im_end|>"
 
 
+def test_a_turn_of_weight_0_is_read_and_not_supervised(make_tokenizer: Any) -> None:
+    tokenizer = make_tokenizer()
+    chat: list[Message] = [*CHAT[:2], {**CHAT[2], "weight": 0}, *CHAT[3:]]
+    rendered = renderer(tokenizer).render(chat)
+    assert rendered.input_ids == renderer(tokenizer).render(CHAT).input_ids
+    assert supervised_text(tokenizer, rendered) == "Heart rate.<|im_end|>"
+
+
 def test_the_prompt_is_what_rendered_ids_begin_with(make_tokenizer: Any) -> None:
     tokenizer = make_tokenizer()
     prompt = renderer(tokenizer).prompt_ids(CHAT[:4])
