@@ -139,7 +139,7 @@ PLAIN = "may hold plain field names alone, such as {question}"
         (
             "path: a.csv, format: openai",
             ".format",
-            "Input should be 'messages', 'alpaca', 'sharegpt' or 'pro",
+            "Input should be 'messages', 'preference', 'alpaca', 'sh",
         ),
         (
             "path: a.csv, format: alpaca, columns: {user: '{a}', assistant: '{b}'}",
