@@ -158,6 +158,7 @@ def _add_replay(
     picked, counts = mix_replay(
         read_pool(replay_dir),
         share=inputs.data.replay.share,
+        weight=inputs.data.replay.weight,
         task_tokens=sum(len(rendered[row.id].input_ids) for row in splits["train"]),
         held_out={prompt_key(item.prompt) for item in held_out},
         max_tokens=inputs.data.checks.max_tokens,

@@ -89,6 +89,7 @@ def mix_replay(
     pool: Sequence[Rehearsal],
     *,
     share: float,
+    weight: float,
     task_tokens: int,
     held_out: Collection[PromptKey],
     max_tokens: int,
@@ -99,6 +100,7 @@ def mix_replay(
     Args:
         pool: of the replay stage.
         share: of the training tokens, picked rows included.
+        weight: of a rehearsed token in the loss.
         task_tokens: tokens of all other training rows.
         held_out: prompts that evaluation asks; none of them is rehearsed.
         max_tokens: of the longest conversation; the other checks are about the spec's own rows.
@@ -122,7 +124,7 @@ def mix_replay(
     for row, rendered in _cycle(usable):
         if tokens >= wanted:
             break
-        picked.append((row, rendered))
+        picked.append((row, replace(rendered, weight=weight)))
         tokens += len(rendered.input_ids)
     counts = ReplayCounts(
         rows=len(picked),

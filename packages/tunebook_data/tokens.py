@@ -22,12 +22,13 @@ SCHEMA = pa.schema(
         # Supervised tokens times alternatives, flattened; empty where each token is its own target.
         ("target_ids", pa.list_(pa.int32())),
         ("target_probabilities", pa.list_(pa.float32())),
+        ("weight", pa.float32()),
     ]
 )
 
 
 def write_tokens(path: Path, rows: Iterable[tuple[str, Rendered]]) -> None:
-    """Write row ids, token ids, loss masks and soft targets as one record batch, in order.
+    """Write row ids, token ids, loss masks, soft targets and weights as one record batch, in order.
 
     Byte for byte the same for the same rows. One batch keeps every column in one piece, so that a reader
     needs no copy; it bounds a table at 2^31 - 1 tokens.
@@ -41,6 +42,7 @@ def write_tokens(path: Path, rows: Iterable[tuple[str, Rendered]]) -> None:
         _lists(np.bool_, [rendered.loss_mask for rendered in each]),
         _lists(np.int32, [targets.ids_NK.ravel() if targets else () for targets in soft]),
         _lists(np.float32, [targets.probabilities_NK.ravel() if targets else () for targets in soft]),
+        pa.array([rendered.weight for rendered in each], pa.float32()),
     ]
     batch = pa.record_batch(columns, schema=SCHEMA)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
@@ -122,6 +124,12 @@ class TokenTable:
         shape = int(self.loss_mask(row).sum()), -1
         return SoftTargets(ids.to_numpy().reshape(shape), probabilities.to_numpy().reshape(shape))
 
+    def weight(self, row: int) -> float:
+        """How much each supervised token of the row counts in the loss."""
+        weight: float = self.batch["weight"][row].as_py()
+        return weight
+
     def rendered(self, row: int) -> Rendered:
         """A row as it was written."""
-        return Rendered(self.input_ids(row).tolist(), self.loss_mask(row).tolist(), self.soft_targets(row))
+        mask, soft_targets = self.loss_mask(row).tolist(), self.soft_targets(row)
+        return Rendered(self.input_ids(row).tolist(), mask, soft_targets, self.weight(row))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx2
 from huggingface_hub import snapshot_download
 
 from tunebook_model.folder import BEHAVIOUR_FILES
@@ -17,7 +18,8 @@ def snapshot(repo: str, revision: str, *, online: bool, token: str | None) -> Pa
     """The folder of one commit in the hub's own cache, downloaded first if the hub may be asked.
 
     Raises:
-        ModelError: offline and not in the cache, or the hub refuses.
+        ModelError: offline and not in the cache, the hub refuses, or the connection breaks off; what has been
+            downloaded is kept.
     """
     try:
         return Path(
@@ -30,9 +32,11 @@ def snapshot(repo: str, revision: str, *, online: bool, token: str | None) -> Pa
                 ignore_patterns=_ELSEWHERE,
             )
         )
-    except OSError as error:
+    except (OSError, httpx2.HTTPError) as error:
         reason = str(error).strip().splitlines()[0]
-        if online:
+        if online and isinstance(error, httpx2.TransportError):
+            way_out = "the connection broke off; run again to go on with the download"
+        elif online:
             way_out = "check the repository's name and revision; for a gated model set TUNEBOOK_HF_TOKEN"
         else:
             way_out = (

@@ -46,6 +46,8 @@ class Rendered:
     """True where a token is supervised: the logit before it predicts it."""
     soft_targets: SoftTargets | None = None
     """None: each supervised token itself."""
+    weight: float = 1.0
+    """How much each supervised token counts in the loss, against one of a row of weight 1."""
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,13 @@ CHUNK = 256
 def summed_cross_entropy(
     hidden_NC: Tensor, weight_VC: Tensor, targets_NK: Tensor, probabilities_NK: Tensor, dtype: torch.dtype
 ) -> Tensor:
-    """Sum over positions of the cross-entropy with the target distribution, in float32 and nats.
+    """Weighted sum over positions of the cross-entropy with the target distribution, in float32 and nats.
 
     Args:
         hidden_NC: last hidden states.
         weight_VC: of the head.
         targets_NK: token ids.
-        probabilities_NK: of these, float32; a position's sum to 1.
+        probabilities_NK: of these, float32; a position's sum to its weight.
         dtype: what the products are computed in.
     """
     apply: Callable[..., Tensor] = _SummedCrossEntropy.apply
@@ -58,7 +58,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
             loss += ((log_sum - logits.gather(1, targets)) * wanted).sum()
             if not training:
                 continue
-            probabilities = logits.sub_(log_sum).exp_()
+            probabilities = logits.sub_(log_sum).exp_().mul_(wanted.sum(1, keepdim=True))
             grad_logits = probabilities.scatter_add_(1, targets, -wanted).to(weight.dtype)
             if grad_hidden is not None:
                 torch.mm(grad_logits, weight, out=grad_hidden[chunk])

@@ -18,7 +18,7 @@ from tunebook_data.tokens import TokenTable
 from tunebook_spec.errors import StageError
 from tunebook_spec.models import FullMethod
 from tunebook_train.checkpoint import Training
-from tunebook_train.pack import Pack, Step, num_supervised, pack_rows
+from tunebook_train.pack import Pack, Step, pack_rows, supervised_weight
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,12 @@ def run_steps(
 
 
 def take_step(training: Training, step: Step, batches: Batches, method: FullMethod) -> dict[str, Any]:
-    """One optimizer step; the gradient is that of the mean loss over the whole global batch."""
-    supervised = num_supervised(batches.train, step.rows)
+    """One optimizer step; the gradient is that of the weighted mean loss over the whole global batch."""
+    weight = supervised_weight(batches.train, step.rows)
     packs = batches.packs(batches.train, step.rows)
-    losses = accumulate(training.model, packs, batches.worker.world_size / supervised)
+    losses = accumulate(training.model, packs, batches.worker.world_size / weight)
     norm = nn.utils.clip_grad_norm_(training.model.parameters(), method.max_grad_norm)
-    mean = batches.worker.total(losses.sum()) / supervised
+    mean = batches.worker.total(losses.sum()) / weight
     if not math.isfinite(mean) or not torch.isfinite(norm):
         _refuse(training.step + 1, mean, float(norm), losses, packs, batches.worker)
     rate = training.schedule.get_last_lr()[0]
@@ -110,7 +110,6 @@ def take_step(training: Training, step: Step, batches: Batches, method: FullMeth
         "learning_rate": rate,
         "grad_norm": float(norm),
         "tokens": int(batches.train.lengths[list(step.rows)].sum()),
-        "supervised_tokens": supervised,
     }
 
 
@@ -150,10 +149,10 @@ def validate(model: nn.Module, batches: Batches) -> float | None:
     """Mean negative log-likelihood of the validation rows; None without any."""
     table = batches.validation
     rows = range(len(table))
-    supervised = num_supervised(table, rows)
-    if not supervised:
+    weight = supervised_weight(table, rows)
+    if not weight:
         return None
     inner: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
     with torch.no_grad():
         losses = torch.stack([inner(pack) for pack in batches.packs(table, rows)])
-    return batches.worker.total(losses.sum()) / supervised
+    return batches.worker.total(losses.sum()) / weight

@@ -88,7 +88,7 @@ class Pack:
     targets_NK: Tensor
     """Token ids: the supervised token itself, or the likeliest of a row's soft targets."""
     probabilities_NK: Tensor
-    """Of these, float32; 0 where a position has fewer than K."""
+    """Of these, times the row's weight, float32; 0 where a position has fewer than K."""
 
     @classmethod
     def of(cls, table: TokenTable, rows: Sequence[int], device: torch.device) -> Pack:
@@ -120,7 +120,7 @@ class Pack:
 def _targets(
     table: TokenTable, rows: Sequence[int], own_N: npt.NDArray[np.int64], counts: Sequence[int]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Token ids and probabilities of every supervised position; `counts` of them in each row."""
+    """Token ids and weighted probabilities of every supervised position; `counts` of them in each row."""
     soft = [table.soft_targets(row) for row in rows]
     width = max((each.ids_NK.shape[1] for each in soft if each), default=1)
     targets = np.zeros((len(own_N), width), dtype=np.int64)
@@ -134,9 +134,10 @@ def _targets(
             skip = len(each.ids_NK) - count
             targets[place], probabilities[place] = each.ids_NK[skip:], each.probabilities_NK[skip:]
         start += count
-    return targets, probabilities
+    weights = np.repeat(np.array([table.weight(row) for row in rows], np.float32), counts)
+    return targets, probabilities * weights[:, None]
 
 
-def num_supervised(table: TokenTable, rows: Iterable[int]) -> int:
-    """Supervised tokens of rows, which their losses are normalised by."""
-    return sum(int(table.loss_mask(row)[1:].sum()) for row in rows)
+def supervised_weight(table: TokenTable, rows: Iterable[int]) -> float:
+    """Supervised tokens of rows, each by its row's weight: what their losses are normalised by."""
+    return sum(table.weight(row) * int(table.loss_mask(row)[1:].sum()) for row in rows)

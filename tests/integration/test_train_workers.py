@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tunebook_data.tokens import TokenTable, write_tokens
 from tunebook_model.render import Rendered
 from tunebook_train.loop import Batches, Worker, accumulate, validate
-from tunebook_train.pack import num_supervised
+from tunebook_train.pack import supervised_weight
 from tunebook_train.step import load_model
 
 CPU = torch.device("cpu")
@@ -29,7 +29,7 @@ def gradients(model_dir: Path, table_path: Path, out: Path, world_rank: int, wor
     found = {}
     for name, rows in STEPS.items():
         model.zero_grad()
-        accumulate(model, batches.packs(table, rows), world_size / num_supervised(table, rows))
+        accumulate(model, batches.packs(table, rows), world_size / supervised_weight(table, rows))
         found[name] = {key: p.grad.clone() for key, p in loss_model.named_parameters() if p.grad is not None}
     torch.save((found, validate(model, batches)), out / f"{world_rank}-of-{world_size}.pt")
 

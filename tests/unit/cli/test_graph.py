@@ -99,6 +99,7 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "Decontaminate.ngram_overlap": ("data.decontaminate.ngram_overlap=0.7", DATA),
     "Decontaminate.near": ("data.decontaminate.near=0.7", DATA),
     "Replay.share": ("data.replay.share=0.2", DATA),
+    "Replay.weight": ("data.replay.weight=4", DATA),
     "Replay.max_tokens": ("data.replay.max_tokens=48", ("replay", "prepare")),
     "FullMethod.epochs": ("method.epochs=4", TRAIN),
     "FullMethod.learning_rate": ("method.learning_rate=1e-3", TRAIN),

@@ -43,16 +43,21 @@ def pool(make_row: Callable[..., Row], renderer: Renderer) -> list[Rehearsal]:
 
 @pytest.mark.parametrize("share", [0.05, 0.15, 0.5, 0.9])
 def test_the_share_is_reached_within_one_row(pool: list[Rehearsal], share: float) -> None:
-    picked, counts = mix_replay(pool, share=share, task_tokens=2000, held_out=(), max_tokens=2048, seed=0)
+    picked, counts = mix_replay(
+        pool, share=share, weight=4, task_tokens=2000, held_out=(), max_tokens=2048, seed=0
+    )
     tokens = sum(len(rendered.input_ids) for _, rendered in picked)
     without_last = tokens - len(picked[-1][1].input_ids)
     assert without_last / (without_last + 2000) < share <= tokens / (tokens + 2000)
     assert (counts.tokens, counts.rows) == (tokens, len(picked))
+    assert {rendered.weight for _, rendered in picked} == {4}
     assert counts.share == pytest.approx(tokens / (tokens + 2000), abs=1e-6)
 
 
 def test_a_small_pool_is_shown_again_in_turn_under_ids_of_its_own(pool: list[Rehearsal]) -> None:
-    picked, counts = mix_replay(pool, share=0.5, task_tokens=2000, held_out=(), max_tokens=2048, seed=0)
+    picked, counts = mix_replay(
+        pool, share=0.5, weight=4, task_tokens=2000, held_out=(), max_tokens=2048, seed=0
+    )
     ids = [row.id for row, _ in picked]
     assert len(ids) > 24
     assert len(set(ids)) == len(ids)
@@ -63,7 +68,9 @@ def test_a_small_pool_is_shown_again_in_turn_under_ids_of_its_own(pool: list[Reh
 
 def test_what_evaluation_asks_is_not_rehearsed(pool: list[Rehearsal]) -> None:
     held_out = {question_key("what  is 3 AND 3?"), question_key("What is 5 and 5?")}
-    picked, counts = mix_replay(pool, share=0.5, task_tokens=2000, held_out=held_out, max_tokens=2048, seed=0)
+    picked, counts = mix_replay(
+        pool, share=0.5, weight=4, task_tokens=2000, held_out=held_out, max_tokens=2048, seed=0
+    )
     asked = {row.messages[0]["content"] for row, _ in picked}
     assert asked == {row.messages[0]["content"] for row, _ in pool} - {"What is 3 and 3?", "What is 5 and 5?"}
     assert counts.held_out == 2
@@ -71,7 +78,7 @@ def test_what_evaluation_asks_is_not_rehearsed(pool: list[Rehearsal]) -> None:
 
 def test_a_pool_of_which_nothing_can_be_used_is_refused(pool: list[Rehearsal]) -> None:
     with pytest.raises(DataError, match="none of 12 answers"):
-        mix_replay(pool, share=0.5, task_tokens=2000, held_out=(), max_tokens=8, seed=0)
+        mix_replay(pool, share=0.5, weight=4, task_tokens=2000, held_out=(), max_tokens=8, seed=0)
 
 
 def test_every_prompt_is_asked_alone(tmp_path: Path, renderer: Renderer) -> None:

@@ -21,7 +21,8 @@ def random_rows(count: int) -> list[tuple[str, Rendered]]:
         shape = sum(mask), 3
         soft = SoftTargets(rng.integers(0, 50_000, shape, np.int32), rng.random(shape, np.float32))
         has_soft = i % 2 and any(mask)
-        row = Rendered(rng.integers(0, 50_000, n).tolist(), mask, soft if has_soft else None)
+        weight = float(rng.integers(1, 9)) / 4
+        row = Rendered(rng.integers(0, 50_000, n).tolist(), mask, soft if has_soft else None, weight)
         rows.append((f"row{i}", row))
     return rows
 
@@ -37,6 +38,7 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
         assert table.input_ids(i).tolist() == rendered.input_ids
         assert table.loss_mask(i).dtype == np.bool_
         assert table.loss_mask(i).tolist() == rendered.loss_mask
+        assert table.weight(i) == rendered.weight
         soft, wanted = table.soft_targets(i), rendered.soft_targets
         assert (soft is None) == (wanted is None)
         if soft and wanted:

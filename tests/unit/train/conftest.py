@@ -25,7 +25,9 @@ def soft_targets(count: int, generator: torch.Generator) -> SoftTargets:
 
 @pytest.fixture
 def make_table(tmp_path: Path) -> MakeTable:
-    """Random rows of the given lengths, their second halves supervised, every third by soft targets."""
+    """Random rows of the given lengths, their second halves supervised, every third by soft targets that
+    count twice and a half.
+    """
 
     def make(name: str, lengths: list[int]) -> TokenTable:
         generator = torch.Generator().manual_seed(len(lengths))
@@ -34,7 +36,7 @@ def make_table(tmp_path: Path) -> MakeTable:
             ids = torch.randint(5, 250, (length,), generator=generator).tolist()
             mask = [place >= length // 2 and place > 0 for place in range(length)]
             soft = soft_targets(sum(mask), generator) if number % 3 == 2 else None
-            rows.append((f"{name}-{number}", Rendered(ids, mask, soft)))
+            rows.append((f"{name}-{number}", Rendered(ids, mask, soft, 2.5 if soft else 1.0)))
         path = tmp_path / f"{name}.tokens.arrow"
         write_tokens(path, rows)
         return TokenTable.open(path)

@@ -14,7 +14,7 @@ from tunebook_spec.models import FullMethod
 from tunebook_train.checkpoint import Training
 from tunebook_train.loop import Batches, Worker, accumulate, run_steps, validate
 from tunebook_train.optimizer import make_optimizer, make_schedule, rate_share
-from tunebook_train.pack import num_supervised, plan_steps
+from tunebook_train.pack import plan_steps, supervised_weight
 from tunebook_train.step import SupervisedLoss
 
 LENGTHS = [17, 25, 40, 8, 12, 33, 21, 9, 30, 14]
@@ -63,7 +63,7 @@ def test_any_packing_of_a_step_gives_the_same_gradients(
         packs = Batches(table, table, ALONE, size).packs(table, range(10))
         assert len(packs) == num_packs
         loss_model.zero_grad()
-        losses.append(accumulate(loss_model, packs, 1 / num_supervised(table, range(10))).sum())
+        losses.append(accumulate(loss_model, packs, 1 / supervised_weight(table, range(10))).sum())
         gradients.append([p.grad for p in loss_model.parameters()])
     for loss, each in zip(losses, gradients, strict=True):
         torch.testing.assert_close(loss, losses[0], rtol=1e-6, atol=0)

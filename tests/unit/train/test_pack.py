@@ -9,7 +9,7 @@ import pytest
 from tests.unit.train.tables import CPU, MakeTable
 from tunebook_data.tokens import TokenTable, write_tokens
 from tunebook_model.render import Rendered, SoftTargets
-from tunebook_train.pack import Pack, num_supervised, pack_rows, plan_steps
+from tunebook_train.pack import Pack, pack_rows, plan_steps, supervised_weight
 
 LENGTHS = np.random.default_rng(0).integers(20, 200, 333).astype(np.int32)
 
@@ -72,7 +72,7 @@ def test_a_pack_predicts_each_supervised_token_from_the_place_before_it(make_tab
     assert pack.predicts_N.tolist() == [1, 2, 6, 7, 8]
     assert pack.probabilities_NK.tolist() == [[1]] * 5
     assert pack.targets_NK[:, 0].tolist() == table.input_ids(1)[2:].tolist() + table.input_ids(0)[3:].tolist()
-    assert num_supervised(table, [0, 1]) == 5
+    assert supervised_weight(table, [0, 1]) == 5
 
 
 def test_soft_targets_stand_at_the_places_of_their_row(make_table: MakeTable) -> None:
@@ -82,9 +82,10 @@ def test_soft_targets_stand_at_the_places_of_their_row(make_table: MakeTable) ->
     assert soft is not None
     assert pack.predicts_N.tolist() == [1, 2, 7, 8, 9, 10, 14, 15, 16]
     assert pack.targets_NK[2:6].tolist() == soft.ids_NK.tolist()
-    assert pack.probabilities_NK[2:6].tolist() == soft.probabilities_NK.tolist()
+    assert pack.probabilities_NK[2:6].tolist() == (2.5 * soft.probabilities_NK).tolist()
     assert pack.targets_NK[[0, 1], 0].tolist() == table.input_ids(1)[2:].tolist()
-    assert pack.probabilities_NK.sum(1).tolist() == pytest.approx([1.0] * 9)
+    assert pack.probabilities_NK.sum(1).tolist() == pytest.approx([1.0] * 2 + [2.5] * 4 + [1.0] * 3)
+    assert supervised_weight(table, [1, 2, 0]) == 2 + 2.5 * 4 + 3
 
 
 def test_a_soft_target_of_a_row_s_first_token_falls_away(tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ def reference_loss(folder: Path, table: TokenTable) -> tuple[torch.Tensor, dict[
             places = torch.zeros(len(soft.ids_NK), logits.shape[1])
             places.scatter_(1, torch.tensor(soft.ids_NK).long(), torch.tensor(soft.probabilities_NK))
             wanted[supervised] = places
-        total = total + F.cross_entropy(logits[supervised], wanted[supervised], reduction="sum")
+        loss = F.cross_entropy(logits[supervised], wanted[supervised], reduction="sum")
+        total = total + table.weight(row) * loss
     total.backward()
     return total.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
@@ -76,7 +77,7 @@ def test_chunked_head_loss_is_plain_cross_entropy(count: int) -> None:
     torch.manual_seed(0)
     hidden, weight = torch.randn(count, 16, requires_grad=True), torch.randn(300, 16, requires_grad=True)
     targets = torch.stack([torch.randperm(300)[:3] for _ in range(count)])
-    probabilities = torch.randn(count, 3).softmax(1)
+    probabilities = torch.randn(count, 3).softmax(1) * (0.5 + torch.rand(count, 1))
     wanted_NV = torch.zeros(count, 300).scatter(1, targets, probabilities)
     expected = F.cross_entropy(hidden @ weight.t(), wanted_NV, reduction="sum")
     wanted = torch.autograd.grad(expected * 0.25, (hidden, weight))
