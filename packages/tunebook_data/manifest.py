@@ -26,7 +26,7 @@ FEW_ROWS = 100
 
 
 class SourceCounts(Frozen):
-    """One source of the spec; `rows_in` is the sum of all the others."""
+    """One source of the spec; `rows_in` is the sum of what was left out and of the distinct rows kept."""
 
     source: str
     task: str
@@ -39,10 +39,12 @@ class SourceCounts(Frozen):
     contaminated: int = 0
     """Training rows that contain what is held out; 0 too where the spec looks for none."""
     capped: int
-    """Left out by max_train_rows or max_test_rows."""
+    """Left out by max_train_rows, max_test_rows, or a weight below 1."""
     train: int
     validation: int
     test: int
+    repeats: int = 0
+    """Copies of training rows that a weight above 1 adds; no rows that came in."""
     files: tuple[FileCounts, ...] = ()
     """None for a built-in data set."""
 
@@ -101,7 +103,7 @@ class DatasetManifest(Frozen):
     leaks_by_rule: dict[str, int] = Field(default_factory=dict)
     """Contaminated training rows by the rule that found them."""
     splits: dict[Side, SplitCounts]
-    """Replay rows are among those of train."""
+    """Replay rows and repeats are among those of train."""
     replay: ReplayCounts | None
     attribution: tuple[Attribution, ...]
     warnings: tuple[str, ...] = ()
@@ -112,7 +114,7 @@ class DatasetManifest(Frozen):
         parts = [f"rows: {rows}", f"{train.tokens} training tokens, {train.supervised_tokens} supervised"]
         if self.replay:
             parts.append(f"{self.replay.rows} replay rows are {self.replay.share:.1%} of them")
-        for name in ("rejects", "duplicates", "near_duplicates", "contaminated", "capped"):
+        for name in ("rejects", "duplicates", "near_duplicates", "contaminated", "capped", "repeats"):
             count = sum(getattr(source, name) for source in self.sources)
             parts += [f"{count} {name.replace('_', ' ')}"] if count else []
         parts += [f"{count} x {reason}" for reason, count in self.flags_by_reason.items() if count]

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
 from tunebook_data.checked import (
@@ -30,6 +31,7 @@ from tunebook_data.manifest import (
     SplitCounts,
     size_advice,
 )
+from tunebook_data.mixture import drawn, repeats
 from tunebook_data.prompts import prompt_key
 from tunebook_data.rejects import write_listing
 from tunebook_data.replay import REPLAY_TASK, mix_replay, read_pool
@@ -85,6 +87,13 @@ def prepare(
     cleaned = clean_train([row for each in dealt for row in each["train"]], held_out, inputs.data)
     per_source = [_trained(*each, cleaned, inputs.seed) for each in zip(reads, dealt, strict=True)]
     splits = _joined(per_source)
+    copies = [
+        repeats(each["train"], read.source.weight, dealt=_is_dealt(read.source), seed=inputs.seed)
+        for read, each in zip(reads, per_source, strict=True)
+    ]
+    for row, copy in chain.from_iterable(copies):
+        splits["train"].append(copy)
+        rendered[copy.id] = rendered[row.id]
     replay = None
     if inputs.data.replay and inputs.data.replay.share:
         assert replay_dir is not None, "the spec rehearses, so the replay stage comes first"
@@ -100,7 +109,7 @@ def prepare(
     warnings = (*cleaned.warnings, *([size_advice(num_train)] if num_train < FEW_ROWS else []))
     for warning in warnings:
         logger.warning("%-16s %s", "prepare", warning)
-    counted = zip(reads, kept, dealt, per_source, strict=True)
+    counted = zip(reads, kept, dealt, per_source, map(len, copies), strict=True)
     return DatasetManifest(
         sources=tuple(_source_counts(*each, cleaned) for each in counted),
         rejects_by_reason=rejects_by_reason(reads),
@@ -128,7 +137,7 @@ def _joined(per_source: Sequence[Splits]) -> Splits:
 
 
 def _trained(read: CheckedSource, splits: Splits, cleaned: Cleaned, seed: int) -> Splits:
-    """A source's rows by side with those to train on cleaned, then capped: a cap counts rows that stay.
+    """A source's rows by side with those to train on cleaned, capped, and drawn by a weight below 1.
 
     Raises:
         DataError: the source had rows to train on, and none stays.
@@ -140,11 +149,16 @@ def _trained(read: CheckedSource, splits: Splits, cleaned: Cleaned, seed: int) -
             " rows of another source, or contain what is held out; mend them, or change data.dedup or"
             " data.decontaminate"
         )
-    return {**splits, "train": _capped(stay, read.source.max_train_rows, read.source, seed)}
+    capped = _capped(stay, read.source.max_train_rows, read.source, seed)
+    return {**splits, "train": drawn(capped, read.source.weight, dealt=_is_dealt(read.source), seed=seed)}
 
 
 def _capped(rows: Sequence[Row], cap: int | None, source: AnySource, seed: int) -> list[Row]:
-    return cap_rows(rows, cap, dealt=isinstance(source, DatasetSource), seed=seed)
+    return cap_rows(rows, cap, dealt=_is_dealt(source), seed=seed)
+
+
+def _is_dealt(source: AnySource) -> bool:
+    return isinstance(source, DatasetSource)
 
 
 def _add_replay(
@@ -203,7 +217,7 @@ def _write(out: Path, splits: Splits, rendered: Mapping[str, Rendered], renderer
 
 
 def _source_counts(
-    read: CheckedSource, kept: SourceRows, dealt: Splits, splits: Splits, cleaned: Cleaned
+    read: CheckedSource, kept: SourceRows, dealt: Splits, splits: Splits, num_copies: int, cleaned: Cleaned
 ) -> SourceCounts:
     sides = {side: len(rows) for side, rows in splits.items()}
     near = sum(row.id in cleaned.near_duplicate_ids for row in dealt["train"])
@@ -218,6 +232,7 @@ def _source_counts(
         near_duplicates=near,
         contaminated=contaminated,
         capped=len(kept.rows) - near - contaminated - sum(sides.values()),
+        repeats=num_copies,
         **sides,
     )
     assert counts.accounted == counts.rows_in, "every row that came in is accounted for"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunebook_data.rows import Row, read_rows
+from tunebook_data.rows import Row, identity, read_rows
 from tunebook_eval.sets import Item
 from tunebook_model.conversation import Message
 from tunebook_spec.errors import DataError
@@ -44,6 +44,8 @@ def choose_shots(num: int, items: Sequence[Item], data_dir: Path, seed: int | No
 
 
 def _choose(num: int, task: str, rows: Sequence[Row], seed: int | None) -> Prefix:
+    # A weighted source repeats its rows: the first of equal ones stands for all.
+    rows = list({identity(row.task, row.messages, row.tools): row for row in reversed(rows)}.values())[::-1]
     if len(rows) < num:
         raise DataError(
             f"task {task!r} has {len(rows)} training rows and `evaluation.few_shot` asks for {num}"

@@ -84,8 +84,11 @@ class Source(Frozen):
     task: Name
     """What the rows ask for; evaluation sets and few-shot examples pick rows by it."""
     split: Split = Split()
+    weight: float = Field(1.0, gt=0, le=100)
+    """How often an epoch sees each training row: 2 is twice, 2.5 twice and half of them a third time, 0.5
+    half of them once and the others never; drawn by seed. Nothing else is weighted."""
     max_train_rows: int | None = Field(None, ge=1)
-    """Cap on training rows, drawn by seed; none: all."""
+    """Cap on training rows, drawn by seed, before `weight`; none: all."""
     max_test_rows: int | None = Field(None, ge=1)
     """Cap on test rows, drawn by seed; none: all."""
 

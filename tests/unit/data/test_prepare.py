@@ -100,6 +100,33 @@ def test_every_row_that_comes_in_is_accounted_for(run: Run, messy: dict[str, Any
         assert counts.groups == len({row.group for row in rows})
 
 
+def test_a_weight_repeats_training_rows_alone(run: Run, messy: dict[str, Any], tmp_path: Path) -> None:
+    plain = run(tmp_path / "plain", **{**messy, "source": dict(messy["source"])})
+    manifest = run(tmp_path / "heavy", **{**messy, "source": {**messy["source"], "weight": 2.5}})
+    (counts,) = manifest.sources
+    assert counts == plain.sources[0].model_copy(update={"repeats": 45})
+    assert counts.accounted == counts.rows_in
+    assert manifest.splits["train"].rows == 75
+    assert "45 repeats" in manifest.summary()
+    held_out: tuple[Side, ...] = ("validation", "test")
+    assert all(manifest.splits[side] == plain.splits[side] for side in held_out)
+    once = read_rows(tmp_path / "plain" / "train.jsonl")
+    rows = read_rows(tmp_path / "heavy" / "train.jsonl")
+    assert rows[:30] == once
+    assert len({row.id for row in rows}) == 75
+    table = TokenTable.open(tmp_path / "heavy" / "train.tokens.arrow")
+    originals = {row.id: table.input_ids(i).tolist() for i, row in enumerate(once)}
+    for i, row in enumerate(rows):
+        assert table.row_id(i) == row.id
+        assert table.input_ids(i).tolist() == originals[row.id.partition("-")[0]]
+
+
+def test_a_weight_below_1_leaves_rows_out_that_count_as_capped(run: Run, messy: dict[str, Any]) -> None:
+    (counts,) = run(**{**messy, "source": {**messy["source"], "weight": 0.5}}).sources
+    assert (counts.train, counts.validation, counts.test, counts.capped) == (15, 6, 12, 27)
+    assert (counts.accounted, counts.repeats) == (65, 0)
+
+
 def listing(path: Path) -> list[dict[str, Any]]:
     return [orjson.loads(line) for line in path.read_bytes().splitlines()]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tunebook_eval.answers import FILE, AnswerResult, read_answers
 from tunebook_eval.inputs import AnswerInputs, PromptSet
 from tunebook_inference.generator import ChatRequest
 from tunebook_inference.scripted import ScriptedGenerator
+from tunebook_model.conversation import normal_tool
 from tunebook_spec.errors import DataError
 from tunebook_spec.models import SuiteItem
 
@@ -113,6 +115,32 @@ def test_few_shot_shows_the_same_training_rows_of_the_task_after_the_system_mess
     assert [shot.split()[0] for shot in shots] == ["user:", "assistant:"] * 2
     assert all(" r" in shot for shot in shots)
     assert [prompt[-1] for prompt in prompts] == ["user: note t1", "user: note t2", "user: note t3"]
+
+
+def test_few_shot_shows_a_repeated_row_once(data_dir: Path) -> None:
+    heavy = [replace(row("r0"), id=f"r0-{repeat}") for repeat in range(2, 40)]
+    write_rows(data_dir / "train.jsonl", [row("r0"), *heavy, row("r1")])
+    shown: list[str] = []
+
+    def look(request: ChatRequest) -> str:
+        shown.append(" ".join(message["content"] for message in request.messages[1:-1]))
+        return "answer"
+
+    run(inputs("few_shot", few_shot=2), data_dir, ScriptedGenerator(look))
+    assert all(each.count("note r0") == each.count("note r1") == 1 for each in shown)
+
+
+def test_the_model_is_shown_the_tools_of_a_test_row(data_dir: Path) -> None:
+    tools = (normal_tool({"name": "look_up"}),)
+    write_rows(data_dir / "test.jsonl", [replace(row("t1"), tools=tools)])
+    seen: list[object] = []
+
+    def look(request: ChatRequest) -> str:
+        seen.append(request.tools)
+        return "answer"
+
+    run(inputs(), data_dir, ScriptedGenerator(look))
+    assert seen == [tools]
 
 
 def test_few_shot_without_enough_training_rows_is_refused(data_dir: Path) -> None:
