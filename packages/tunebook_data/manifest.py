@@ -73,7 +73,7 @@ class ReplayCounts(Frozen):
     share: float
     """Of all training tokens."""
     held_out: int
-    """Answers left out because a test row, validation row or suite asks the same."""
+    """Answers left out because they contain what a test row, validation row or suite asks."""
     unusable: int
     """Answers left out because they fail the checks."""
 

@@ -32,9 +32,8 @@ from tunebook_data.manifest import (
     size_advice,
 )
 from tunebook_data.mixture import drawn, repeats
-from tunebook_data.prompts import prompt_key
 from tunebook_data.rejects import write_listing
-from tunebook_data.replay import REPLAY_TASK, mix_replay, read_pool
+from tunebook_data.replay import REPLAY_TASK, contaminated, mix_replay, read_pool
 from tunebook_data.rows import Row, write_rows
 from tunebook_data.sources import source_name
 from tunebook_data.split import SIDES, Side, SourceRows, cap_rows, check_leaks, drop_duplicates, split_rows
@@ -169,12 +168,13 @@ def _add_replay(
     inputs: PrepareInputs,
 ) -> ReplayCounts:
     assert inputs.data.replay is not None
+    pool = read_pool(replay_dir)
     picked, counts = mix_replay(
-        read_pool(replay_dir),
+        pool,
         share=inputs.data.replay.share,
         weight=inputs.data.replay.weight,
         task_tokens=sum(len(rendered[row.id].input_ids) for row in splits["train"]),
-        held_out={prompt_key(item.prompt) for item in held_out},
+        leave_out=contaminated(pool, held_out, inputs.data.decontaminate),
         max_tokens=inputs.data.checks.max_tokens,
         seed=inputs.seed,
     )

@@ -22,10 +22,6 @@ def prompt_key(messages: Sequence[Message]) -> PromptKey:
     return tuple((each["role"], normalised(text_of(each))) for each in messages if each["role"] != "system")
 
 
-def question_key(question: str) -> PromptKey:
-    return prompt_key([{"role": "user", "content": question}])
-
-
 def asked(messages: Sequence[Message]) -> PromptKey:
     """The prompt of a conversation's last answer, which is the one that evaluation asks."""
     return prompt_key(messages[:-1])

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import orjson
 
+from tunebook_data.decontaminate import HeldOut, find_leaks
 from tunebook_data.inputs import ReplayInputs
 from tunebook_data.manifest import ReplayCounts, ReplayManifest
-from tunebook_data.prompts import PromptKey, asked
+from tunebook_data.prompts import asked, prompt_key
 from tunebook_data.rows import Row, content_id, read_rows, write_rows
 from tunebook_data.suites import load_replay_prompts
 from tunebook_data.tokens import TokenTable, write_tokens
@@ -27,6 +28,7 @@ from tunebook_model.conversation import Message
 from tunebook_model.render import Rendered, Renderer, SoftTargets
 from tunebook_run.progress import Advance
 from tunebook_spec.errors import DataError, StageError
+from tunebook_spec.models import Decontaminate
 
 REPLAY_TASK = "replay"
 Rehearsal = tuple[Row, Rendered]
@@ -85,13 +87,26 @@ def read_pool(folder: Path) -> list[Rehearsal]:
     return [(row, table.rendered(i)) for i, row in enumerate(read_rows(folder / ROWS))]
 
 
+def contaminated(
+    pool: Sequence[Rehearsal], held_out: Sequence[HeldOut], rules: Decontaminate | None
+) -> frozenset[str]:
+    """Ids of answers that contain what is held out, told as for training rows.
+
+    Whatever the rules, and where there are none, a prompt that is itself held out is never rehearsed.
+    """
+    rows = [row for row, _ in pool]
+    prompts = {prompt_key(item.prompt) for item in held_out}
+    leaks = find_leaks(rows, held_out, rules) if rules else {}
+    return frozenset(row.id for i, row in enumerate(rows) if i in leaks or asked(row.messages) in prompts)
+
+
 def mix_replay(
     pool: Sequence[Rehearsal],
     *,
     share: float,
     weight: float,
     task_tokens: int,
-    held_out: Collection[PromptKey],
+    leave_out: Collection[str],
     max_tokens: int,
     seed: int,
 ) -> tuple[list[Rehearsal], ReplayCounts]:
@@ -102,20 +117,20 @@ def mix_replay(
         share: of the training tokens, picked rows included.
         weight: of a rehearsed token in the loss.
         task_tokens: tokens of all other training rows.
-        held_out: prompts that evaluation asks; none of them is rehearsed.
+        leave_out: ids of answers that are not rehearsed, as `contaminated` finds them.
         max_tokens: of the longest conversation; the other checks are about the spec's own rows.
         seed: of the order.
 
     Raises:
         DataError: no answer of the pool can be used.
     """
-    allowed = [each for each in pool if asked(each[0].messages) not in held_out]
+    allowed = [each for each in pool if each[0].id not in leave_out]
     usable = [each for each in allowed if len(each[1].input_ids) <= max_tokens]
     usable.sort(key=lambda each: hashlib.sha256(f"{seed}\0{each[0].id}".encode()).digest())
     if not usable:
         raise DataError(
             f"data.replay: none of {len(pool)} answers of the base model can be rehearsed:"
-            f" {len(pool) - len(allowed)} are asked by the evaluation, {len(allowed)} are longer than"
+            f" {len(pool) - len(allowed)} contain what is held out, {len(allowed)} are longer than"
             f" {max_tokens} tokens; raise data.checks.max_tokens, or remove data.replay"
         )
     wanted = share / (1 - share) * task_tokens

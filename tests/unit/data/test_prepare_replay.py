@@ -7,16 +7,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tunebook_data.decontaminate import HeldOut
 from tunebook_data.inputs import ReplayInputs
 from tunebook_data.manifest import ReplayManifest
-from tunebook_data.prompts import question_key
-from tunebook_data.replay import NUM_ALTERNATIVES, Rehearsal, mix_replay, read_pool, replay
+from tunebook_data.replay import (
+    NUM_ALTERNATIVES,
+    Rehearsal,
+    contaminated,
+    mix_replay,
+    read_pool,
+    replay,
+)
 from tunebook_data.rows import Row, read_rows
 from tunebook_data.suites import load_replay_prompts
 from tunebook_inference.generator import ChatRequest, Completion, Generator, OnDone
 from tunebook_inference.scripted import ScriptedGenerator
 from tunebook_model.render import Renderer
 from tunebook_spec.errors import DataError, StageError
+from tunebook_spec.models import Decontaminate
 
 INPUTS = ReplayInputs(max_tokens=8, max_prompts=None, chat_template_kwargs={})
 
@@ -44,7 +52,7 @@ def pool(make_row: Callable[..., Row], renderer: Renderer) -> list[Rehearsal]:
 @pytest.mark.parametrize("share", [0.05, 0.15, 0.5, 0.9])
 def test_the_share_is_reached_within_one_row(pool: list[Rehearsal], share: float) -> None:
     picked, counts = mix_replay(
-        pool, share=share, weight=4, task_tokens=2000, held_out=(), max_tokens=2048, seed=0
+        pool, share=share, weight=4, task_tokens=2000, leave_out=(), max_tokens=2048, seed=0
     )
     tokens = sum(len(rendered.input_ids) for _, rendered in picked)
     without_last = tokens - len(picked[-1][1].input_ids)
@@ -56,7 +64,7 @@ def test_the_share_is_reached_within_one_row(pool: list[Rehearsal], share: float
 
 def test_a_small_pool_is_shown_again_in_turn_under_ids_of_its_own(pool: list[Rehearsal]) -> None:
     picked, counts = mix_replay(
-        pool, share=0.5, weight=4, task_tokens=2000, held_out=(), max_tokens=2048, seed=0
+        pool, share=0.5, weight=4, task_tokens=2000, leave_out=(), max_tokens=2048, seed=0
     )
     ids = [row.id for row, _ in picked]
     assert len(ids) > 24
@@ -66,19 +74,32 @@ def test_a_small_pool_is_shown_again_in_turn_under_ids_of_its_own(pool: list[Reh
     assert [row.messages for row, _ in picked[12:24]] == [row.messages for row, _ in picked[:12]]
 
 
-def test_what_evaluation_asks_is_not_rehearsed(pool: list[Rehearsal]) -> None:
-    held_out = {question_key("what  is 3 AND 3?"), question_key("What is 5 and 5?")}
+@pytest.mark.parametrize("rules", [Decontaminate(), None], ids=["rules", "none"])
+def test_what_evaluation_asks_is_not_rehearsed(pool: list[Rehearsal], rules: Decontaminate | None) -> None:
+    held_out = [HeldOut.of_text("a", "what  is 3 AND 3?"), HeldOut.of_text("b", "What is 5 and 5?")]
+    known = contaminated(pool, held_out, rules)
     picked, counts = mix_replay(
-        pool, share=0.5, weight=4, task_tokens=2000, held_out=held_out, max_tokens=2048, seed=0
+        pool, share=0.5, weight=4, task_tokens=2000, leave_out=known, max_tokens=2048, seed=0
     )
     asked = {row.messages[0]["content"] for row, _ in picked}
     assert asked == {row.messages[0]["content"] for row, _ in pool} - {"What is 3 and 3?", "What is 5 and 5?"}
     assert counts.held_out == 2
 
 
+def test_an_answer_that_contains_what_is_held_out_is_contaminated(
+    make_row: Callable[..., Row], renderer: Renderer
+) -> None:
+    text = "the harbour town decided after long debate to paint the old lighthouse white again"
+    row = make_row("Tell me some news.", f"Well, {text}, they say.", task="replay")
+    pool = [(row, renderer.render(row.messages))]
+    item = HeldOut.of_text("text", text.capitalize())
+    assert contaminated(pool, [item], Decontaminate()) == {row.id}
+    assert contaminated(pool, [item], None) == set()
+
+
 def test_a_pool_of_which_nothing_can_be_used_is_refused(pool: list[Rehearsal]) -> None:
     with pytest.raises(DataError, match="none of 12 answers"):
-        mix_replay(pool, share=0.5, weight=4, task_tokens=2000, held_out=(), max_tokens=8, seed=0)
+        mix_replay(pool, share=0.5, weight=4, task_tokens=2000, leave_out=(), max_tokens=8, seed=0)
 
 
 def test_every_prompt_is_asked_alone(tmp_path: Path, renderer: Renderer) -> None:
