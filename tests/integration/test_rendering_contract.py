@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.unit.model.test_tool_templates import ANSWERED, ASKED, FOUND, TOOLS, TWO_CALLS
+from tests.unit.model.test_trl_templates import TEMPLATES
 from tunebook_data.contract import Probe, write_probes
+from tunebook_model.conversation import Message
 from tunebook_model.render import Renderer
 
 # vLLM reads its environment at import, so that each use gets a process of its own.
@@ -51,3 +54,30 @@ def test_vllms_server_reads_what_training_read_unless_the_template_differs(
     kept, broken = done.stdout.splitlines()[-2:]
     assert kept == "kept"
     assert broken.startswith("broken: row row0: serving renders its prompt otherwise than training: token ")
+
+
+def test_vllms_server_shows_tools_calls_and_their_answers_as_training_read_them(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_llama, tmp_path / "tools")
+    shutil.copy(TEMPLATES / "qwen2_5.jinja", folder / "chat_template.jinja")
+    renderer = Renderer.load(folder, {})
+    found: list[Message] = [{**FOUND, "tool_call_id": call["id"]} for call in TWO_CALLS["tool_calls"]]
+    chats: list[tuple[Message, ...]] = [
+        (ASKED,),
+        (ASKED, TWO_CALLS, *found),
+        (ASKED, {**TWO_CALLS, "weight": 0}, *found, ANSWERED, ASKED),
+    ]
+    probes = [
+        Probe(f"row{i}", chat, tuple(renderer.prompt_ids(chat, TOOLS)), tuple(TOOLS))
+        for i, chat in enumerate(chats)
+    ]
+    write_probes(tmp_path / "probes.jsonl", probes)
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK, tmp_path / "probes.jsonl", folder],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "kept"
