@@ -28,6 +28,12 @@ KV_CACHE_GIB = 2
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
+CPU_ARGUMENTS: Mapping[str, Any] = {
+    "enforce_eager": True,
+    "block_size": 32,  # 128 by default, so that shorter shared prompts would never be found again
+    "enable_chunked_prefill": False,  # with it, a seeded request whose prompt is cut ends the engine
+}
+
 
 @dataclass
 class VLLMEngine:
@@ -78,7 +84,7 @@ class VLLMEngine:
                 disable_log_stats=True,
                 use_tqdm_on_load=False,
                 seed=self.decoding.seed,
-                **({} if torch.cuda.is_available() else {"enforce_eager": True, "block_size": 32}),
+                **({} if torch.cuda.is_available() else CPU_ARGUMENTS),
             )
             started = time.monotonic()
             engine = LLMEngine.from_engine_args(arguments)
