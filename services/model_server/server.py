@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from tunebook_inference.vllm_engine import engine_environment
+from tunebook_inference.vllm_engine import MAX_NUM_SEQS, engine_environment, kv_cache_bytes
 from tunebook_model.precision import compute_dtype
 from tunebook_run.record import RunRecord, find_run
 from tunebook_run.settings import Settings
@@ -54,6 +54,8 @@ def arguments(
         *("--generation-config", "vllm"),
         *("--override-generation-config", json.dumps({"temperature": decoding.temperature})),
         *("--block-size", "32", "--enforce-eager", "--disable-log-stats"),
+        *("--max-num-seqs", str(MAX_NUM_SEQS)),
+        *("--kv-cache-memory-bytes", str(kv_cache_bytes(model, dtype, MAX_NUM_SEQS))),
     ]
     if pinned := spec.base_model.chat_template_kwargs:
         options += ["--default-chat-template-kwargs", json.dumps(pinned)]

@@ -38,7 +38,7 @@ for request in requests[:2]:
     greedy[request.id] = renderer.tokenizer.decode(out[0, len(ids):], skip_special_tokens=True)
 
 order = []
-engine = VLLMEngine(folder, renderer, Decoding(), "float32", kv_cache_gib=1)
+engine = VLLMEngine(folder, renderer, Decoding(), "float32")
 nothing = engine.generate([], order.append)
 assert nothing == [] and "vllm" not in sys.modules
 completions = engine.generate(requests, lambda completion: order.append(completion.id))
