@@ -148,8 +148,8 @@ def _train(work: Work) -> Outcome:
 
 
 def _merge(work: Work) -> Outcome:
+    from tunebook_train.job import WEIGHTS
     from tunebook_train.merge import merge
-    from tunebook_train.ray_train import WEIGHTS
 
     done = merge(
         weights_dir=work.parents["train"] / WEIGHTS,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from transformers import AutoConfig
 
 from tunebook_inference.generator import ChatRequest, Completion, Decoding, OnDone, TokenLogprobs
 from tunebook_model.render import Renderer
@@ -25,6 +26,8 @@ from tunebook_spec.errors import MissingExtraError, StageError
 logger = logging.getLogger(__name__)
 
 KV_CACHE_GIB = 2
+"""Memory for keys and values on a CPU, where the model can fill it; bounds the longest conversation."""
+MAX_NUM_SEQS = 256
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -41,9 +44,7 @@ class VLLMEngine:
     renderer: Renderer
     decoding: Decoding
     dtype: Dtype
-    kv_cache_gib: int = KV_CACHE_GIB
-    """Memory for keys and values on a CPU; bounds the longest conversation."""
-    max_num_seqs: int = 256
+    max_num_seqs: int = MAX_NUM_SEQS
     """Most answers under way at once."""
     _engine: Any = field(default=None, init=False, repr=False)
 
@@ -64,7 +65,7 @@ class VLLMEngine:
         return [done[request.id] for request in requests]
 
     def _start(self) -> Any:
-        import_vllm(self.kv_cache_gib)
+        import_vllm()
         from vllm import EngineArgs, LLMEngine
 
         with _quiet():
@@ -78,12 +79,20 @@ class VLLMEngine:
                 disable_log_stats=True,
                 use_tqdm_on_load=False,
                 seed=self.decoding.seed,
-                **({} if torch.cuda.is_available() else {"enforce_eager": True, "block_size": 32}),
+                **({} if torch.cuda.is_available() else self._cpu_arguments()),
             )
             started = time.monotonic()
             engine = LLMEngine.from_engine_args(arguments)
         logger.info("vllm started in %.1f s dtype=%s", time.monotonic() - started, self.dtype)
         return engine
+
+    def _cpu_arguments(self) -> dict[str, Any]:
+        return {
+            "enforce_eager": True,
+            "block_size": 32,  # 128 by default, so that shorter shared prompts would never be found again
+            "enable_chunked_prefill": False,  # with it, a seeded request whose prompt is cut ends the engine
+            "kv_cache_memory_bytes": kv_cache_bytes(self.model, self.dtype, self.max_num_seqs),
+        }
 
     def _add(self, request: ChatRequest, finish: OnDone) -> None:
         ids = self.renderer.prompt_ids(request.messages, request.tools)
@@ -134,31 +143,47 @@ def _likeliest(place: Mapping[int, Any]) -> TokenLogprobs:
     return tuple((id, entry.logprob) for id, entry in ranked)
 
 
-def import_vllm(kv_cache_gib: int = KV_CACHE_GIB) -> None:
+def kv_cache_bytes(model: Path, dtype: Dtype, num_seqs: int) -> int:
+    """What that many conversations of the model's full length fill, at most `KV_CACHE_GIB`.
+
+    vLLM writes zeros over all of it and makes an object for every 32 tokens of it, which takes seconds.
+    """
+    config = AutoConfig.from_pretrained(model).get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    bytes_per_token = 2 * config.num_hidden_layers * heads * head_dim * getattr(torch, dtype).itemsize
+    return int(min(KV_CACHE_GIB * 2**30, num_seqs * config.max_position_embeddings * bytes_per_token))
+
+
+def import_vllm() -> None:
     """Import vLLM under the environment of an engine in this process, or in one forked from it.
 
     Raises:
         MissingExtraError: it is not installed.
         StageError: it is imported already, under another environment.
     """
-    set_environment(kv_cache_gib)
+    set_environment()
     with _quiet():
         try:
             from vllm import EngineArgs, LLMEngine, SamplingParams  # noqa: F401
+            from vllm.platforms import current_platform
+
+            if current_platform.is_cpu():
+                import vllm.v1.worker.cpu_worker  # noqa: F401
         except ModuleNotFoundError as error:
             message = "vLLM is not installed; install the extra of this machine: "
             message += "`pip install 'tunebook[cpu]'` or `pip install 'tunebook[gpu]'`"
             raise MissingExtraError(message) from error
 
 
-def set_environment(kv_cache_gib: int = KV_CACHE_GIB) -> None:
+def set_environment() -> None:
     """Prepare this process for an engine in it; vLLM reads its environment at import.
 
     Raises:
         StageError: vLLM is imported already, under another environment.
     """
     in_process = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CONFIGURE_LOGGING": "0"}
-    wanted = engine_environment(kv_cache_gib) | in_process
+    wanted = engine_environment() | in_process
     for name in ("vllm", "torch._library"):
         logging.getLogger(name).setLevel(logging.ERROR)  # warnings are about the choices made here
     if "vllm" in sys.modules and any(os.environ.get(name) != value for name, value in wanted.items()):
@@ -166,12 +191,11 @@ def set_environment(kv_cache_gib: int = KV_CACHE_GIB) -> None:
     os.environ |= wanted
 
 
-def engine_environment(kv_cache_gib: int = KV_CACHE_GIB) -> dict[str, str]:
+def engine_environment() -> dict[str, str]:
     """What every vLLM process wants: every core computes, and no hub is asked."""
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
     return {
         "VLLM_CPU_OMP_THREADS_BIND": cores,
-        "VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gib),
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }

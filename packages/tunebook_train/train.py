@@ -20,7 +20,8 @@ from tunebook_run.store import Store
 from tunebook_spec.errors import StageError
 from tunebook_spec.models import Frozen
 from tunebook_train.inputs import TrainInputs
-from tunebook_train.ray_train import CHECKPOINTS, METRICS, Job, fit
+from tunebook_train.job import CHECKPOINTS, METRICS, Job
+from tunebook_train.ray_train import fit
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from tunebook_inference.vllm_engine import engine_environment
+from tunebook_inference.vllm_engine import MAX_NUM_SEQS, Dtype, engine_environment, kv_cache_bytes
 from tunebook_model.precision import compute_dtype
 from tunebook_run.record import RunRecord, find_run
 from tunebook_run.settings import Settings
@@ -40,7 +40,7 @@ def served_names(asked: str, record: RunRecord) -> list[str]:
 
 
 def arguments(
-    record: RunRecord, model: Path, *, names: list[str], dtype: str, host: str, port: int
+    record: RunRecord, model: Path, *, names: list[str], dtype: Dtype, host: str, port: int
 ) -> list[str]:
     """VLLM's command line for this run."""
     spec = Spec.model_validate(record.spec)
@@ -53,7 +53,9 @@ def arguments(
         # A request without a temperature is answered as the run was evaluated.
         *("--generation-config", "vllm"),
         *("--override-generation-config", json.dumps({"temperature": decoding.temperature})),
-        *("--block-size", "32", "--enforce-eager", "--disable-log-stats"),
+        *("--block-size", "32", "--enforce-eager", "--no-enable-chunked-prefill", "--disable-log-stats"),
+        *("--max-num-seqs", str(MAX_NUM_SEQS)),
+        *("--kv-cache-memory-bytes", str(kv_cache_bytes(model, dtype, MAX_NUM_SEQS))),
     ]
     if pinned := spec.base_model.chat_template_kwargs:
         options += ["--default-chat-template-kwargs", json.dumps(pinned)]

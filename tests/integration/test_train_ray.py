@@ -24,7 +24,7 @@ from tunebook_run.store import Store
 from tunebook_spec.errors import StageError
 from tunebook_spec.models import FullMethod
 from tunebook_train.inputs import TrainInputs
-from tunebook_train.ray_train import WEIGHTS
+from tunebook_train.job import WEIGHTS
 from tunebook_train.train import TrainResult, train
 
 # Ray's own: it leaves sockets and a forked process behind when it stops.

@@ -38,11 +38,19 @@ for request in requests[:2]:
     greedy[request.id] = renderer.tokenizer.decode(out[0, len(ids):], skip_special_tokens=True)
 
 order = []
-engine = VLLMEngine(folder, renderer, Decoding(), "float32", kv_cache_gib=1)
+engine = VLLMEngine(folder, renderer, Decoding(), "float32")
 nothing = engine.generate([], order.append)
 assert nothing == [] and "vllm" not in sys.modules
 completions = engine.generate(requests, lambda completion: order.append(completion.id))
-print(json.dumps({"greedy": greedy, "order": order, "answers": [asdict(each) for each in completions]}))
+many = [ChatRequest(str(n), ({"role": "user", "content": f"{n} " + "blue " * 300},), 4) for n in range(40)]
+engine.decoding = Decoding(temperature=1.0, seed=3)
+first, again = ([each.token_ids for each in engine.generate(many, lambda _: None)] for _ in range(2))
+engine.decoding = Decoding(temperature=1.0, seed=4)
+other = [each.token_ids for each in engine.generate(many, lambda _: None)]
+print(json.dumps({
+    "greedy": greedy, "order": order, "answers": [asdict(each) for each in completions],
+    "sampled": {"first": first, "again": again, "other": other},
+}))
 """
 
 
@@ -72,3 +80,9 @@ def test_a_prompt_beyond_the_context_is_an_error_row(run: dict[str, Any]) -> Non
     assert long["finish_reason"] == "error"
     assert "the model reads 512" in long["error"]
     assert run["answers"][1]["finish_reason"] in ("stop", "length")
+
+
+def test_a_seed_decides_what_is_sampled_of_more_prompts_than_one_batch_holds(run: dict[str, Any]) -> None:
+    sampled = run["sampled"]
+    assert sampled["first"] == sampled["again"]
+    assert sampled["first"] != sampled["other"]

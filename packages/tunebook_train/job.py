@@ -1,0 +1,28 @@
+"""What training workers are told, and where they leave what they make; light, for all who only pass it on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunebook_train.inputs import TrainInputs
+
+CHECKPOINTS = "checkpoints"
+METRICS = "metrics.jsonl"
+WEIGHTS = "weights"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is told; everything else it reads from the store."""
+
+    inputs: TrainInputs
+    digest: str
+    storage_url: str
+    stage_key: str
+    data_key: str
+    model_path: str | None
+    """The base model, where every worker sees this machine's disk."""
+    model_key: str | None
+    """The base model in the store, where they do not."""
+    dtype: str
+    cpus_per_worker: int
