@@ -19,14 +19,14 @@ from tunebook_cli.graph import generates, stages
 from tunebook_cli.local_ray import LocalRay
 from tunebook_cli.request import Request
 from tunebook_cli.stage_processes import StageProcesses
-from tunebook_data.fingerprint import preflight, source_digests
+from tunebook_data.fingerprint import refuse_problems, source_digests
 from tunebook_model.resolve import ReadyModel, resolve
 from tunebook_run.record import RunRecord, StageRecord, Status, claim_number, save
 from tunebook_run.settings import Settings
 from tunebook_run.stages import Artifact, Stage, find, read_artifact
 from tunebook_run.store import Store
 from tunebook_spec import LoadedSpec
-from tunebook_spec.errors import SpecError, StageError
+from tunebook_spec.errors import StageError
 from tunebook_spec.models import AnyBaseModel, FolderModel, GgufModel
 
 logger = logging.getLogger(__name__)
@@ -52,9 +52,7 @@ def plan(loaded: LoadedSpec, model: ReadyModel, settings: Settings) -> dict[str,
     Raises:
         SpecError: what only a look at the machine can tell, a missing file for one.
     """
-    problems = preflight(loaded, assets_dir=settings.assets_dir)
-    if problems:
-        raise SpecError(str(loaded.path), tuple(problems))
+    refuse_problems(loaded, assets_dir=settings.assets_dir)
     sources = source_digests(loaded.spec.data, spec_dir=loaded.path.parent, assets_dir=settings.assets_dir)
     return stages(loaded.spec, base_model=model.digest, sources=sources)
 

@@ -62,7 +62,9 @@ def read_whole(source: AnySource, inputs: PrepareInputs, spec_dir: Path, assets_
         made.items += items
         if isinstance(source, FileSource):
             form = "columns" if isinstance(part.format, Columns) else part.format
-            made.files.append(FileCounts(file=part.name, format=form, rows_in=len(items)))
+            assert part.sha256 is not None, "a file has a digest"
+            counts = FileCounts(file=part.name, format=form, rows_in=len(items), sha256=part.sha256)
+            made.files.append(counts)
             logger.info("%-16s read %s: %d rows, format %s", "prepare", part.name, len(items), form)
     # Rows that cannot be read are told before the slower checks of the others.
     rejects = [item for item in made.items if isinstance(item, Reject)]

@@ -17,6 +17,8 @@ class FileCounts(Frozen):
     format: RowFormat | Literal["columns"] | None
     """None: a file without a single record."""
     rows_in: int
+    sha256: str
+    """Of the file as it lies there, packed or not."""
 
 
 FEW_ROWS = 100
@@ -48,6 +50,16 @@ class SourceCounts(Frozen):
     def accounted(self) -> int:
         left_out = self.rejects + self.duplicates + self.near_duplicates + self.contaminated + self.capped
         return left_out + self.train + self.validation + self.test
+
+
+class Step(Frozen):
+    """One step of the fixed order, over all sources."""
+
+    name: str
+    rows_in: int
+    rows_out: int | None
+    """None: the step is another stage's."""
+    note: str
 
 
 class SplitCounts(Frozen):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -51,6 +52,22 @@ def source_files(path: str, spec_dir: Path) -> list[SourceFile]:
         case "s3":
             return _stored(path)
     return _local(path, spec_dir)
+
+
+def open_hashed(file: SourceFile) -> tuple[SourceFile, str]:
+    """The file, opened, and the SHA-256 of what reading it will give.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    stream = file.open()
+    try:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+        stream.seek(0)
+    except OSError as error:
+        stream.close()
+        raise DataError(f"{file.name}: cannot be read ({error.strerror or error})") from None
+    return replace(file, open=lambda: stream), sha256
 
 
 def public_name(path: str) -> str:
