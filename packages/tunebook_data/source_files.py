@@ -8,7 +8,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,25 @@ class SourceFile:
     """Opens it, seekable; what is not of this machine is fetched into a temporary file first."""
 
 
+@dataclass
+class Hashing:
+    """Opens a file, and knows the SHA-256 of what was opened."""
+
+    file: SourceFile
+    sha256: str | None = None
+    """None until it has been opened."""
+
+    def open(self) -> BinaryIO:
+        stream = self.file.open()
+        try:
+            self.sha256 = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+            stream.seek(0)
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+
 def source_files(path: str, spec_dir: Path) -> list[SourceFile]:
     """The files that a path of a spec leads to, in the order of their names.
 
@@ -52,22 +71,6 @@ def source_files(path: str, spec_dir: Path) -> list[SourceFile]:
         case "s3":
             return _stored(path)
     return _local(path, spec_dir)
-
-
-def open_hashed(file: SourceFile) -> tuple[SourceFile, str]:
-    """The file, opened, and the SHA-256 of what reading it will give.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    stream = file.open()
-    try:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
-        stream.seek(0)
-    except OSError as error:
-        stream.close()
-        raise DataError(f"{file.name}: cannot be read ({error.strerror or error})") from None
-    return replace(file, open=lambda: stream), sha256
 
 
 def public_name(path: str) -> str:
