@@ -56,6 +56,7 @@ class Step(Frozen):
     """One step of the fixed order, over all sources."""
 
     name: str
+    sees: Literal["all rows", "training rows"]
     rows_in: int
     rows_out: int | None
     """None: the step is another stage's."""
@@ -93,6 +94,8 @@ class Attribution(Frozen):
     licence: str
     attribution: tuple[str, ...]
     notice: str
+    packages: dict[str, str] = Field(default_factory=dict)
+    """Name and version of each data package that it is derived from -> its SHA-256."""
 
 
 class DatasetManifest(Frozen):
@@ -100,7 +103,8 @@ class DatasetManifest(Frozen):
 
     Beside it lie train.jsonl, validation.jsonl, test.jsonl, probes.jsonl, the token tables train.tokens.arrow
     and validation.tokens.arrow, whose rows are those of the JSONL files, in order, and what was left out, row
-    by row: rejects.jsonl, duplicates.jsonl, leaks.jsonl; flags.jsonl lists rows that stay.
+    by row: rejects.jsonl, duplicates.jsonl, leaks.jsonl; flags.jsonl lists rows that stay. card.html, whose
+    content is in card.json, shows it all to people.
     """
 
     sources: tuple[SourceCounts, ...]

@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tunebook_data.assemble import Splits, assemble
+from tunebook_data.card import make_card
+from tunebook_data.card_page import write_card
 from tunebook_data.checked import flags_by_reason, rejects_by_reason
 from tunebook_data.contract import PROBES, choose_probes, write_probes
 from tunebook_data.datasets.medical_glossary import CARD
@@ -21,6 +23,7 @@ from tunebook_data.replay import REPLAY_TASK, mix_replay, read_pool
 from tunebook_data.rows import Row, write_rows
 from tunebook_data.split import check_leaks
 from tunebook_data.tokens import write_tokens
+from tunebook_data.wheels import pinned_wheels
 from tunebook_model.render import Rendered, Renderer
 from tunebook_run.progress import Advance
 from tunebook_spec.errors import IntegrityError
@@ -71,7 +74,7 @@ def prepare(
     write_listing(out / "leaks.jsonl", made.cleaned.leaks)
     for warning in made.warnings:
         logger.warning("%-16s %s", "prepare", warning)
-    return DatasetManifest(
+    manifest = DatasetManifest(
         sources=made.sources,
         rejects_by_reason=rejects_by_reason(made.reads),
         flags_by_reason=flags_by_reason(made.reads, inputs.data.checks),
@@ -81,6 +84,10 @@ def prepare(
         attribution=_attribution(inputs.data.sources),
         warnings=made.warnings,
     )
+    write_card(
+        out, make_card(made, manifest, inputs.data, splits=splits, rendered=rendered, renderer=renderer)
+    )
+    return manifest
 
 
 def _add_replay(
@@ -140,4 +147,5 @@ def _split_counts(rows: Sequence[Row], rendered: Mapping[str, Rendered]) -> Spli
 
 def _attribution(sources: Sequence[AnySource]) -> tuple[Attribution, ...]:
     used = {source.name for source in sources if isinstance(source, DatasetSource)}
-    return tuple(Attribution(**asdict(card)) for card in (CARD,) if card.name in used)
+    packages = {f"{name} {version}": sha256 for name, (version, sha256) in pinned_wheels().items()}
+    return tuple(Attribution(**asdict(card), packages=packages) for card in (CARD,) if card.name in used)

@@ -77,6 +77,10 @@ class Duplicate:
     similarity: float
     """Jaccard similarity of word 3-shingles; 1 for equal conversations."""
 
+    @property
+    def copy_of(self) -> tuple[str, int]:
+        return self.copy_of_source, self.copy_of_line
+
     @classmethod
     def of(cls, kind: Literal["exact", "near"], row: Row, kept: Row, similarity: float) -> Duplicate:
         return cls(row.source, row.line, kind, kept.source, kept.line, round(similarity, 4))

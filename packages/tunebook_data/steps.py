@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Literal
+
 from tunebook_data.assemble import Assembled
-from tunebook_data.manifest import Step
+from tunebook_data.manifest import DatasetManifest, Step
 from tunebook_data.rejects import Reject
-from tunebook_data.split import SIDES
+from tunebook_data.split import SIDES, Side
 from tunebook_spec.models import Data
 
 
@@ -21,29 +24,55 @@ def assembly_steps(made: Assembled, data: Data) -> tuple[Step, ...]:
     beyond = f"; {len(kept) - split} more beyond max_test_rows" if split < len(kept) else ""
     single = dealt["train"] - len(made.cleaned.near_duplicate_ids)
     clean = single - len(made.cleaned.contaminated_ids)
-    near = f"training rows that nearly repeat another, from {data.dedup.near:g}" if data.dedup else ""
-    leaks = "training rows that contain what is held out" if data.decontaminate else ""
+    near = f"nearly repeat another, from similarity {data.dedup.near:g}" if data.dedup else ""
+    leaks = "contain what is held out" if data.decontaminate else ""
     return (
-        Step(name="parse", rows_in=len(items), rows_out=parsed, note="records to conversations"),
-        Step(name="check", rows_in=parsed, rows_out=checked, note=_checks(made)),
-        Step(name="exact duplicates", rows_in=checked, rows_out=len(kept), note="equal conversations"),
-        Step(
-            name="group", rows_in=len(kept), rows_out=len(kept), note=f"{groups:,} groups, none of them cut"
-        ),
-        Step(
-            name="split",
-            rows_in=len(kept),
-            rows_out=split,
-            note=f"{', '.join(f'{count:,} {side}' for side, count in dealt.items())}{beyond}",
-        ),
-        Step(name="near duplicates", rows_in=dealt["train"], rows_out=single, note=near or _OFF),
-        Step(name="decontaminate", rows_in=single, rows_out=clean, note=leaks or _OFF),
-        Step(name="cap", rows_in=clean, rows_out=made.num_train, note="training rows beyond max_train_rows"),
+        _step("parse", len(items), parsed, "records to conversations"),
+        _step("check", parsed, checked, _checks(made)),
+        _step("exact duplicates", checked, len(kept), "equal conversations"),
+        _step("group", len(kept), len(kept), f"{groups:,} groups, none of which is split"),
+        _step("split", len(kept), split, f"{_listed(dealt)}{beyond}"),
+        _step("near duplicates", dealt["train"], single, near or _OFF, "training rows"),
+        _step("decontaminate", single, clean, leaks or _OFF, "training rows"),
+        _step("cap", clean, made.num_train, "data.sources.max_train_rows", "training rows"),
+    )
+
+
+def all_steps(made: Assembled, data: Data, manifest: DatasetManifest) -> tuple[Step, ...]:
+    """The whole order, to what training does with the rows."""
+    train = manifest.splits["train"]
+    written = sum(counts.rows for counts in manifest.splits.values())
+    rehearsed = (
+        f"the base model's own answers, {manifest.replay.share:.1%} of the tokens" if manifest.replay else ""
+    )
+    tokens = (
+        f"{train.tokens:,} training tokens, {train.supervised_tokens:,} supervised; every loss mask audited"
+    )
+    packed = "left to training: end to end, without padding, and none sees another"
+    return (
+        *assembly_steps(made, data),
+        _step("rehearse", made.num_train, train.rows, rehearsed or _OFF, "training rows"),
+        _step("tokenise", written, written, tokens),
+        _step("pack", train.rows, None, packed, "training rows"),
     )
 
 
 _OFF = "off in this spec"
 
 
+def _step(
+    name: str,
+    rows_in: int,
+    rows_out: int | None,
+    note: str,
+    sees: Literal["all rows", "training rows"] = "all rows",
+) -> Step:
+    return Step(name=name, sees=sees, rows_in=rows_in, rows_out=rows_out, note=note)
+
+
+def _listed(counts: Mapping[Side, int]) -> str:
+    return ", ".join(f"{count:,} {side}" for side, count in counts.items())
+
+
 def _checks(made: Assembled) -> str:
-    return f"contents, and lengths in {'tokens' if made.rendered else 'characters alone'}"
+    return f"contents, and lengths in {'tokens too' if made.rendered else 'characters alone'}"

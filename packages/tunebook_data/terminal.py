@@ -75,9 +75,9 @@ def _print(table: Table, console: Console) -> None:
 
 
 def _steps(made: Assembled, data: Data) -> Table:
-    table = _table("step", "in", "out", "")
+    table = _table("step", "sees", "in", "out", "")
     for step in assembly_steps(made, data):
-        table.add_row(step.name, f"{step.rows_in:,}", f"{step.rows_out:,}", step.note)
+        table.add_row(step.name, step.sees, f"{step.rows_in:,}", f"{step.rows_out:,}", step.note)
     return table
 
 
@@ -98,7 +98,7 @@ def _reasons(counts: dict[str, int], what: str) -> Table:
 
 def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE, pad_edge=False)
-    words: Iterable[str] = ("step", "source", "task", "", "rejected because", "flagged because")
+    words: Iterable[str] = ("step", "sees", "source", "task", "", "rejected because", "flagged because")
     for column in columns:
         table.add_column(column, justify="left" if column in words else "right")
     return table
