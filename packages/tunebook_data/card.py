@@ -6,8 +6,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from os.path import commonprefix
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -138,10 +136,6 @@ def make_card(
     )
 
 
-def read_card(path: Path) -> DataCard:
-    return DataCard.model_validate_json(path.read_bytes())
-
-
 def _reasons(counts: Mapping[str, int], entries: Iterable[Reject | Flag]) -> tuple[Reason, ...]:
     """Reasons with their first examples, in the order of the counts."""
     examples: dict[str, list[Example]] = defaultdict(list)
@@ -169,7 +163,8 @@ def _pairs(made: Assembled) -> tuple[Pair, ...]:
 
 def _pair(found: Duplicate, text: str, copied: str) -> Pair:
     # A long beginning that both share would leave no room for what differs.
-    start = max(0, len(commonprefix([text, copied])) - _SHARED_CHARS) if text != copied else 0
+    differ = (at for at, (a, b) in enumerate(zip(text, copied, strict=False)) if a != b)
+    start = max(0, next(differ, 0) - _SHARED_CHARS)
     return Pair(
         kind=found.kind,
         similarity=found.similarity,

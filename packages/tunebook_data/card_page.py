@@ -10,10 +10,11 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from tunebook_data.card import DataCard, Lengths, Measure
+from tunebook_data.manifest import CARD_PAGE
 from tunebook_data.split import Side
 from tunebook_run.page import COLOURS, STYLE, WIDTH_IN, environment, svg
 
-CARD, CARD_PAGE = "card.json", "card.html"
+CARD = "card.json"
 
 
 def write_card(out: Path, card: DataCard) -> None:
@@ -22,6 +23,11 @@ def write_card(out: Path, card: DataCard) -> None:
     template = environment("tunebook_data").get_template("card.html.j2")
     page = template.render(card=card, drawings=drawings(card))
     (out / CARD_PAGE).write_text(page, encoding="utf-8")
+
+
+def read_card(folder: Path) -> DataCard:
+    """What `write_card` left in a folder."""
+    return DataCard.model_validate_json((folder / CARD).read_bytes())
 
 
 def drawings(card: DataCard) -> list[Markup]:

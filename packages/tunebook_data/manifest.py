@@ -9,6 +9,8 @@ from pydantic import Field
 from tunebook_data.split import Side
 from tunebook_spec.models import Frozen, RowFormat
 
+CARD_PAGE = "card.html"
+
 
 class FileCounts(Frozen):
     """One file of a source."""
