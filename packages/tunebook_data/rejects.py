@@ -47,7 +47,8 @@ class Reject:
         return cls.of(row.source, row.line, fault)
 
     def __str__(self) -> str:
-        return f"{self.source}:{self.line}: {self.field}: {self.reason} (got {self.value!r})"
+        field = f"{self.field}: " if self.field else ""
+        return f"{self.source}:{self.line}: {field}{self.reason} (got {self.value!r})"
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
-from itertools import groupby
+from itertools import groupby, islice
 
-from tunebook_data.checks import personal_data
+from tunebook_data.checks import personal_data, render_or_fault
+from tunebook_data.rejects import Fault
 from tunebook_data.rows import Row
 from tunebook_model.pieces import Piece, pieces
 from tunebook_model.render import Rendered, Renderer
-from tunebook_spec.models import Frozen
+from tunebook_spec.models import Checks, Frozen
 
 _MAX_PIECES = 400
 _FIRST_PIECES = 150
@@ -57,8 +58,16 @@ def choose_rows(rows: Iterable[Row], num_rows: int) -> Iterator[Row]:
     ]
     turns = sorted((turn, task) for task, each in enumerate(drawn) for turn in range(len(each)))
     harmless = (row for turn, task in turns if not personal_data(row := drawn[task][turn]))
-    for row, _ in zip(harmless, range(num_rows), strict=False):
-        yield row
+    return islice(harmless, num_rows)
+
+
+def preview(rows: Iterable[Row], num_rows: int, renderer: Renderer, checks: Checks) -> Iterator[ShownRow]:
+    """That many rows of those that have not been rendered yet; one that cannot be is passed over."""
+    made = (
+        render_or_fault(row, renderer, checks) for row in choose_rows(rows, num_rows * _LOOKED_AT_PER_ROW)
+    )
+    shown = (show_row(*each, renderer) for each in made if not isinstance(each, Fault))
+    return islice(shown, num_rows)
 
 
 def show_rows(

@@ -15,6 +15,7 @@ from tunebook_data.assemble import Assembled
 from tunebook_data.checked import flags_by_reason, rejects_by_reason
 from tunebook_data.manifest import size_advice
 from tunebook_data.personal_data import mask_reject
+from tunebook_data.shown_rows import ShownRow
 from tunebook_data.steps import assembly_steps
 from tunebook_spec.models import Data
 
@@ -30,7 +31,8 @@ _COUNTS = {
     "validation": "validation",
     "test": "test",
 }
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# C0 and C1 control characters, and those that turn the direction of what follows.
+_STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 LEFT_OUT = (
     "lengths in tokens (data.checks.max_tokens), the chat template's rendering, the loss-mask audit and the"
     " rehearsed rows"
@@ -61,9 +63,32 @@ def show_check(made: Assembled, data: Data, console: Console) -> None:
     console.print(plain(f"not checked, for want of the base model: {LEFT_OUT}"), soft_wrap=True)
 
 
+def show_row(row: ShownRow, console: Console) -> None:
+    """A row as training sees it: supervised tokens in colour, or in [[ ]] where there is none."""
+    coloured = console.color_system is not None and not console.no_color
+    tokens = f"{row.tokens:,} tokens, {row.supervised_tokens:,} supervised"
+    console.print(plain(f"{row.source}:{row.line} ({row.task}): {tokens}", "bold"), soft_wrap=True)
+    text = Text()
+    marked = False
+    for span in row.spans:
+        if not coloured and span.supervised != marked:
+            text.append("[[" if span.supervised else "]]")
+            marked = span.supervised
+        if span.omitted:
+            text.append(f" ... {span.omitted:,} tokens ... ", "yellow")
+            continue
+        style = f"{'green' if span.supervised else ''} {'bold' if span.special else ''}".strip()
+        lines = "".join(span.pieces).split("\n")
+        text.append("↵\n".join(plain(line).plain for line in lines), style)
+    if marked:
+        text.append("]]")
+    text.rstrip()
+    console.print(text, soft_wrap=True, end="\n\n")
+
+
 def plain(text: str, style: str = "") -> Text:
-    """Text as it is, with control characters, which could steer a terminal, spelled out."""
-    return Text(_CONTROL.sub(lambda match: f"\\x{ord(match.group()):02x}", text), style)
+    """Text in one line as it is, but characters that could steer a terminal are spelled out."""
+    return Text(_STEERING.sub(lambda match: match.group().encode("unicode_escape").decode(), text), style)
 
 
 def _print(table: Table, console: Console) -> None:
