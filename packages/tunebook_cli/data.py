@@ -62,7 +62,8 @@ def preview(
     found = list(shown(train, rows, renderer, loaded.spec.data.checks))
     for each in found:
         show_row(each, console)
-    typer.echo(f"{len(found)} of {len(train)} training rows, as {model.name} reads them", err=True)
+    rehearsed = "; rehearsed ones are made in a run" if loaded.spec.data.replay else ""
+    typer.echo(f"{len(found)} of {len(train)} training rows, as {model.name} reads them{rehearsed}", err=True)
 
 
 @app.command()

@@ -92,11 +92,13 @@ def plain(text: str, style: str = "") -> Text:
 
 
 def _print(table: Table, console: Console) -> None:
-    """Without the blanks that a table pads its lines with."""
+    """Without the blanks that a table pads its lines with, above, below and to the right."""
     for line in console.render_lines(table, pad=False):
         text = Text.assemble(*((segment.text, segment.style or "") for segment in line))
         text.rstrip()
-        console.print(text)
+        if text:
+            console.print(text)
+    console.print()
 
 
 def _steps(made: Assembled, data: Data) -> Table:

@@ -25,15 +25,20 @@ def pieces(rendered: Rendered, renderer: Renderer) -> Iterator[Piece]:
     """The pieces of a row in order; their texts together are what its ids decode to."""
     tokenizer = renderer.tokenizer
     special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
-    stream, held = _stream(), []
+    stream, held, was_supervised = _stream(), list[int](), False
     for id, supervised in zip(rendered.input_ids, rendered.loss_mask, strict=True):
+        if held and (id in special or supervised != was_supervised):
+            # What was held is no character after all, and none goes across such a border.
+            yield Piece(tokenizer.decode(held), was_supervised, False)
+            stream, held = _stream(), []
         held.append(id)
+        was_supervised = supervised
         text = stream.step(tokenizer.backend_tokenizer, id)
         if text is not None:
             yield Piece(text, supervised, id in special)
             held = []
     if held:
-        yield Piece(tokenizer.decode(held), rendered.loss_mask[-1], False)
+        yield Piece(tokenizer.decode(held), was_supervised, False)
 
 
 def _stream() -> Any:
