@@ -2,41 +2,35 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tunebook_cli import data
 from tunebook_cli.failure import StageFailed
+from tunebook_cli.spec_argument import OverridesOption, ProfileOption, SpecArgument, find_spec
 from tunebook_run import log
 from tunebook_run.settings import Settings
 from tunebook_run.store import Store
 from tunebook_spec import load
-from tunebook_spec.errors import InputError, TunebookError
+from tunebook_spec.errors import TunebookError
 from tunebook_spec.schema import json_schema
 
 logger = logging.getLogger(__name__)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(data.app, name="data")
 
 VERDICT_STATUS = {"pass": 0, "fail": 3, "inconclusive": 4}
-SPECS = Path("specs")
-
-SpecArgument = Annotated[
-    str, typer.Argument(help="A spec file, or the name of one in specs/.", metavar="SPEC")
-]
 
 
 @app.command()
 def run(
     spec: SpecArgument,
-    profile: Annotated[str | None, typer.Option(help="Overlay of the spec to apply.")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="FIELD=VALUE, after the profile.", metavar="FIELD=VALUE")
-    ] = None,
+    profile: ProfileOption = None,
+    overrides: OverridesOption = None,
     dry_run: Annotated[bool, typer.Option(help="Print the resolved spec and what would run.")] = False,
 ) -> None:
     """Take a spec from its sources to a verdict; what is already made is not made again.
@@ -96,25 +90,6 @@ def serve(
     from model_server.server import serve as start
 
     start(run, Settings.read(), host=host, port=port)
-
-
-def find_spec(name: str) -> Path:
-    """The file of a spec given as a path or as a name in specs/.
-
-    Raises:
-        InputError: lists what there is.
-    """
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
-        return path
-    named = SPECS / f"{name}.yaml"
-    if name and named.exists():
-        return named
-    known = sorted(file.stem for file in SPECS.glob("*.yaml"))
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    listed = ", ".join(known) or "none (run from the folder that holds specs/)"
-    raise InputError(f"no spec {name!r}{hint}; there are: {listed}")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -19,14 +19,15 @@ from tunebook_cli.graph import generates, stages
 from tunebook_cli.local_ray import LocalRay
 from tunebook_cli.request import Request
 from tunebook_cli.stage_processes import StageProcesses
-from tunebook_data.fingerprint import preflight, source_digests
+from tunebook_data.fingerprint import refuse_problems, source_digests
+from tunebook_data.manifest import CARD_PAGE
 from tunebook_model.resolve import ReadyModel, resolve
 from tunebook_run.record import RunRecord, StageRecord, Status, claim_number, save
 from tunebook_run.settings import Settings
 from tunebook_run.stages import Artifact, Stage, find, read_artifact
 from tunebook_run.store import Store
 from tunebook_spec import LoadedSpec
-from tunebook_spec.errors import SpecError, StageError
+from tunebook_spec.errors import StageError
 from tunebook_spec.models import AnyBaseModel, FolderModel, GgufModel
 
 logger = logging.getLogger(__name__)
@@ -52,9 +53,7 @@ def plan(loaded: LoadedSpec, model: ReadyModel, settings: Settings) -> dict[str,
     Raises:
         SpecError: what only a look at the machine can tell, a missing file for one.
     """
-    problems = preflight(loaded, assets_dir=settings.assets_dir)
-    if problems:
-        raise SpecError(str(loaded.path), tuple(problems))
+    refuse_problems(loaded, assets_dir=settings.assets_dir)
     sources = source_digests(loaded.spec.data, spec_dir=loaded.path.parent, assets_dir=settings.assets_dir)
     return stages(loaded.spec, base_model=model.digest, sources=sources)
 
@@ -130,16 +129,22 @@ class _Run:
                 name=name, key=stage.key, digest=stage.digest, skipped=skipped, seconds=seconds
             )
             self.update(stages=(*self.record.stages, done))
+            if name == "prepare":
+                self._copy_page(stage.key, CARD_PAGE)
             if name == "train":
                 self.ray.stop()
 
     def conclude(self) -> None:
-        """The verdict and its report, beside `run.json`, where people look for them."""
+        """The verdict, and its report beside `run.json`."""
         key = self.record.stage("decide").key
         decided = read_artifact(self.store, key)
         assert decided is not None
-        self.store.write(f"{self.record.key}/report.html", self.store.read(f"{key}/report.html"))
+        self._copy_page(key, "report.html")
         self.update(status=decided.result["verdict"], verdict=decided.result["lines"])
+
+    def _copy_page(self, key: str, name: str) -> None:
+        """A stage's page, beside `run.json`, where people look for it."""
+        self.store.write(f"{self.record.key}/{name}", self.store.read(f"{key}/{name}"))
 
     def _make(self, stage: Stage) -> Artifact:
         """Run one stage in a process of its own and read what it left."""

@@ -12,7 +12,7 @@ from tunebook_cli.request import Request
 from tunebook_run import log
 from tunebook_run.progress import Advance, progress
 from tunebook_run.settings import Settings
-from tunebook_run.stages import commit, find, read_artifact, writing
+from tunebook_run.stages import commit, find, writing
 from tunebook_run.store import Store
 from tunebook_spec.errors import TunebookError
 
@@ -196,7 +196,7 @@ def _evaluate(work: Work) -> Outcome:
 
 
 def _decide(work: Work) -> Outcome:
-    from tunebook_data.manifest import DatasetManifest
+    from tunebook_data.card_page import read_card
     from tunebook_eval.decide import decide
     from tunebook_eval.evaluate import read_report
     from tunebook_eval.inputs import DecideInputs
@@ -205,9 +205,6 @@ def _decide(work: Work) -> Outcome:
     inputs = DecideInputs.model_validate(work.fields)
     report = read_report(work.parents["evaluate"])
     verdict = decide(report, inputs.gates)
-    prepared = read_artifact(work.store, work.request.parents["prepare"])
-    assert prepared is not None
-    manifest = {name: value for name, value in prepared.result.items() if name != "summary"}
     facts = work.request.facts
     write_report(
         work.out,
@@ -217,7 +214,7 @@ def _decide(work: Work) -> Outcome:
         report=report,
         verdict=verdict,
         training_metrics=_training_metrics(work.parents["train"] / "metrics.jsonl"),
-        manifest=DatasetManifest.model_validate(manifest),
+        card=read_card(work.parents["prepare"]),
         stages=facts["stages"],
         lineage=facts["lineage"],
     )

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tunebook_data.checks import find_fault, find_flags, render_or_fault
 from tunebook_data.formats import NOTES
@@ -17,10 +18,12 @@ from tunebook_data.rejects import Fault, Flag, Reject
 from tunebook_data.rows import Row
 from tunebook_data.sources import read_source, source_name
 from tunebook_data.split import SourceRows
-from tunebook_model.render import Rendered, Renderer
 from tunebook_run.progress import Advance
 from tunebook_spec.errors import DataError
 from tunebook_spec.models import AnySource, Checks, Columns, RowsSource
+
+if TYPE_CHECKING:
+    from tunebook_model.render import Rendered, Renderer
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +64,10 @@ def read_whole(source: AnySource, inputs: PrepareInputs, spec_dir: Path, assets_
         if isinstance(source, RowsSource):
             form = "columns" if isinstance(part.format, Columns) else part.format
             note = None if isinstance(part.format, Columns | None) else NOTES.get(part.format)
-            made.files.append(FileCounts(file=part.name, format=form, rows_in=len(items), note=note))
+            counts = FileCounts(
+                file=part.name, format=form, rows_in=len(items), note=note, sha256=part.sha256
+            )
+            made.files.append(counts)
             told = f"{form}: {note}" if note else form
             logger.info("%-16s read %s: %d rows, format %s", "prepare", part.name, len(items), told)
     # Rows that cannot be read are told before the slower checks of the others.
@@ -72,12 +78,14 @@ def read_whole(source: AnySource, inputs: PrepareInputs, spec_dir: Path, assets_
 
 def check_sources(
     reads: Sequence[CheckedSource],
-    renderer: Renderer,
+    renderer: Renderer | None,
     checks: Checks,
     max_reject_fraction: float,
     advance: Advance,
 ) -> dict[str, Rendered]:
     """Sort every source's items into rows and rejects; return the rows as training sees them, by id.
+
+    Without a renderer nothing is returned, and what needs the rows in tokens is left unchecked.
 
     Raises:
         DataError: more of a source than `max_reject_fraction` are rejects, or a row ends the run.
@@ -90,7 +98,9 @@ def check_sources(
             if isinstance(outcome, Reject):
                 read.rejects.append(outcome)
             else:
-                row, rendered[row.id], flags = outcome
+                row, as_trained, flags = outcome
+                if as_trained is not None:
+                    rendered[row.id] = as_trained
                 read.rows.append(row)
                 read.flags.extend(flags)
             done += 1
@@ -151,19 +161,19 @@ def _refuse_many_rejects(name: str, rejects: Sequence[Reject], num_rows: int, al
 
 
 def _outcome(
-    item: Row | Reject, renderer: Renderer, checks: Checks
-) -> tuple[Row, Rendered, list[Flag]] | Reject:
+    item: Row | Reject, renderer: Renderer | None, checks: Checks
+) -> tuple[Row, Rendered | None, list[Flag]] | Reject:
     if isinstance(item, Reject):
         return item
     row, flags = mask_row(item) if checks.personal_data == "mask" else (item, [])
-    found = find_fault(row, checks) or render_or_fault(row, renderer, checks)
+    found = find_fault(row, checks) or (render_or_fault(row, renderer, checks) if renderer else (row, None))
     if isinstance(found, Fault):
         reject = Reject.of_row(row, found)
         return mask_reject(reject) if _hides(checks) else reject
     fitting, rendered = found
     if len(fitting.messages) < len(row.messages):
         flags.append(Flag(row.source, row.line, "messages", f"cut to max_tokens {checks.max_tokens}"))
-    if fitting.messages[-1].get("tool_calls"):
+    if renderer and rendered and fitting.messages[-1].get("tool_calls"):
         fitting = replace(fitting, spoken=renderer.last_answer(rendered))
     return fitting, rendered, [*flags, *find_flags(fitting, checks)]
 

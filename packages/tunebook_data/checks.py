@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from tunebook_data.answer_schema import answer_problem
 from tunebook_data.personal_data import RULE_NAMES, scan
@@ -12,9 +13,11 @@ from tunebook_data.prompts import normalised
 from tunebook_data.rejects import Fault, Flag
 from tunebook_data.rows import Row
 from tunebook_model.conversation import Role, is_learnt, text_of
-from tunebook_model.render import Rendered, Renderer
 from tunebook_spec.errors import DataError
 from tunebook_spec.models import Checks
+
+if TYPE_CHECKING:
+    from tunebook_model.render import Rendered, Renderer
 
 # Tab, line feed and carriage return are text; all other C0 and C1 characters are binary or broken input.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\ufffd")

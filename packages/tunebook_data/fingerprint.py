@@ -15,7 +15,7 @@ from tunebook_data.source_files import SourceFile
 from tunebook_data.sources import files_of, source_name
 from tunebook_data.wheels import pinned_wheels
 from tunebook_spec import LoadedSpec
-from tunebook_spec.errors import DataError, Problem
+from tunebook_spec.errors import DataError, Problem, SpecError
 from tunebook_spec.models import Data, DatasetSource, FileSource, HubSource, TaskSet
 
 DATASET_FORMAT = 1
@@ -45,6 +45,12 @@ def source_digests(data: Data, *, spec_dir: Path, assets_dir: Path) -> dict[str,
 def preflight(loaded: LoadedSpec, *, assets_dir: Path) -> list[Problem]:
     """What only a look at this machine can tell about a spec's data, placed in the spec's file."""
     return [loaded.problem(where, message) for where, message in _problems(loaded, assets_dir)]
+
+
+def refuse_problems(loaded: LoadedSpec, *, assets_dir: Path) -> None:
+    """Raises SpecError with all that `preflight` finds."""
+    if problems := preflight(loaded, assets_dir=assets_dir):
+        raise SpecError(str(loaded.path), tuple(problems))
 
 
 def _problems(loaded: LoadedSpec, assets_dir: Path) -> Iterator[tuple[tuple[str | int, ...], str]]:

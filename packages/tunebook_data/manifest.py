@@ -9,6 +9,8 @@ from pydantic import Field
 from tunebook_data.split import Side
 from tunebook_spec.models import Frozen, RowFormat
 
+CARD_PAGE = "card.html"
+
 
 class FileCounts(Frozen):
     """One file of a source."""
@@ -17,6 +19,8 @@ class FileCounts(Frozen):
     format: RowFormat | Literal["columns"] | None
     """None: a file without a single record."""
     rows_in: int
+    sha256: str
+    """Of the file as it lies there, packed or not."""
     note: str | None = None
     """What of its rows is trained on, where that is not all."""
 
@@ -54,6 +58,17 @@ class SourceCounts(Frozen):
         return left_out + self.train + self.validation + self.test
 
 
+class Step(Frozen):
+    """One step of the fixed order, over all sources."""
+
+    name: str
+    sees: Literal["all rows", "training rows"]
+    rows_in: int
+    rows_out: int | None
+    """None: the step is another stage's."""
+    note: str
+
+
 class SplitCounts(Frozen):
     rows: int
     groups: int
@@ -85,6 +100,8 @@ class Attribution(Frozen):
     licence: str
     attribution: tuple[str, ...]
     notice: str
+    packages: dict[str, str] = Field(default_factory=dict)
+    """Name and version of each data package that it is derived from -> its SHA-256."""
 
 
 class DatasetManifest(Frozen):
@@ -92,7 +109,8 @@ class DatasetManifest(Frozen):
 
     Beside it lie train.jsonl, validation.jsonl, test.jsonl, probes.jsonl, the token tables train.tokens.arrow
     and validation.tokens.arrow, whose rows are those of the JSONL files, in order, and what was left out, row
-    by row: rejects.jsonl, duplicates.jsonl, leaks.jsonl; flags.jsonl lists rows that stay.
+    by row: rejects.jsonl, duplicates.jsonl, leaks.jsonl; flags.jsonl lists rows that stay. card.html, whose
+    content is in card.json, shows it all to people.
     """
 
     sources: tuple[SourceCounts, ...]

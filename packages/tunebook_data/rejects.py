@@ -47,7 +47,8 @@ class Reject:
         return cls.of(row.source, row.line, fault)
 
     def __str__(self) -> str:
-        return f"{self.source}:{self.line}: {self.field}: {self.reason} (got {self.value!r})"
+        field = f"{self.field}: " if self.field else ""
+        return f"{self.source}:{self.line}: {field}{self.reason} (got {self.value!r})"
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,10 @@ class Duplicate:
     copy_of_line: int
     similarity: float
     """Jaccard similarity of word 3-shingles; 1 for equal conversations."""
+
+    @property
+    def copy_of(self) -> tuple[str, int]:
+        return self.copy_of_source, self.copy_of_line
 
     @classmethod
     def of(cls, kind: Literal["exact", "near"], row: Row, kept: Row, similarity: float) -> Duplicate:

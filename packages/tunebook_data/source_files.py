@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import stat
@@ -34,6 +35,25 @@ class SourceFile:
     """Opens it, seekable; what is not of this machine is fetched into a temporary file first."""
 
 
+@dataclass
+class Hashing:
+    """Opens a file, and knows the SHA-256 of what was opened."""
+
+    file: SourceFile
+    sha256: str | None = None
+    """None until it has been opened."""
+
+    def open(self) -> BinaryIO:
+        stream = self.file.open()
+        try:
+            self.sha256 = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+            stream.seek(0)
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+
 def source_files(path: str, spec_dir: Path) -> list[SourceFile]:
     """The files that a path of a spec leads to, in the order of their names.
 
@@ -64,7 +84,7 @@ def _local(path: str, spec_dir: Path) -> list[SourceFile]:
         return _saved_dataset(path, here)
     if (here / "dataset_dict.json").is_file():
         raise DataError(f"is a data set of several splits: {here}; name one of the folders in it")
-    if os.path.lexists(here) or not _is_glob(path):
+    if os.path.lexists(here) or not is_glob(path):
         return [_local_file(path, here)]
     head, pattern = _split_glob(path)
     folder = spec_dir / os.path.expanduser(head)
@@ -132,7 +152,7 @@ def _stored(path: str) -> list[SourceFile]:
 
 
 def _listed(filesystem: fs.FileSystem, bucket: str, key: str) -> list[fs.FileInfo]:
-    if not _is_glob(key):
+    if not is_glob(key):
         return [filesystem.get_file_info(f"{bucket}/{key}".rstrip("/"))]
     head, pattern = _split_glob(f"{bucket}/{key}")
     selector = fs.FileSelector(head.rstrip("/"), allow_not_found=True, recursive=True)
@@ -147,14 +167,14 @@ def _listed(filesystem: fs.FileSystem, bucket: str, key: str) -> list[fs.FileInf
     return sorted(found, key=lambda info: str(info.path))
 
 
-def _is_glob(path: str) -> bool:
+def is_glob(path: str) -> bool:
     return bool(set(path) & set("*?["))
 
 
 def _split_glob(path: str) -> tuple[str, str]:
     """The folders before the first part with a wildcard, with their slash, and the rest."""
     parts = path.split("/")
-    first = next(index for index, part in enumerate(parts) if _is_glob(part))
+    first = next(index for index, part in enumerate(parts) if is_glob(part))
     return "".join(f"{part}/" for part in parts[:first]), "/".join(parts[first:])
 
 

@@ -15,7 +15,7 @@ from tunebook_data.hub_files import hub_files, hub_name
 from tunebook_data.records import Record, read_records
 from tunebook_data.rejects import Fault, Reject
 from tunebook_data.rows import Row, content_id
-from tunebook_data.source_files import SourceFile, public_name, source_files
+from tunebook_data.source_files import Hashing, SourceFile, public_name, source_files
 from tunebook_model.conversation import Message
 from tunebook_spec.errors import DataError
 from tunebook_spec.models import AnySource, Columns, DatasetSource, FileSource, HubSource, RowFormat
@@ -34,6 +34,15 @@ class SourcePart:
     """None: of a built-in data set, or of a file without a single record."""
     items: Iterator[Row | Reject]
     """In the order of the file."""
+    hashing: Hashing | None = None
+    """None: of a built-in data set, whose packages are pinned."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the file, once an item has been read."""
+        assert self.hashing is not None, "a built-in data set has no file"
+        assert self.hashing.sha256 is not None, "the file has not been opened"
+        return self.hashing.sha256
 
 
 def read_source(
@@ -81,11 +90,12 @@ def _parts(source: AnySource, spec_dir: Path, assets_dir: Path, seed: int) -> It
 
 
 def _file_part(file: SourceFile, source: FileSource | HubSource) -> SourcePart:
-    records = read_records(file)
+    hashing = Hashing(file)
+    records = read_records(replace(file, open=hashing.open))
     form: RowFormat | Columns | None = source.format or source.columns
     if form is None:
         form, records = _recognised(file.name, records)
-    return SourcePart(file.name, form, _rows(file.name, records, form, source.task))
+    return SourcePart(file.name, form, _rows(file.name, records, form, source.task), hashing)
 
 
 def _recognised(name: str, records: Iterator[Record]) -> tuple[RowFormat | None, Iterator[Record]]:

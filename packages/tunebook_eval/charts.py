@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,67 +9,41 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from tunebook_eval.verdict import GateVerdict
-
-# Stand-ins that are replaced by the page's variables, so that one drawing suits light and dark.
-_COLOURS = {
-    "text": "#010101",
-    "muted": "#020202",
-    "line": "#030303",
-    "pass": "#040404",
-    "fail": "#050505",
-    "inconclusive": "#060606",
-    "accent": "#070707",
-    "bg": "#080808",
-}
-_WIDTH_IN = 4.9
-"""About a phone's width at 72 dpi, so that text is read at its own size there."""
-_STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "tunebook",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.edgecolor": _COLOURS["line"],
-    "axes.labelcolor": _COLOURS["muted"],
-    "xtick.color": _COLOURS["muted"],
-    "ytick.color": _COLOURS["muted"],
-    "text.color": _COLOURS["text"],
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
+from tunebook_run.page import COLOURS, STYLE, WIDTH_IN, svg
 
 
 def gates_svg(verdict: GateVerdict) -> str:
     """Each gate's value with its bounds, as the distance from its threshold: right of zero passes."""
     shown = [each for each in verdict.results if each.value is not None]
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH_IN, 0.6 + 0.5 * max(len(shown), 1)), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_IN, 0.6 + 0.5 * max(len(shown), 1)), layout="constrained")
         axes = figure.add_subplot()
         for row, each in enumerate(reversed(shown)):
             assert each.value is not None
-            colour, zero = _COLOURS[each.outcome], each.threshold
+            colour, zero = COLOURS[each.outcome], each.threshold
             if each.low is not None and each.high is not None:
                 axes.plot(
                     [each.low - zero, each.high - zero], [row, row], color=colour, linewidth=4, alpha=0.45
                 )
             axes.plot([each.value - zero], [row], "o", color=colour, markersize=6)
             label = axes.text(0, row + 0.22, each.rule, transform=axes.get_yaxis_transform(), va="bottom")
-            label.set_bbox({"facecolor": _COLOURS["bg"], "edgecolor": "none", "pad": 1})
-        axes.axvline(0, color=_COLOURS["text"], linewidth=1, zorder=0)
+            label.set_bbox({"facecolor": COLOURS["bg"], "edgecolor": "none", "pad": 1})
+        axes.axvline(0, color=COLOURS["text"], linewidth=1, zorder=0)
         axes.set_ylim(-0.5, len(shown) - 0.2)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("distance from the threshold; right of the line passes")
-        return _svg(figure, "Each gate's value and 95 % bounds against its threshold")
+        return svg(figure, "Each gate's value and 95 % bounds against its threshold")
 
 
 def losses_svg(metrics: Sequence[Mapping[str, Any]]) -> str:
     """Training and validation loss by step."""
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH_IN, 2.6), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_IN, 2.6), layout="constrained")
         axes = figure.add_subplot()
         for key, label, style in (
-            ("loss", "training", {"color": _COLOURS["accent"], "linewidth": 1.2}),
-            ("validation_loss", "validation", {"color": _COLOURS["text"], "marker": "o", "markersize": 4}),
+            ("loss", "training", {"color": COLOURS["accent"], "linewidth": 1.2}),
+            ("validation_loss", "validation", {"color": COLOURS["text"], "marker": "o", "markersize": 4}),
         ):
             points = [(each["step"], each[key]) for each in metrics if each.get(key) is not None]
             if points:
@@ -78,14 +51,4 @@ def losses_svg(metrics: Sequence[Mapping[str, Any]]) -> str:
         axes.set_xlabel("step")
         axes.set_ylabel("loss per supervised token")
         axes.legend(frameon=False)
-        return _svg(figure, "Training and validation loss by step")
-
-
-def _svg(figure: Figure, title: str) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Title": title})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
-    for name, stand_in in _COLOURS.items():
-        svg = svg.replace(stand_in, f"var(--{name})")
-    return svg
+        return svg(figure, "Training and validation loss by step")

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from pydantic import JsonValue
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tunebook_data.manifest import DatasetManifest
+from tunebook_data.card import DataCard
+from tunebook_data.card_page import drawings
 from tunebook_eval.charts import gates_svg, losses_svg
 from tunebook_eval.evidence import ArmScores, EvalReport
 from tunebook_eval.verdict import GateVerdict
+from tunebook_run.page import environment
 
 REPORT = "report.html"
 TEMPLATE = "report.html.j2"
@@ -34,7 +34,7 @@ def write_report(
     report: EvalReport,
     verdict: GateVerdict,
     training_metrics: Sequence[Mapping[str, Any]],
-    manifest: DatasetManifest,
+    card: DataCard,
     stages: Sequence[Mapping[str, Any]],
     lineage: Mapping[str, JsonValue],
 ) -> Path:
@@ -49,16 +49,13 @@ def write_report(
         verdict: What `decide` made of it.
         training_metrics: A mapping per step: step, loss, learning_rate, tokens_per_s, and where measured
             validation_loss.
-        manifest: What `prepare` said of the data.
+        card: What `prepare` said of the data.
         stages: A mapping per stage: name, seconds, status.
         lineage: What the run came from: digests, versions, seed, commit; nested mappings become sections.
     """
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"score": _score, "count": lambda value: f"{value:,}"}
-    template = environment.from_string(files("tunebook_eval").joinpath(TEMPLATE).read_text(encoding="utf-8"))
-    page = template.render(
+    templates = environment("tunebook_eval", "tunebook_data")
+    templates.filters["score"] = _score
+    page = templates.get_template(TEMPLATE).render(
         name=name,
         problem=problem,
         profile=profile,
@@ -70,7 +67,8 @@ def write_report(
         gates_svg=Markup(gates_svg(verdict)),
         losses_svg=Markup(losses_svg(training_metrics)) if training_metrics else None,
         training=training_metrics,
-        manifest=manifest,
+        card=card,
+        card_drawings=drawings(card),
         stages=stages,
         slowest=max((stage["seconds"] for stage in stages), default=0) or 1,
         lineage=lineage,

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-import tunebook_data.prepare
+import tunebook_data.assemble
 from tunebook_data.contract import check_contract, read_probes
 from tunebook_data.inputs import PrepareInputs
 from tunebook_data.manifest import DatasetManifest, size_advice
@@ -396,7 +396,7 @@ def test_a_split_that_leaks_stops_the_run(
     def alternate(sources: list[SourceRows], seed: int) -> dict[str, Side]:
         return {row.id: SIDES[index % 3] for each in sources for index, row in enumerate(each.rows)}
 
-    monkeypatch.setattr(tunebook_data.prepare, "split_rows", alternate)
+    monkeypatch.setattr(tunebook_data.assemble, "split_rows", alternate)
     with pytest.raises(IntegrityError, match=r"the same group 't\d+' is in train and"):
         run(**messy)
 

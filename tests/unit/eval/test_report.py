@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.unit.eval.answers_on_disk import asked, general, leave
-from tunebook_data.manifest import DatasetManifest, SourceCounts, SplitCounts
+from tunebook_data.card import DataCard, Example, Reason
+from tunebook_data.manifest import DatasetManifest, SourceCounts, SplitCounts, Step, size_advice
 from tunebook_eval.decide import decide
 from tunebook_eval.evaluate import evaluate
 from tunebook_eval.evidence import EvalReport
@@ -89,6 +90,14 @@ def write(folder: Path, evidence: tuple[EvalReport, GateVerdict], metrics: list[
         validation=2,
         test=2,
     )
+    manifest = DatasetManifest(
+        sources=(source,),
+        rejects_by_reason={"answer too short": 3},
+        splits={"train": split, "validation": split, "test": split},
+        replay=None,
+        attribution=(),
+    )
+    example = Example(source="notes.jsonl", line=7, field="messages[1].content", excerpt="<b>No.")
     path = write_report(
         folder,
         name="medical",
@@ -97,12 +106,17 @@ def write(folder: Path, evidence: tuple[EvalReport, GateVerdict], metrics: list[
         report=evidence[0],
         verdict=evidence[1],
         training_metrics=metrics,
-        manifest=DatasetManifest(
-            sources=(source,),
-            rejects_by_reason={"answer too short": 3},
-            splits={"train": split, "validation": split, "test": split},
-            replay=None,
-            attribution=(),
+        card=DataCard(
+            manifest=manifest,
+            advice=size_advice(5),
+            steps=(Step(name="parse", sees="all rows", rows_in=12, rows_out=9, note="records"),),
+            rejects=(Reason(reason="answer too short", rows=3, examples=(example,)),),
+            flags=(),
+            duplicates={"exact": 0, "near": 0},
+            pairs=(),
+            leaks=(),
+            lengths={},
+            rows=(),
         ),
         stages=[{"name": "train", "seconds": 12.5, "status": "made"}],
         lineage={"seed": 0, "versions": {"torch": "2.13.0"}},
@@ -137,7 +151,8 @@ def test_scores_answers_rejects_times_and_lineage_are_on_the_page(
         "thin: 40 rows",
         "only the base answers: 1; that only tuned answers: 0",
         "lost note 3",
-        "answer too short 3",
+        "1. parse all rows 12 9 -3 records",
+        "answer too short 3 25.0 % notes.jsonl:7 messages[1].content <b>No.",
         "train made 12.5",
         "torch",
     ):

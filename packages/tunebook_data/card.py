@@ -1,0 +1,252 @@
+"""The data card: what a data set is made of and what was done to it, by counts and by examples."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Literal
+
+import numpy as np
+
+from tunebook_data.assemble import Assembled, Splits
+from tunebook_data.manifest import DatasetManifest, Step, size_advice
+from tunebook_data.personal_data import scan
+from tunebook_data.rejects import Duplicate, Flag, Reject
+from tunebook_data.shown_rows import ShownRow, choose_rows, show_rows
+from tunebook_data.split import Side
+from tunebook_data.steps import all_steps
+from tunebook_model.conversation import Message
+from tunebook_model.render import Rendered, Renderer
+from tunebook_spec.models import Data, Frozen
+
+SHOWN_ROWS = 10
+_EXAMPLES_PER_REASON = 3
+_PAIRS_PER_KIND = 5
+_LEAKS_PER_RULE = 10
+_EXCERPT_CHARS = 240
+_SHARED_CHARS = 100
+_BINS = 40
+
+
+class Example(Frozen):
+    """A row that was rejected or flagged."""
+
+    source: str
+    line: int
+    field: str
+    excerpt: str
+    """Secrets and personal data are masked in every excerpt of a card."""
+
+
+class Reason(Frozen):
+    reason: str
+    rows: int
+    examples: tuple[Example, ...]
+
+
+class Pair(Frozen):
+    """A row left out, and the earlier one that it repeats."""
+
+    kind: Literal["exact", "near"]
+    similarity: float
+    place: str
+    excerpt: str
+    copy_of: str
+    copied_excerpt: str
+
+
+class LeakExample(Frozen):
+    """A training row left out, and what is held out that it contains."""
+
+    rule: Literal["exact", "ngram", "near"]
+    overlap: float
+    place: str
+    excerpt: str
+    item: str
+    item_excerpt: str
+
+
+class Lengths(Frozen):
+    """How long the rows of one split are, in tokens."""
+
+    shortest: int
+    median: int
+    p95: int
+    longest: int
+    edges: tuple[int, ...]
+    """Of the bins: the same for all splits."""
+    rows: tuple[int, ...]
+    """In each bin."""
+
+
+Measure = Literal["tokens", "supervised tokens"]
+
+
+class DataCard(Frozen):
+    """What `card.html` shows, in `card.json`. Examples are few however many rows there are."""
+
+    manifest: DatasetManifest
+    advice: str
+    """What that many training rows are good for."""
+    steps: tuple[Step, ...]
+    rejects: tuple[Reason, ...]
+    flags: tuple[Reason, ...]
+    duplicates: dict[Literal["exact", "near"], int]
+    pairs: tuple[Pair, ...]
+    leaks: tuple[LeakExample, ...] | None
+    """None: the spec looks for none."""
+    lengths: dict[Measure, dict[Side, Lengths]]
+    rows: tuple[ShownRow, ...]
+
+
+def make_card(
+    made: Assembled,
+    manifest: DatasetManifest,
+    data: Data,
+    *,
+    splits: Splits,
+    rendered: Mapping[str, Rendered],
+    renderer: Renderer,
+) -> DataCard:
+    """The card of a data set that is about to be written.
+
+    Args:
+        made: what was done to the sources.
+        manifest: the counts.
+        data: what the spec says of its data.
+        splits: the rows that are written, rehearsed ones among those of train.
+        rendered: each of them as training sees it, by id.
+        renderer: of the base model.
+    """
+    kinds = [each.kind for each in made.duplicates]
+    shown = list(choose_rows(splits["train"], SHOWN_ROWS))
+    return DataCard(
+        manifest=manifest,
+        advice=size_advice(made.num_train),
+        steps=all_steps(made, data, manifest),
+        rejects=_reasons(manifest.rejects_by_reason, (each for read in made.reads for each in read.rejects)),
+        flags=_reasons(manifest.flags_by_reason, (each for read in made.reads for each in read.flags)),
+        duplicates={"exact": kinds.count("exact"), "near": kinds.count("near")},
+        pairs=_pairs(made),
+        leaks=_leaks(made) if data.decontaminate else None,
+        lengths=_lengths(splits, rendered),
+        rows=show_rows(shown, rendered, renderer),
+    )
+
+
+def _reasons(counts: Mapping[str, int], entries: Iterable[Reject | Flag]) -> tuple[Reason, ...]:
+    """Reasons with their first examples, in the order of the counts."""
+    examples: dict[str, list[Example]] = defaultdict(list)
+    for each in entries:
+        if len(examples[each.reason]) < _EXAMPLES_PER_REASON:
+            excerpt = _masked_reject(each.value) if isinstance(each, Reject) else ""
+            examples[each.reason].append(
+                Example(source=each.source, line=each.line, field=each.field, excerpt=excerpt)
+            )
+    return tuple(
+        Reason(reason=reason, rows=rows, examples=tuple(examples[reason])) for reason, rows in counts.items()
+    )
+
+
+def _pairs(made: Assembled) -> tuple[Pair, ...]:
+    chosen = [
+        each
+        for kind in ("exact", "near")
+        for each in islice((each for each in made.duplicates if each.kind == kind), _PAIRS_PER_KIND)
+    ]
+    places = {(each.source, each.line) for each in chosen}
+    texts = _texts(made, places | {each.copy_of for each in chosen})
+    return tuple(_pair(each, texts[each.source, each.line], texts[each.copy_of]) for each in chosen)
+
+
+def _pair(found: Duplicate, text: str, copied: str) -> Pair:
+    # A long beginning that both share would leave no room for what differs.
+    differ = (at for at, (a, b) in enumerate(zip(text, copied, strict=False)) if a != b)
+    start = max(0, next(differ, 0) - _SHARED_CHARS)
+    return Pair(
+        kind=found.kind,
+        similarity=found.similarity,
+        place=f"{found.source}:{found.line}",
+        excerpt=_cut(text, start),
+        copy_of=f"{found.copy_of_source}:{found.copy_of_line}",
+        copied_excerpt=_cut(copied, start),
+    )
+
+
+def _leaks(made: Assembled) -> tuple[LeakExample, ...]:
+    chosen = [
+        each
+        for rule in ("exact", "ngram", "near")
+        for each in islice((each for each in made.cleaned.leaks if each.rule == rule), _LEAKS_PER_RULE)
+    ]
+    texts = _texts(made, {(each.source, each.line) for each in chosen})
+    named = {each.item for each in chosen}
+    items = {item.name: item for item in made.held_out if item.name in named}
+    return tuple(
+        LeakExample(
+            rule=each.rule,
+            overlap=each.overlap,
+            place=f"{each.source}:{each.line}",
+            excerpt=_cut(texts[each.source, each.line]),
+            item=_cut(_masked(each.item)),
+            item_excerpt=_cut(_said((*items[each.item].prompt, *items[each.item].answer))),
+        )
+        for each in chosen
+    )
+
+
+def _texts(made: Assembled, places: set[tuple[str, int]]) -> dict[tuple[str, int], str]:
+    """What the rows at these places say."""
+    rows = (row for read in made.reads for row in read.rows if (row.source, row.line) in places)
+    return {(row.source, row.line): _said(row.messages) for row in rows}
+
+
+def _lengths(splits: Splits, rendered: Mapping[str, Rendered]) -> dict[Measure, dict[Side, Lengths]]:
+    measured: dict[Measure, dict[Side, list[int]]] = {
+        "tokens": {s: [len(rendered[row.id].input_ids) for row in rows] for s, rows in splits.items()},
+        "supervised tokens": {
+            s: [sum(rendered[row.id].loss_mask) for row in rows] for s, rows in splits.items()
+        },
+    }
+    return {measure: _histograms(by_side) for measure, by_side in measured.items()}
+
+
+def _histograms(by_side: Mapping[Side, Sequence[int]]) -> dict[Side, Lengths]:
+    longest = max(max(lengths, default=0) for lengths in by_side.values())
+    width = max(1, -(-(longest + 1) // _BINS))
+    edges = np.arange(0, longest + width + 1, width)
+    return {
+        side: Lengths(
+            shortest=min(lengths),
+            median=round(float(np.median(lengths))),
+            p95=round(float(np.percentile(lengths, 95))),
+            longest=max(lengths),
+            edges=tuple(edges.tolist()),
+            rows=tuple(np.histogram(lengths, edges)[0].tolist()),
+        )
+        for side, lengths in by_side.items()
+        if lengths
+    }
+
+
+def _said(messages: Iterable[Message]) -> str:
+    """A conversation in a line; the system message, which many share, is left out."""
+    return _masked(" / ".join(each["content"] for each in messages if each["role"] != "system"))
+
+
+def _masked(text: str) -> str:
+    """Masked as a whole, to be cut afterwards: what was cut first might not be found any more."""
+    return " ".join(scan(text)[0].split())
+
+
+def _cut(text: str, start: int = 0) -> str:
+    start = min(start, max(0, len(text) - _EXCERPT_CHARS))
+    end = start + _EXCERPT_CHARS
+    return f"{'...' if start else ''}{text[start:end]}{'...' if end < len(text) else ''}"
+
+
+def _masked_reject(value: str) -> str:
+    """Without the word that a reject's excerpt was cut in, which may be part of a secret."""
+    return scan(re.sub(r"\S*\.\.\.$", "...", value))[0]

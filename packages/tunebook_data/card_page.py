@@ -1,0 +1,49 @@
+"""`card.json` and `card.html`: the data card for programs and for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from tunebook_data.card import DataCard, Lengths, Measure
+from tunebook_data.manifest import CARD_PAGE
+from tunebook_data.split import Side
+from tunebook_run.page import COLOURS, STYLE, WIDTH_IN, environment, svg
+
+CARD = "card.json"
+
+
+def write_card(out: Path, card: DataCard) -> None:
+    """Write both files; the same card gives the same bytes."""
+    (out / CARD).write_text(card.model_dump_json(indent=1), encoding="utf-8")
+    template = environment("tunebook_data").get_template("card.html.j2")
+    page = template.render(card=card, drawings=drawings(card))
+    (out / CARD_PAGE).write_text(page, encoding="utf-8")
+
+
+def read_card(folder: Path) -> DataCard:
+    """What `write_card` left in a folder."""
+    return DataCard.model_validate_json((folder / CARD).read_bytes())
+
+
+def drawings(card: DataCard) -> list[Markup]:
+    """What the body of a card is given to draw: a histogram of each measure."""
+    return [Markup(_lengths_svg(measure, by_side)) for measure, by_side in card.lengths.items() if by_side]
+
+
+def _lengths_svg(measure: Measure, by_side: Mapping[Side, Lengths]) -> str:
+    """One histogram under the other, a split each, over the same lengths; the line is the median."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_IN, 0.6 + 0.75 * len(by_side)), layout="constrained")
+        panels = figure.subplots(len(by_side), 1, sharex=True, squeeze=False)
+        for axes, (side, each) in zip(panels[:, 0], by_side.items(), strict=True):
+            axes.stairs(each.rows, each.edges, fill=True, color=COLOURS["accent"], alpha=0.55)
+            axes.axvline(each.median, color=COLOURS["text"], linewidth=1)
+            axes.set_yticks([0, max(each.rows)])
+            axes.set_ylabel(side, rotation=0, ha="right", va="center")
+        axes.set_xlabel(f"{measure} of a row")
+        return svg(figure, f"Histograms of the {measure} of a row, by split")

@@ -1,0 +1,104 @@
+"""A few rows as training sees them, token by token: for the data card and for `tunebook data preview`."""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from itertools import groupby, islice
+
+from tunebook_data.checks import personal_data, render_or_fault
+from tunebook_data.rejects import Fault
+from tunebook_data.rows import Row
+from tunebook_model.pieces import Piece, pieces
+from tunebook_model.render import Rendered, Renderer
+from tunebook_spec.models import Checks, Frozen
+
+_MAX_PIECES = 400
+_FIRST_PIECES = 150
+"""Of a longer row, its beginning and its end are shown."""
+_LOOKED_AT_PER_ROW = 10
+
+
+class Span(Frozen):
+    """Neighbours of one kind."""
+
+    pieces: tuple[str, ...]
+    """Each one token, or the few that make one character between them."""
+    supervised: bool
+    special: bool
+    """Whether they are tokens of the chat template and not of the text."""
+    omitted: int = 0
+    """Pieces left out here; there are no others in such a span."""
+
+
+class ShownRow(Frozen):
+    source: str
+    line: int
+    task: str
+    tokens: int
+    supervised_tokens: int
+    alternatives: int | None
+    """Tokens whose probabilities are the target of each supervised place; None: the token itself is."""
+    spans: tuple[Span, ...]
+
+
+def choose_rows(rows: Iterable[Row], num_rows: int) -> Iterator[Row]:
+    """Rows of every task in turn, each task's by the hash of their id, those without personal data alone.
+
+    What a person is shown may be passed on, so that a row which the spec only flags is not among them.
+    """
+    by_task: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_task[row.task].append(row)
+    drawn = [
+        heapq.nsmallest(num_rows * _LOOKED_AT_PER_ROW, each, key=lambda row: sha256(row.id.encode()).digest())
+        for _, each in sorted(by_task.items())
+    ]
+    turns = sorted((turn, task) for task, each in enumerate(drawn) for turn in range(len(each)))
+    harmless = (row for turn, task in turns if not personal_data(row := drawn[task][turn]))
+    return islice(harmless, num_rows)
+
+
+def preview(rows: Iterable[Row], num_rows: int, renderer: Renderer, checks: Checks) -> Iterator[ShownRow]:
+    """That many rows of those that have not been rendered yet; one that cannot be is passed over."""
+    made = (
+        render_or_fault(row, renderer, checks) for row in choose_rows(rows, num_rows * _LOOKED_AT_PER_ROW)
+    )
+    shown = (show_row(*each, renderer) for each in made if not isinstance(each, Fault))
+    return islice(shown, num_rows)
+
+
+def show_rows(
+    rows: Sequence[Row], rendered: Mapping[str, Rendered], renderer: Renderer
+) -> tuple[ShownRow, ...]:
+    return tuple(show_row(row, rendered[row.id], renderer) for row in rows)
+
+
+def show_row(row: Row, rendered: Rendered, renderer: Renderer) -> ShownRow:
+    soft = rendered.soft_targets
+    return ShownRow(
+        source=row.source,
+        line=row.line,
+        task=row.task,
+        tokens=len(rendered.input_ids),
+        supervised_tokens=sum(rendered.loss_mask),
+        alternatives=soft.ids_NK.shape[1] if soft else None,
+        spans=tuple(_spans(list(pieces(rendered, renderer)))),
+    )
+
+
+def _spans(made: list[Piece]) -> Iterator[Span]:
+    omitted = len(made) - _MAX_PIECES
+    if omitted <= 0:
+        yield from _same_kind(made)
+        return
+    yield from _same_kind(made[:_FIRST_PIECES])
+    yield Span(pieces=(), supervised=False, special=False, omitted=omitted)
+    yield from _same_kind(made[_FIRST_PIECES + omitted :])
+
+
+def _same_kind(made: Iterable[Piece]) -> Iterator[Span]:
+    for (supervised, special), each in groupby(made, key=lambda piece: (piece.supervised, piece.special)):
+        yield Span(pieces=tuple(piece.text for piece in each), supervised=supervised, special=special)

@@ -1,0 +1,78 @@
+"""The fixed order in which a data set is made, with what goes into each step and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from tunebook_data.assemble import Assembled
+from tunebook_data.manifest import DatasetManifest, Step
+from tunebook_data.rejects import Reject
+from tunebook_data.split import SIDES, Side
+from tunebook_spec.models import Data
+
+
+def assembly_steps(made: Assembled, data: Data) -> tuple[Step, ...]:
+    """The steps that need no model; from near duplicates on they are about training rows alone."""
+    items = [item for read in made.reads for item in read.items]
+    parsed = sum(not isinstance(item, Reject) for item in items)
+    checked = sum(len(read.rows) for read in made.reads)
+    kept = [row for each in made.kept for row in each.rows]
+    groups = len({(row.task, row.group) for row in kept})
+    dealt = {side: sum(len(each[side]) for each in made.dealt) for side in SIDES}
+    split = sum(dealt.values())
+    beyond = f"; {len(kept) - split} more beyond max_test_rows" if split < len(kept) else ""
+    single = dealt["train"] - len(made.cleaned.near_duplicate_ids)
+    clean = single - len(made.cleaned.contaminated_ids)
+    near = f"nearly repeat another, from similarity {data.dedup.near:g}" if data.dedup else ""
+    leaks = "contain what is held out" if data.decontaminate else ""
+    return (
+        _step("parse", len(items), parsed, "records to conversations"),
+        _step("check", parsed, checked, _checks(made)),
+        _step("exact duplicates", checked, len(kept), "equal conversations"),
+        _step("group", len(kept), len(kept), f"{groups:,} groups, none of which is split"),
+        _step("split", len(kept), split, f"{_listed(dealt)}{beyond}"),
+        _step("near duplicates", dealt["train"], single, near or _OFF, "training rows"),
+        _step("decontaminate", single, clean, leaks or _OFF, "training rows"),
+        _step("cap", clean, made.num_train, "data.sources.max_train_rows", "training rows"),
+    )
+
+
+def all_steps(made: Assembled, data: Data, manifest: DatasetManifest) -> tuple[Step, ...]:
+    """The whole order, to what training does with the rows."""
+    train = manifest.splits["train"]
+    written = sum(counts.rows for counts in manifest.splits.values())
+    rehearsed = (
+        f"the base model's own answers, {manifest.replay.share:.1%} of the tokens" if manifest.replay else ""
+    )
+    tokens = (
+        f"{train.tokens:,} training tokens, {train.supervised_tokens:,} supervised; every loss mask audited"
+    )
+    packed = "left to training: end to end, without padding, and none sees another"
+    return (
+        *assembly_steps(made, data),
+        _step("rehearse", made.num_train, train.rows, rehearsed or _OFF, "training rows"),
+        _step("tokenise", written, written, tokens),
+        _step("pack", train.rows, None, packed, "training rows"),
+    )
+
+
+_OFF = "off in this spec"
+
+
+def _step(
+    name: str,
+    rows_in: int,
+    rows_out: int | None,
+    note: str,
+    sees: Literal["all rows", "training rows"] = "all rows",
+) -> Step:
+    return Step(name=name, sees=sees, rows_in=rows_in, rows_out=rows_out, note=note)
+
+
+def _listed(counts: Mapping[Side, int]) -> str:
+    return ", ".join(f"{count:,} {side}" for side, count in counts.items())
+
+
+def _checks(made: Assembled) -> str:
+    return f"contents, and lengths in {'tokens too' if made.rendered else 'characters alone'}"
