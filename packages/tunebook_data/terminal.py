@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -15,9 +16,11 @@ from tunebook_data.assemble import Assembled
 from tunebook_data.checked import flags_by_reason, rejects_by_reason
 from tunebook_data.manifest import size_advice
 from tunebook_data.personal_data import mask_reject
-from tunebook_data.shown_rows import ShownRow
 from tunebook_data.steps import assembly_steps
 from tunebook_spec.models import Data
+
+if TYPE_CHECKING:
+    from tunebook_data.shown_rows import ShownRow
 
 FIRST_REJECTS = 10
 _COUNTS = {

@@ -70,12 +70,12 @@ def test_check_tells_counts_rejects_and_what_it_left_out(folder: Path, command: 
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert "parse all rows 64 63 records to conversations" in lines
     assert "exact duplicates all rows 61 60 equal conversations" in lines
-    assert "rows.jsonl colour 64 3 1 0 0 0 48 0 12" in lines
+    assert "rows.jsonl colour 64 3 1 0 0 0 45 3 12" in lines
     assert "reject rows.jsonl:63: not JSON (got '{ [EMAIL] \\x1b[31m')" in lines
     assert any(line.startswith("reject rows.jsonl:62: messages[1].content: answer shorter") for line in lines)
     assert any("[red]" in line for line in lines), "nothing is read as markup"
     assert "\x1b" not in out, "nor steers the terminal"
-    assert any(line.startswith("advice 48 rows to train on are too few") for line in lines)
+    assert any(line.startswith("advice 45 rows to train on are too few") for line in lines)
     assert "not checked, for want of the base model: lengths in tokens" in out
 
 
@@ -163,9 +163,9 @@ def test_preview_marks_what_is_supervised(folder: Path, command: Command, tiny_l
     assert (
         out.count("<|begin_of_text|><|start_header_id|>user<|end_header_id|>↵\n↵\nWhat colour is thing ") == 2
     )
-    assert "2 of 49 training rows, as tiny llama reads them" in err
+    assert "2 of 46 training rows, as tiny llama reads them" in err
     _, out, _ = command("preview", "colours.yaml", "--rows", "100", "--set", model)
-    assert out.count("[[") == 48
+    assert out.count("[[") == 45
     assert "ada@" not in out
 
 
