@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from tunebook_spec import Spec
-from tunebook_spec.models import Frozen, FullMethod
+from tunebook_spec.models import AnyMethod, Frozen
 
 
 class TrainInputs(Frozen):
-    method: FullMethod
+    method: AnyMethod
     seed: int
 
     @classmethod
