@@ -292,7 +292,7 @@ class FullMethod(TrainingMethod):
 
 
 class AdapterMethod(TrainingMethod):
-    """The base is frozen; a low-rank update of linear layers is trained (Hu et al. 2021, arXiv 2106.09685)."""
+    """The base is frozen; a low-rank update of linear layers is trained (Hu et al., arXiv 2106.09685)."""
 
     learning_rate: float = Field(2e-4, gt=0)
     """Peak of the schedule; adapters want about ten times the rate of all weights."""
