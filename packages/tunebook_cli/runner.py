@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 import time
@@ -85,6 +86,8 @@ def run(loaded: LoadedSpec, settings: Settings) -> RunRecord:
     planned = plan(loaded, model, settings)
     store = Store(settings.storage_url, settings.cache_dir)
     run_ = _Run(loaded, settings, model, planned, store, _begin(loaded, store))
+    # The base is here: no stage looks anything up on a hub, as bitsandbytes would.
+    os.environ["HF_HUB_OFFLINE"] = "1"
     status: Status = "failed"
     try:
         run_.make_stages()

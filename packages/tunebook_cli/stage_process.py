@@ -147,9 +147,11 @@ def _train(work: Work) -> Outcome:
 
 
 def _merge(work: Work) -> Outcome:
+    from tunebook_train.inputs import MergeInputs
     from tunebook_train.merge import merge
 
     done = merge(
+        MergeInputs.model_validate(work.fields),
         trained_dir=work.parents["train"],
         base_dir=work.request.model.path,
         out=work.out,

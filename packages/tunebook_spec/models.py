@@ -27,6 +27,7 @@ SuiteName = Literal["general"]
 TextsName = Literal["fixed_texts"]
 Metric = Literal["line_match", "choice_accuracy", "exact_match", "contains", "log_likelihood"]
 Arm = Literal["base", "few_shot", "tuned"]
+MergeBase = Literal["dequantised", "base"]
 
 
 class Frozen(BaseModel):
@@ -330,7 +331,16 @@ class LoraMethod(AdapterMethod):
     kind: Literal["lora"]
 
 
-AnyMethod = Annotated[FullMethod | LoraMethod, Field(discriminator="kind")]
+class QloraMethod(AdapterMethod):
+    """The same on a base whose linear layers are kept in 4 bits (Dettmers et al., arXiv 2305.14314)."""
+
+    kind: Literal["qlora"]
+    merge_into: MergeBase = "dequantised"
+    """What the adapter is merged into: the 4-bit base, dequantised, which it was trained against, or the base
+    as it was before."""
+
+
+AnyMethod = Annotated[FullMethod | LoraMethod | QloraMethod, Field(discriminator="kind")]
 
 
 class Decoding(Frozen):

@@ -89,7 +89,7 @@ class Adapter:
         return [name.removesuffix(end) for name in self.tensors if name.endswith(end)]
 
     def merged(self, name: str, weight_OI: Tensor) -> Tensor:
-        """A weight of the base, by its tensor's name, with the update added in float32; in its own type."""
+        """A weight of the base, by its tensor's name, with the update added in float32, if there is one."""
         module = name.removesuffix(".weight")
         if f"{module}.lora_A.weight" not in self.tensors:
             return weight_OI
@@ -101,4 +101,4 @@ class Adapter:
         if self.config.use_dora:
             layer.lora_magnitude_vector[NAME].weight.data = self.tensors[f"{module}.lora_magnitude_vector"]
         layer.merge()
-        return base.weight.data.to(weight_OI.dtype)
+        return base.weight.data

@@ -22,11 +22,11 @@ from tunebook_data.tokens import TokenTable
 from tunebook_run.settings import Settings
 from tunebook_run.store import Store
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import AdapterMethod
+from tunebook_spec.models import AdapterMethod, QloraMethod
 from tunebook_train.checkpoint import Training
 from tunebook_train.inputs import TrainInputs
 from tunebook_train.loop import Batches, Worker, run_steps
-from tunebook_train.merge import ADAPTER, WEIGHTS
+from tunebook_train.merge import ADAPTER, QUANTISED, WEIGHTS
 from tunebook_train.optimizer import make_optimizer, make_schedule
 from tunebook_train.pack import Pack, plan_steps
 from tunebook_train.step import SupervisedLoss, check_loss, load_model
@@ -176,6 +176,11 @@ def save_weights(loss: SupervisedLoss, store: Store, job: Job) -> None:
         from tunebook_train.adapter import save_adapter
 
         save_adapter(loss.model, folder, base_name=job.model_name, base_revision=job.model_revision)
+        if isinstance(job.inputs.method, QloraMethod):
+            from tunebook_train.quantise import Quantised
+
+            Quantised.of(loss.model.get_base_model(), loss.compute_dtype).write(store.folder(job.stage_key))
+            store.upload(job.stage_key, QUANTISED)
     else:
         loss.model.save_pretrained(folder)
     store.upload(job.stage_key, *(f"{name}/{path.name}" for path in folder.iterdir()))

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from tunebook_cli.graph import stages
 from tunebook_run.stages import Stage
 from tunebook_spec import Spec, load
-from tunebook_spec.models import TrainingMethod
+from tunebook_spec.models import AdapterMethod, TrainingMethod
 
 SPEC = """\
 version: 1
@@ -46,6 +46,8 @@ profiles:
     base_model: {kind: hub, repo: a/b}
   lora:
     method: {kind: lora}
+  qlora:
+    method: {kind: qlora}
 """
 
 ARMS = ("answer-base", "answer-few_shot", "answer-tuned")
@@ -121,6 +123,10 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "LoraMethod.target_modules": ("method.target_modules=[q_proj]", TRAIN),
     "LoraMethod.use_rslora": ("method.use_rslora=true", TRAIN),
     "LoraMethod.use_dora": ("method.use_dora=true", TRAIN),
+    "QloraMethod.kind": ("method={kind: lora}", (*TRAIN, "merge")),
+    "QloraMethod.learning_rate": ("method.learning_rate=1e-3", TRAIN),
+    "QloraMethod.r": ("method.r=8", TRAIN),
+    "QloraMethod.merge_into": ("method.merge_into=base", ("merge",)),
     "Decoding.temperature": ("evaluation.decoding.temperature=0.5", ARMS),
     "Decoding.max_tokens": ("evaluation.decoding.max_tokens=32", TASKS),
     "Evaluation.few_shot": ("evaluation.few_shot=5", ("answer-few_shot",)),
@@ -154,9 +160,10 @@ SAME_AS = {
     "InlineSet.max_tokens": "TaskSet.max_tokens",
     "TextsSet.max_tokens": "TaskSet.max_tokens",
     **{f"LoraMethod.{name}": f"FullMethod.{name}" for name in TrainingMethod.model_fields},
+    **{f"QloraMethod.{name}": f"LoraMethod.{name}" for name in AdapterMethod.model_fields},
 }
 ONE_VALUE = {"Spec.version", "SuiteSet.suite", "TextsSet.texts"}
-UNDER = {"LoraMethod": "lora"}
+UNDER = {"LoraMethod": "lora", "QloraMethod": "qlora"}
 """Profiles in which a model stands; the others stand in the spec without one."""
 
 

@@ -8,20 +8,25 @@ from typing import Any
 
 import pytest
 import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from tests.unit.train.tables import CPU, MakeTable, plain_model, reference_loss
 from tests.unit.train.test_loop import ALONE, LENGTHS, run, weights
+from tests.unit.train.test_merge import nothing
 from tests.unit.train.test_step import SMALL
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import AdapterMethod, LoraMethod
+from tunebook_spec.models import AdapterMethod, LoraMethod, MergeBase, QloraMethod
 from tunebook_train.adapter import add_adapter, save_adapter
+from tunebook_train.inputs import MergeInputs
 from tunebook_train.loop import Batches, validate
-from tunebook_train.merge import ADAPTER, MODEL, merge
+from tunebook_train.merge import ADAPTER, MODEL, MergeResult, merge
 from tunebook_train.optimizer import make_optimizer
 from tunebook_train.pack import Pack
+from tunebook_train.quantise import Quantised
 from tunebook_train.step import SupervisedLoss, check_loss, load_model
 
 LORA = LoraMethod(kind="lora", r=4, epochs=2, learning_rate=1e-2, tokens_per_step=64)
@@ -53,6 +58,11 @@ def saved(loss: SupervisedLoss, folder: Path) -> Path:
 def stock(base: Path, adapter: Path, **options: Any) -> PeftModel:
     """What PEFT makes of a saved adapter."""
     return PeftModel.from_pretrained(plain_model(base), adapter, **options)
+
+
+def run_merge(trained: Path, base: Path, out: Path, into: MergeBase | None = None) -> MergeResult:
+    out.mkdir()
+    return merge(MergeInputs(into=into), trained_dir=trained, base_dir=base, out=out, advance=nothing)
 
 
 @each_kind
@@ -168,8 +178,7 @@ def test_a_merged_model_is_what_stock_peft_computes_and_merges(
     shutil.copytree(tiny_llama, base, ignore=shutil.ignore_patterns("*.safetensors"))
     plain_model(tiny_llama).save_pretrained(base, max_shard_size=shards)
     adapter = saved(adapted(base, method), tmp_path)
-    out.mkdir()
-    result = merge(trained_dir=tmp_path, base_dir=base, out=out, advance=lambda done, total, note="": None)
+    result = run_merge(tmp_path, base, out)
     merged = plain_model(out / MODEL)
     assert result.parameters == merged.num_parameters()
     ids = torch.randint(5, 250, (2, 30), generator=torch.Generator().manual_seed(0))
@@ -188,8 +197,7 @@ def test_a_merge_is_rounded_once_into_the_type_of_the_base(tiny_llama: Path, tmp
     shutil.copytree(tiny_llama, base, ignore=shutil.ignore_patterns("*.safetensors"))
     AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.bfloat16).save_pretrained(base)
     adapter = saved(adapted(base, LORA), tmp_path)
-    out.mkdir()
-    merge(trained_dir=tmp_path, base_dir=base, out=out, advance=lambda done, total, note="": None)
+    run_merge(tmp_path, base, out)
     merged = load_file(out / MODEL / "model.safetensors")
     exact = stock(base, adapter).merge_and_unload().state_dict()
     assert all(torch.equal(tensor, exact[name].bfloat16()) for name, tensor in merged.items())
@@ -202,3 +210,104 @@ def test_an_adapter_that_could_not_be_merged_is_refused_before_training(
     model = AutoModelForCausalLM.from_config(config)
     with pytest.raises(StageError, match=r"hold no model\.layers\.2\..*\.weight: this architecture stores"):
         add_adapter(model, LORA, tiny_llama)
+
+
+# The tiny Llama's layers are 64 wide at least, which is the size of a block of NF4.
+QLORA = QloraMethod(kind="qlora", r=4, epochs=2, learning_rate=1e-2, tokens_per_step=64)
+
+
+def dequantised_base(loss: SupervisedLoss, base: Path, folder: Path) -> Path:
+    """A copy of a base with the weights that a quantised model computes with."""
+    model = plain_model(base)
+    for name, module in loss.model.get_base_model().named_modules():
+        if isinstance(module, Linear4bit):
+            plain = model.get_submodule(name.removesuffix(".base_layer"))
+            plain.weight.data = dequantize_4bit(module.weight.data, module.weight.quant_state)
+    shutil.copytree(base, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_gradients_of_qlora_are_those_of_lora_on_the_dequantised_base(
+    tiny_llama: Path, make_table: MakeTable, tmp_path: Path, dora: bool
+) -> None:
+    table = make_table("train", [17, 5, 40, 5, 2, 63])
+    ours = adapted(tiny_llama, QLORA.model_copy(update={"use_dora": dora}))
+    base = dequantised_base(ours, tiny_llama, tmp_path / "dequantised")
+    plain = stock(base, saved(ours, tmp_path), is_trainable=True)
+    expected, gradients = reference_loss(plain, table)
+    loss = ours(Pack.of(table, [2, 0, 5, 1, 4, 3], CPU))
+    loss.backward()
+    torch.testing.assert_close(loss.detach(), expected, rtol=1e-5, atol=0)
+    found = {name: p.grad for name, p in ours.model.named_parameters() if p.grad is not None}
+    assert found.keys() == gradients.keys()
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, gradients[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_look_at_the_loss_leaves_a_quantised_model_trainable(
+    tiny_llama: Path, make_table: MakeTable, dtype: torch.dtype
+) -> None:
+    table = make_table("train", LENGTHS)
+    batches, pack = Batches(table, table, ALONE, 1024), Pack.of(table, range(10), CPU)
+    untouched, looked_at = adapted(tiny_llama, QLORA, dtype), adapted(tiny_llama, QLORA, dtype)
+    validate(looked_at, batches)
+    check_loss(looked_at, Pack.of(table, [2], CPU))
+    gradients = []
+    for model in (untouched, looked_at):
+        model(Pack.empty(CPU)).backward()
+        model(pack).backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.requires_grad})
+    assert all(gradient is not None and gradient.any() for gradient in gradients[0].values())
+    assert all(torch.equal(gradients[1][name], gradient) for name, gradient in gradients[0].items())
+
+
+def test_a_quantised_base_is_four_bits_wide_and_counted_as_what_it_was(tiny_llama: Path) -> None:
+    quantised, whole = (load_model(tiny_llama, torch.bfloat16, CPU, each) for each in (QLORA, LORA))
+    assert quantised.parameter_counts() == whole.parameter_counts()
+    packed = {n for n, p in quantised.model.named_parameters() if p.dtype == torch.uint8}
+    assert len(packed) == 2 * 7
+    assert {p.dtype for p in quantised.parameters() if p.requires_grad} == {torch.float32}
+    head = quantised.model.get_output_embeddings().weight
+    assert head.dtype == torch.bfloat16
+
+
+def test_a_resumed_qlora_ends_in_the_same_bits(
+    tiny_llama: Path, make_table: MakeTable, tmp_path: Path
+) -> None:
+    table, loss = make_table("train", LENGTHS), load_model(tiny_llama, torch.float32, CPU, QLORA)
+    undisturbed = run(loss, table, QLORA, save=(3, tmp_path))
+    resumed = run(loss, table, QLORA, resume=tmp_path)
+    assert all(torch.equal(weights(resumed)[name], weight) for name, weight in weights(undisturbed).items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_qlora_is_merged_into_the_base_that_it_was_trained_against(
+    tiny_llama: Path, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    loss = adapted(tiny_llama, QLORA, dtype)
+    adapter = saved(loss, tmp_path)
+    Quantised.of(loss.model.get_base_model(), dtype).write(tmp_path)
+    result = run_merge(tmp_path, tiny_llama, tmp_path / "out", "dequantised")
+    base = dequantised_base(loss, tiny_llama, tmp_path / "dequantised")
+    theirs = stock(base, adapter).merge_and_unload().state_dict()
+    torch.testing.assert_close(plain_model(tmp_path / "out" / MODEL).state_dict(), theirs, rtol=0, atol=1e-6)
+    before, after = plain_model(tiny_llama).state_dict(), plain_model(base).state_dict()
+    names = [name for name in before if "_proj" in name]
+    difference = sum((after[name] - before[name]).square().sum() for name in names)
+    expected = (difference / sum(before[name].square().sum() for name in names)).sqrt().item()
+    assert result.quantisation_error == pytest.approx(expected, rel=1e-4)
+    assert 0.05 < expected < 0.15
+    assert f"merged into the dequantised base (the two differ by {expected:.2%})" in result.summary()
+
+
+def test_qlora_can_be_merged_into_the_base_as_it_was(tiny_llama: Path, tmp_path: Path) -> None:
+    loss = adapted(tiny_llama, QLORA)
+    adapter = saved(loss, tmp_path)
+    Quantised.of(loss.model.get_base_model(), torch.float32).write(tmp_path)
+    result = run_merge(tmp_path, tiny_llama, tmp_path / "out", "base")
+    theirs = stock(tiny_llama, adapter).merge_and_unload().state_dict()
+    torch.testing.assert_close(plain_model(tmp_path / "out" / MODEL).state_dict(), theirs, rtol=0, atol=1e-6)
+    assert "merged into the base (the two differ by" in result.summary()

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tunebook_train.inputs import MergeInputs
 from tunebook_train.merge import MODEL, WEIGHTS, merge
 
 
@@ -28,7 +29,7 @@ def weights(tiny_llama: Path, tmp_path: Path) -> Path:
 
 def run(weights: Path, base: Path, out: Path) -> Path:
     out.mkdir()
-    merge(trained_dir=weights.parent, base_dir=base, out=out, advance=nothing)
+    merge(MergeInputs(into=None), trained_dir=weights.parent, base_dir=base, out=out, advance=nothing)
     return out / MODEL
 
 
