@@ -29,7 +29,7 @@ from tunebook_run.store import Store
 from tunebook_spec import LoadedSpec
 from tunebook_spec.errors import SpecError, StageError
 from tunebook_spec.models import AdapterMethod, AnyBaseModel, FolderModel, GgufModel
-from tunebook_train.targets import target_problem
+from tunebook_train.targets import target_problems
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +55,9 @@ def plan(loaded: LoadedSpec, model: ReadyModel, settings: Settings) -> dict[str,
         SpecError: what only a look at the machine can tell, a missing file for one.
     """
     problems = preflight(loaded, assets_dir=settings.assets_dir)
-    method = loaded.spec.method
-    if isinstance(method, AdapterMethod) and (found := target_problem(method.target_modules, model.path)):
-        problems.append(loaded.problem(("method", "target_modules"), found))
+    if isinstance(method := loaded.spec.method, AdapterMethod):
+        found = target_problems(method, model.path)
+        problems += [loaded.problem(("method", field), message) for field, message in found]
     if problems:
         raise SpecError(str(loaded.path), tuple(problems))
     sources = source_digests(loaded.spec.data, spec_dir=loaded.path.parent, assets_dir=settings.assets_dir)

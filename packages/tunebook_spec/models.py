@@ -306,6 +306,9 @@ class AdapterMethod(TrainingMethod):
     target_modules: str | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
     """The linear layers that get an update: `all-linear` (every one but the head), a list of names or of
     their last parts (`[q_proj, layers.0.mlp.up_proj]`), or a regular expression for whole names."""
+    modules_to_save: tuple[str, ...] = ()
+    """Embeddings (`embed_tokens`), head (`lm_head`) and norms that are trained whole beside the adapter and
+    saved with it, by the ends of their names. Where embeddings and head are tied, either means both."""
     use_rslora: bool = False
     """The update counts alpha / sqrt(r) instead (Kalajdzievski 2023, arXiv 2312.03732)."""
     use_dora: bool = False

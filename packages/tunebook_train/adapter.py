@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tunebook_spec.errors import StageError
 from tunebook_spec.models import AdapterMethod
-from tunebook_train.targets import weight_shapes
+from tunebook_train.targets import HEADS, weight_shapes
 
 NAME = "default"
 """PEFT's own name for an only adapter."""
@@ -28,18 +28,26 @@ def add_adapter(model: Any, method: AdapterMethod, base_dir: Path) -> PeftModel:
     Raises:
         StageError: the adapter could be trained, but not merged into the base's files.
     """
-    target = method.target_modules
+    target, whole = method.target_modules, set(method.modules_to_save)
+    tied = model.config.tie_word_embeddings and not whole.isdisjoint(HEADS)
+    if tied:
+        whole = whole - set(HEADS) | {HEADS[0]}
     config = LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=method.r,
         lora_alpha=method.alpha,
         lora_dropout=method.lora_dropout,
         target_modules=target if isinstance(target, str) else list(target),
+        modules_to_save=sorted(whole) or None,
+        ensure_weight_tying=tied,
         use_rslora=method.use_rslora,
         use_dora=method.use_dora,
         bias="none",
     )
     adapted = get_peft_model(model, config)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
     check_stored(adapted.targeted_module_names, base_dir)
     return adapted
 
@@ -89,7 +97,9 @@ class Adapter:
         return [name.removesuffix(end) for name in self.tensors if name.endswith(end)]
 
     def merged(self, name: str, weight_OI: Tensor) -> Tensor:
-        """A weight of the base, by its tensor's name, with the update added in float32, if there is one."""
+        """A weight of the base, by its tensor's name, as trained whole or with its update added."""
+        if name in self.tensors:
+            return self.tensors[name]
         module = name.removesuffix(".weight")
         if f"{module}.lora_A.weight" not in self.tensors:
             return weight_OI

@@ -9,19 +9,38 @@ from pathlib import Path
 from safetensors import safe_open
 
 from tunebook_model.folder import weight_files
+from tunebook_spec.models import AdapterMethod
 
 HEADS = ("embed_tokens", "lm_head")
 """Embedding and head, by the last part of their names. The loss reads their weights as they are, and where
 they are tied an update of one would miss the other."""
 
 
-def target_problem(target: str | tuple[str, ...], base_dir: Path) -> str | None:
-    """Why an adapter with these `target_modules` cannot be trained on a base model; None if it can."""
+def target_problems(method: AdapterMethod, base_dir: Path) -> Iterator[tuple[str, str]]:
+    """Fields of an adapter that do not fit a base model, and why."""
     weights = weight_shapes(base_dir)
     linear = {name.removesuffix(".weight") for name, shape in weights.items() if _is_matrix(name, shape)}
     linear = {name for name in linear if _last(name) not in HEADS}
-    other = {parent for name in weights for parent in _parents(name)} - linear | set(HEADS)
-    known = f"its linear layers are: {', '.join(sorted({_last(name) for name in linear}))}"
+    modules = {parent for name in weights for parent in _parents(name)} | set(HEADS)
+    if problem := _target_problem(method.target_modules, linear, modules - linear):
+        yield "target_modules", problem
+    leaves = {name.rpartition(".")[0] for name in weights} | set(HEADS)
+    for part in method.modules_to_save:
+        # PEFT's rule for these does not ask for a whole part of a name.
+        found = [name for name in leaves if name.endswith(part)]
+        if not found:
+            known = ", ".join(sorted({_last(name) for name in leaves - linear}))
+            yield "modules_to_save", f"no module's name ends in {part!r}; there are: {known}"
+        elif not linear.isdisjoint(found):
+            message = f"{part!r} is a linear layer, which gets an adapter: name it in target_modules"
+            yield "modules_to_save", message
+
+
+def _target_problem(
+    target: str | tuple[str, ...], linear: Collection[str], other: Collection[str]
+) -> str | None:
+    names = ", ".join(sorted({_last(name) for name in linear}))
+    known = f"its linear layers are: {names}"
     if target == "all-linear":
         return None if linear else "the base model has no linear layers"
     for part in (target,) if isinstance(target, str) else target:
@@ -30,7 +49,7 @@ def target_problem(target: str | tuple[str, ...], base_dir: Path) -> str | None:
         if heads:
             return (
                 f"{part!r} matches {heads[0]}, which adapters leave as it is: the loss reads its weight,"
-                f" and a tied one would come apart; {known}"
+                f" and a tied one would come apart; name it in modules_to_save, or take one of these: {names}"
             )
         if wrong := matched(one, other):
             return f"{part!r} matches {wrong[0]!r}, which is no linear layer; {known}"

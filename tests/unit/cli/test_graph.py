@@ -121,6 +121,7 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "LoraMethod.lora_alpha": ("method.lora_alpha=16", TRAIN),
     "LoraMethod.lora_dropout": ("method.lora_dropout=0.1", TRAIN),
     "LoraMethod.target_modules": ("method.target_modules=[q_proj]", TRAIN),
+    "LoraMethod.modules_to_save": ("method.modules_to_save=[embed_tokens]", TRAIN),
     "LoraMethod.use_rslora": ("method.use_rslora=true", TRAIN),
     "LoraMethod.use_dora": ("method.use_dora=true", TRAIN),
     "QloraMethod.kind": ("method={kind: lora}", (*TRAIN, "merge")),

@@ -212,6 +212,64 @@ def test_an_adapter_that_could_not_be_merged_is_refused_before_training(
         add_adapter(model, LORA, tiny_llama)
 
 
+def base_of(tiny_llama: Path, folder: Path, *, tied: bool) -> Path:
+    """A copy with head and embeddings tied or each its own."""
+    shutil.copytree(tiny_llama, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama, tie_word_embeddings=tied)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("tied", "whole"),
+    [(True, "embed_tokens"), (True, "lm_head"), (False, "lm_head"), (False, "embed_tokens")],
+)
+@pytest.mark.parametrize("kind", ["lora", "qlora"])
+def test_modules_to_save_are_trained_whole_tied_if_they_were_and_merged(
+    tiny_llama: Path, make_table: MakeTable, tmp_path: Path, tied: bool, whole: str, kind: str
+) -> None:
+    base = base_of(tiny_llama, tmp_path / "base", tied=tied)
+    changes = {"modules_to_save": (whole, "input_layernorm")}
+    method = (LORA if kind == "lora" else QLORA).model_copy(update=changes)
+    torch.manual_seed(0)
+    loss = load_model(base, torch.bfloat16, CPU, method)
+    table = make_table("train", LENGTHS)
+    loss(Pack.of(table, range(10), CPU)).backward()
+    grads = {p.grad.dtype for p in loss.parameters() if p.requires_grad and p.grad is not None}
+    assert grads == {p.dtype for p in loss.parameters() if p.requires_grad} == {torch.float32}
+    loss = load_model(base, torch.float32, CPU, method)
+    training = run(loss, table, method)
+    tuned = training.model.model
+    head, embeddings = (get().weight for get in (tuned.get_output_embeddings, tuned.get_input_embeddings))
+    before = plain_model(base)
+    assert (head is embeddings) == tied
+    moved = [
+        not torch.equal(now, then)
+        for now, then in (
+            (head, before.lm_head.weight),
+            (embeddings, before.model.embed_tokens.weight),
+            (
+                tuned.get_decoder().layers[0].input_layernorm.weight,
+                before.model.layers[0].input_layernorm.weight,
+            ),
+        )
+    ]
+    assert moved == [tied or whole == "lm_head", tied or whole == "embed_tokens", True]
+    adapter = saved(training.model, tmp_path)
+    into = None
+    if kind == "qlora":
+        Quantised.of(tuned.get_base_model(), torch.float32).write(tmp_path)
+        base, into = dequantised_base(training.model, base, tmp_path / "dequantised"), "dequantised"
+    run_merge(tmp_path, tmp_path / "base", tmp_path / "out", into)
+    ids = torch.randint(5, 250, (2, 30), generator=torch.Generator().manual_seed(0))
+    merged = plain_model(tmp_path / "out" / MODEL)
+    with torch.no_grad():
+        torch.testing.assert_close(merged(ids).logits, stock(base, adapter)(ids).logits, rtol=1e-4, atol=1e-4)
+    one = make_table("one", [40])
+    expected, _ = reference_loss(merged, one)
+    torch.testing.assert_close(training.model(Pack.of(one, [0], CPU)).detach(), expected, rtol=1e-4, atol=0)
+
+
 # The tiny Llama's layers are 64 wide at least, which is the size of a block of NF4.
 QLORA = QloraMethod(kind="qlora", r=4, epochs=2, learning_rate=1e-2, tokens_per_step=64)
 
