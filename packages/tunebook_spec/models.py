@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from string import Formatter
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ SuiteName = Literal["general"]
 TextsName = Literal["fixed_texts"]
 Metric = Literal["line_match", "choice_accuracy", "exact_match", "contains", "log_likelihood"]
 Arm = Literal["base", "few_shot", "tuned"]
+MergeBase = Literal["dequantised", "base"]
 
 
 class Frozen(BaseModel):
@@ -296,9 +298,9 @@ class Data(Frozen):
         return self
 
 
-class FullMethod(Frozen):
-    kind: Literal["full"]
-    """All weights are trained: AdamW, linear warm-up, cosine to a tenth of the peak rate."""
+class TrainingMethod(Frozen):
+    """AdamW, linear warm-up, cosine to a tenth of the peak rate."""
+
     epochs: int = Field(3, ge=1)
     learning_rate: float = Field(2e-5, gt=0)
     """Peak of the schedule."""
@@ -311,6 +313,66 @@ class FullMethod(Frozen):
     max_grad_norm: float = Field(1.0, gt=0)
     checkpoint_every_steps: int = Field(10, ge=1)
     """A killed run goes on from the newest checkpoint."""
+
+
+class FullMethod(TrainingMethod):
+    """All weights are trained."""
+
+    kind: Literal["full"]
+
+
+class AdapterMethod(TrainingMethod):
+    """The base is frozen; a low-rank update of linear layers is trained (Hu et al., arXiv 2106.09685)."""
+
+    learning_rate: float = Field(2e-4, gt=0)
+    """Peak of the schedule; adapters want about ten times the rate of all weights."""
+    r: int = Field(16, ge=1)
+    """Rank of the update."""
+    lora_alpha: int | None = Field(None, ge=1)
+    """The update counts alpha / r; none: alpha is 2 r."""
+    lora_dropout: Share = 0.0
+    """Share of an adapter's inputs left out, while training."""
+    target_modules: str | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
+    """The linear layers that get an update: `all-linear` (every one but the head), a list of names or of
+    their last parts (`[q_proj, layers.0.mlp.up_proj]`), or a regular expression for whole names."""
+    modules_to_save: tuple[str, ...] = ()
+    """Embeddings (`embed_tokens`), head (`lm_head`) and norms that are trained whole beside the adapter and
+    saved with it, by the ends of their names. Where embeddings and head are tied, either means both."""
+    use_rslora: bool = False
+    """The update counts alpha / sqrt(r) instead (Kalajdzievski 2023, arXiv 2312.03732)."""
+    use_dora: bool = False
+    """The length of each row of a weight is trained beside its direction (Liu et al. 2024, arXiv 2402.09353);
+    slower."""
+
+    @field_validator("target_modules")
+    @classmethod
+    def a_regular_expression_is_one(cls, target: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if isinstance(target, str):
+            try:
+                re.compile(target)
+            except re.error as error:
+                raise ValueError(f"{target!r} is no regular expression: {error}") from None
+        return target
+
+    @property
+    def alpha(self) -> int:
+        return 2 * self.r if self.lora_alpha is None else self.lora_alpha
+
+
+class LoraMethod(AdapterMethod):
+    kind: Literal["lora"]
+
+
+class QloraMethod(AdapterMethod):
+    """The same on a base whose linear layers are kept in 4 bits (Dettmers et al., arXiv 2305.14314)."""
+
+    kind: Literal["qlora"]
+    merge_into: MergeBase = "dequantised"
+    """What the adapter is merged into: the 4-bit base, dequantised, which it was trained against, or the base
+    as it was before."""
+
+
+AnyMethod = Annotated[FullMethod | LoraMethod | QloraMethod, Field(discriminator="kind")]
 
 
 class Decoding(Frozen):
@@ -427,5 +489,5 @@ class Spec(Frozen):
     """Splits, shuffles and the choice of few-shot rows follow from it."""
     base_model: AnyBaseModel
     data: Data
-    method: FullMethod
+    method: AnyMethod
     evaluation: Evaluation

@@ -31,10 +31,9 @@ class Training:
 
     def save(self, folder: Path) -> None:
         state = {
-            "model": dict(self.model.named_parameters()),
+            "model": self._trained(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "rng": torch.get_rng_state(),
         }
         torch.save(state, folder / "state.pt")
         position = {"digest": self.digest, "step": self.step, "metrics": self.metrics}
@@ -54,9 +53,11 @@ class Training:
             )
         state = torch.load(folder / "state.pt", weights_only=True)
         with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
+            for name, parameter in self._trained().items():
                 parameter.copy_(state["model"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        torch.set_rng_state(state["rng"])
         self.step, self.metrics = position["step"], position["metrics"]
+
+    def _trained(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}

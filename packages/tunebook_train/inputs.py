@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from tunebook_spec import Spec
-from tunebook_spec.models import Frozen, FullMethod
+from tunebook_spec.models import AnyMethod, Frozen, MergeBase, QloraMethod
 
 
 class TrainInputs(Frozen):
-    method: FullMethod
+    method: AnyMethod
     seed: int
 
     @classmethod
     def of(cls, spec: Spec) -> TrainInputs:
-        return cls(method=spec.method, seed=spec.seed)
+        method = spec.method
+        if isinstance(method, QloraMethod):
+            # Training knows nothing of the merge, which must not move it.
+            method = method.model_copy(update={"merge_into": "dequantised"})
+        return cls(method=method, seed=spec.seed)
 
 
 class MergeInputs(Frozen):
-    """Nothing: the trained weights and the base decide what is merged."""
+    into: MergeBase | None
+    """None where the base was not quantised: the trained weights and the base decide what is merged."""
+
+    @classmethod
+    def of(cls, spec: Spec) -> MergeInputs:
+        method = spec.method
+        return cls(into=method.merge_into if isinstance(method, QloraMethod) else None)

@@ -9,6 +9,11 @@ from tunebook_train.inputs import TrainInputs
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 WEIGHTS = "weights"
+"""What training leaves where it trained all weights."""
+ADAPTER = "adapter"
+"""What it leaves where it trained an adapter: a PEFT folder."""
+QUANTISED = "quantised.json"
+"""What it leaves beside an adapter of a quantised base."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,8 @@ class Job:
     storage_url: str
     stage_key: str
     data_key: str
+    model_name: str
+    model_revision: str | None
     model_path: str | None
     """The base model, where every worker sees this machine's disk."""
     model_key: str | None

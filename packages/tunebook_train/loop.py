@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tunebook_data.tokens import TokenTable
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import FullMethod
+from tunebook_spec.models import TrainingMethod
 from tunebook_train.checkpoint import Training
 from tunebook_train.pack import Pack, Step, pack_rows, supervised_weight
 
@@ -67,11 +68,15 @@ def run_steps(
     training: Training,
     steps: Sequence[Step],
     batches: Batches,
-    method: FullMethod,
+    method: TrainingMethod,
     *,
+    seed: int,
     on_step: Callable[[], None],
 ) -> None:
     """Take every step that is left, and call `on_step` after each; validate before the first and at the end.
+
+    What a step draws at random (dropout) follows from the seed, the step and the worker, so that a resumed
+    training draws it again.
 
     Raises:
         StageError: the loss is no number any more; names the step and its rows. All workers raise it.
@@ -80,6 +85,7 @@ def run_steps(
     if training.step == 0:
         training.metrics.append({"step": 0, "validation_loss": validate(training.model, batches)})
     for index in range(training.step, len(steps)):
+        torch.manual_seed(_draw(seed, index, batches.worker.world_rank))
         entry = take_step(training, steps[index], batches, method)
         tokens += entry["tokens"]
         seconds = time.monotonic() - started
@@ -92,7 +98,11 @@ def run_steps(
         on_step()
 
 
-def take_step(training: Training, step: Step, batches: Batches, method: FullMethod) -> dict[str, Any]:
+def _draw(*key: int) -> int:
+    return int(np.random.SeedSequence(key).generate_state(1)[0])
+
+
+def take_step(training: Training, step: Step, batches: Batches, method: TrainingMethod) -> dict[str, Any]:
     """One optimizer step; the gradient is that of the weighted mean loss over the whole global batch."""
     weight = supervised_weight(batches.train, step.rows)
     packs = batches.packs(batches.train, step.rows)
@@ -153,6 +163,8 @@ def validate(model: nn.Module, batches: Batches) -> float | None:
     if not weight:
         return None
     inner: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
+    inner.eval()
     with torch.no_grad():
         losses = torch.stack([inner(pack) for pack in batches.packs(table, rows)])
+    inner.train()
     return batches.worker.total(losses.sum()) / weight

@@ -8,18 +8,19 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from tunebook_spec.models import FullMethod
+from tunebook_spec.models import TrainingMethod
 
 BETAS = (0.9, 0.95)
 FINAL_SHARE = 0.1
 """Of the peak rate, at the last step."""
 
 
-def make_optimizer(model: nn.Module, method: FullMethod) -> AdamW:
-    """Decays matrices; norms, biases and embeddings are left alone."""
+def make_optimizer(model: nn.Module, method: TrainingMethod) -> AdamW:
+    """Of what is trained, decays matrices; norms, biases and embeddings are left alone."""
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    decayed = [p for p in model.parameters() if p.ndim >= 2 and id(p) not in embeddings]
-    rest = [p for p in model.parameters() if p.ndim < 2 or id(p) in embeddings]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.ndim >= 2 and id(p) not in embeddings]
+    rest = [p for p in trained if p.ndim < 2 or id(p) in embeddings]
     groups = [
         {"params": decayed, "weight_decay": method.weight_decay},
         {"params": rest, "weight_decay": 0.0},
@@ -27,7 +28,7 @@ def make_optimizer(model: nn.Module, method: FullMethod) -> AdamW:
     return AdamW(groups, lr=method.learning_rate, betas=BETAS, fused=True)
 
 
-def make_schedule(optimizer: AdamW, method: FullMethod, num_steps: int) -> LambdaLR:
+def make_schedule(optimizer: AdamW, method: TrainingMethod, num_steps: int) -> LambdaLR:
     return LambdaLR(optimizer, lambda step: rate_share(step, num_steps, method.warmup_ratio))
 
 

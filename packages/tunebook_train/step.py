@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from tunebook_spec.errors import StageError
+from tunebook_spec.models import AdapterMethod, AnyMethod, QloraMethod
 from tunebook_train.attention import SEGMENT_ATTENTION, Segments
 from tunebook_train.head_loss import summed_cross_entropy
 from tunebook_train.pack import Pack
@@ -22,6 +24,14 @@ class SupervisedLoss(nn.Module):
         super().__init__()
         self.model = model
         self.compute_dtype = compute_dtype
+
+    def parameter_counts(self) -> tuple[int, int]:
+        """Trained parameters, and all of them; tied ones once."""
+        parameters = list(self.model.parameters())
+        # A 4-bit weight is a row of bytes, of two parameters each.
+        sizes = [math.prod(p.quant_state.shape if hasattr(p, "quant_state") else p.shape) for p in parameters]
+        trained = [size for p, size in zip(parameters, sizes, strict=True) if p.requires_grad]
+        return sum(trained), sum(sizes)
 
     def forward(self, pack: Pack) -> Tensor:
         """Sum over the supervised tokens of their cross-entropy, in nats; a float32 scalar."""
@@ -69,10 +79,30 @@ def check_loss(loss: SupervisedLoss, pack: Pack) -> None:
         )
 
 
-def load_model(folder: Path, compute_dtype: torch.dtype, device: torch.device) -> SupervisedLoss:
-    """The base model with fp32 master weights, attending within rows alone."""
+def load_model(
+    folder: Path, compute_dtype: torch.dtype, device: torch.device, method: AnyMethod
+) -> SupervisedLoss:
+    """The base model, attending within rows alone, with float32 weights where it is trained.
+
+    What an adapter leaves frozen is in the compute type; its linear layers in 4 bits if asked for.
+    """
+    adapts, quantised = isinstance(method, AdapterMethod), isinstance(method, QloraMethod)
+    options: dict[str, Any] = {}
+    if quantised:
+        from tunebook_train.quantise import keep_trainable, nf4
+
+        options = {"quantization_config": nf4(compute_dtype), "device_map": {"": device}}
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation=SEGMENT_ATTENTION
+        folder,
+        dtype=compute_dtype if adapts else torch.float32,
+        attn_implementation=SEGMENT_ATTENTION,
+        **options,
     )
+    if quantised:
+        keep_trainable(model)
+    if isinstance(method, AdapterMethod):
+        from tunebook_train.adapter import add_adapter  # PEFT takes seconds to import
+
+        model = add_adapter(model, method, folder)
     model.train()
     return SupervisedLoss(model, compute_dtype).to(device)

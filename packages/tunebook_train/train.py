@@ -14,6 +14,7 @@ from typing import Any
 from ray.train import TrainingFailedError
 
 from tunebook_model.precision import compute_dtype
+from tunebook_model.resolve import ReadyModel
 from tunebook_run.progress import Advance
 from tunebook_run.stages import Stage
 from tunebook_run.store import Store
@@ -29,6 +30,10 @@ FOLLOW_S = 1.0
 
 
 class TrainResult(Frozen):
+    trainable_parameters: int
+    parameters: int
+    """All of them, an adapter's too; tied ones once."""
+    trainable_share: float
     steps: int
     tokens: int
     """Trained, over all epochs and attempts of the steps that count."""
@@ -43,7 +48,9 @@ class TrainResult(Frozen):
     dtype: str
 
     def summary(self) -> str:
-        line = f"{self.steps} steps, {self.tokens} tokens at {self.tokens_per_s:.0f} tokens/s in {self.dtype}"
+        trained = _trained(self.trainable_parameters, self.parameters)
+        speed = f"{self.tokens} tokens at {self.tokens_per_s:.0f} tokens/s in {self.dtype}"
+        line = f"{trained}: {self.steps} steps, {speed}"
         if self.validation_loss is None or self.validation_loss_before is None:
             return f"{line}; loss {self.loss:.4f}"
         return f"{line}; validation loss {self.validation_loss_before:.4f} to {self.validation_loss:.4f}"
@@ -55,8 +62,7 @@ def train(
     stage: Stage,
     store: Store,
     data_key: str,
-    model_dir: Path,
-    model_digest: str,
+    model: ReadyModel,
     ray_address: str,
     num_workers: int,
     cpus_per_worker: int | None,
@@ -69,8 +75,7 @@ def train(
         stage: this stage; its digest names the run, so that a killed one goes on.
         store: all that workers share.
         data_key: key of what `prepare` left.
-        model_dir: the base model on this machine.
-        model_digest: its digest; names its copy where workers cannot see this machine's disk.
+        model: the base model on this machine; its digest names its copy where workers cannot see this disk.
         ray_address: the Ray cluster.
         num_workers: training workers.
         cpus_per_worker: cores of each; none: this machine's, shared out.
@@ -83,15 +88,17 @@ def train(
     logger.info("train            computes in %s", precision.reason)
     model_key = None
     if store.local_root is None:
-        model_key = f"models/{model_digest[:12]}"
-        _share_model(store, model_key, model_dir)
+        model_key = f"models/{model.digest[:12]}"
+        _share_model(store, model_key, model.path)
     job = Job(
         inputs=inputs,
         digest=stage.digest,
         storage_url=store.url if store.local_root is None else str(store.local_root),
         stage_key=stage.key,
         data_key=data_key,
-        model_path=None if model_key else str(model_dir),
+        model_name=model.name,
+        model_revision=model.revision,
+        model_path=None if model_key else str(model.path),
         model_key=model_key,
         dtype=precision.dtype,
         cpus_per_worker=cpus_per_worker or max(1, len(os.sched_getaffinity(0)) // num_workers),
@@ -122,9 +129,13 @@ def _followed(store: Store, key: str, advance: Advance) -> Iterator[None]:
     stop = threading.Event()
 
     def follow() -> None:
-        said: set[int] = set()
+        announced, said = False, set[int]()
         while not stop.wait(FOLLOW_S):
             entries = _read(store, key)
+            if entries and not announced:
+                announced = True
+                counts = entries[0]["trainable_parameters"], entries[0]["parameters"]
+                logger.info("train            trains %s", _trained(*counts))
             for entry in entries:
                 resumed = entry.get("resumed_at_step")
                 if resumed is not None and resumed not in said:
@@ -156,7 +167,11 @@ def _read(store: Store, key: str) -> list[dict[str, Any]]:
 def _result(entries: list[dict[str, Any]], num_workers: int, dtype: str) -> TrainResult:
     steps = [entry for entry in entries if "loss" in entry]
     validations = [entry["validation_loss"] for entry in entries if "validation_loss" in entry]
+    trainable, total = entries[0]["trainable_parameters"], entries[0]["parameters"]
     return TrainResult(
+        trainable_parameters=trainable,
+        parameters=total,
+        trainable_share=trainable / total,
         steps=len(steps),
         tokens=sum(entry["tokens"] for entry in steps),
         seconds=steps[-1]["seconds"],
@@ -167,6 +182,10 @@ def _result(entries: list[dict[str, Any]], num_workers: int, dtype: str) -> Trai
         num_workers=num_workers,
         dtype=dtype,
     )
+
+
+def _trained(trainable: int, total: int) -> str:
+    return f"{trainable / 1e6:.2f}M of {total / 1e6:.2f}M parameters ({trainable / total:.2%})"
 
 
 def _cause(error: TrainingFailedError) -> str:

@@ -16,8 +16,9 @@ from tunebook_data.tokens import TokenTable
 from tunebook_run.settings import Settings
 from tunebook_run.store import Store
 from tunebook_spec.errors import StageError
+from tunebook_spec.models import AdapterMethod, QloraMethod
 from tunebook_train.checkpoint import Training
-from tunebook_train.job import METRICS, WEIGHTS, Job
+from tunebook_train.job import ADAPTER, METRICS, QUANTISED, WEIGHTS, Job
 from tunebook_train.loop import Batches, Worker, run_steps
 from tunebook_train.optimizer import make_optimizer, make_schedule
 from tunebook_train.pack import Pack, plan_steps
@@ -46,7 +47,10 @@ def work(job: Job) -> str | None:
         seed=job.inputs.seed,
     )
     torch.manual_seed(job.inputs.seed)
-    loss = load_model(model_dir, getattr(torch, job.dtype), device)
+    try:
+        loss = load_model(model_dir, getattr(torch, job.dtype), device, method)
+    except StageError as error:
+        return str(error)
     optimizer = make_optimizer(loss, method)
     schedule = make_schedule(optimizer, method, len(steps))
     training = Training(loss, optimizer, schedule, job.digest)
@@ -57,15 +61,18 @@ def work(job: Job) -> str | None:
     if worker.world_size > 1:
         training.model = DistributedDataParallel(loss)
 
+    trainable, total = loss.parameter_counts()
+    facts = {"num_steps": len(steps), "trainable_parameters": trainable, "parameters": total}
+
     def after_step() -> None:
         if worker.world_rank == 0:
-            _publish(store, job, training, len(steps))
+            _publish(store, job, training, facts)
         if training.step % method.checkpoint_every_steps == 0 and training.step < len(steps):
             _report(training, loss, worker)
 
     try:
         check_loss(loss, Pack.of(train, [int(train.lengths.argmax())], device))
-        run_steps(training, steps, batches, method, on_step=after_step)
+        run_steps(training, steps, batches, method, seed=job.inputs.seed, on_step=after_step)
     except StageError as error:
         return str(error)
     if worker.world_rank == 0:
@@ -74,9 +81,9 @@ def work(job: Job) -> str | None:
     return None
 
 
-def _publish(store: Store, job: Job, training: Training, num_steps: int) -> None:
+def _publish(store: Store, job: Job, training: Training, facts: dict[str, int]) -> None:
     """Metrics so far, where the driver and people read them."""
-    entries = [{"num_steps": num_steps}, *training.metrics]
+    entries = [facts, *training.metrics]
     lines = "".join(json.dumps(entry) + "\n" for entry in entries)
     store.write(f"{job.stage_key}/{METRICS}", lines.encode())
 
@@ -96,8 +103,18 @@ def _report(training: Training, loss: SupervisedLoss, worker: Worker) -> None:
 
 
 def save_weights(loss: SupervisedLoss, store: Store, job: Job) -> None:
-    """The trained master weights, tied ones once, into the stage's output."""
-    folder = store.folder(job.stage_key) / WEIGHTS
-    loss.model.save_pretrained(folder)
-    names = [f"{WEIGHTS}/{path.name}" for path in folder.iterdir()]
-    store.upload(job.stage_key, *names)
+    """What was trained, into the stage's output: an adapter, or the master weights, tied ones once."""
+    name = ADAPTER if isinstance(job.inputs.method, AdapterMethod) else WEIGHTS
+    folder = store.folder(job.stage_key) / name
+    if name == ADAPTER:
+        from tunebook_train.adapter import save_adapter
+
+        save_adapter(loss.model, folder, base_name=job.model_name, base_revision=job.model_revision)
+        if isinstance(job.inputs.method, QloraMethod):
+            from tunebook_train.quantise import Quantised
+
+            Quantised.of(loss.model.get_base_model(), loss.compute_dtype).write(store.folder(job.stage_key))
+            store.upload(job.stage_key, QUANTISED)
+    else:
+        loss.model.save_pretrained(folder)
+    store.upload(job.stage_key, *(f"{name}/{path.name}" for path in folder.iterdir()))

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from tunebook_data.tokens import write_tokens
 from tunebook_model.render import Rendered
+from tunebook_model.resolve import ReadyModel
 from tunebook_run.stages import Stage
 from tunebook_run.store import Store
 from tunebook_spec.errors import StageError
@@ -76,8 +77,7 @@ def run(
         stage=stage,
         store=store,
         data_key="data",
-        model_dir=model,
-        model_digest="0123",
+        model=ReadyModel(model, "tiny", "0123", None),
         ray_address=address,
         num_workers=workers,
         cpus_per_worker=1,

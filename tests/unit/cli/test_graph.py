@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from tunebook_cli.graph import stages
 from tunebook_run.stages import Stage
 from tunebook_spec import Spec, load
+from tunebook_spec.models import AdapterMethod, TrainingMethod
 
 SPEC = """\
 version: 1
@@ -44,6 +45,10 @@ profiles:
     base_model: {kind: gguf, path: a.gguf}
   hub:
     base_model: {kind: hub, repo: a/b}
+  lora:
+    method: {kind: lora}
+  qlora:
+    method: {kind: qlora}
 """
 
 ARMS = ("answer-base", "answer-few_shot", "answer-tuned")
@@ -107,6 +112,7 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "Replay.share": ("data.replay.share=0.2", DATA),
     "Replay.weight": ("data.replay.weight=4", DATA),
     "Replay.max_tokens": ("data.replay.max_tokens=48", ("replay", "prepare")),
+    "FullMethod.kind": ("method={kind: lora}", TRAIN),
     "FullMethod.epochs": ("method.epochs=4", TRAIN),
     "FullMethod.learning_rate": ("method.learning_rate=1e-3", TRAIN),
     "FullMethod.tokens_per_step": ("method.tokens_per_step=2048", TRAIN),
@@ -115,6 +121,19 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "FullMethod.weight_decay": ("method.weight_decay=0.1", TRAIN),
     "FullMethod.max_grad_norm": ("method.max_grad_norm=2.0", TRAIN),
     "FullMethod.checkpoint_every_steps": ("method.checkpoint_every_steps=5", TRAIN),
+    "LoraMethod.kind": ("method={kind: full}", TRAIN),
+    "LoraMethod.learning_rate": ("method.learning_rate=1e-3", TRAIN),
+    "LoraMethod.r": ("method.r=8", TRAIN),
+    "LoraMethod.lora_alpha": ("method.lora_alpha=16", TRAIN),
+    "LoraMethod.lora_dropout": ("method.lora_dropout=0.1", TRAIN),
+    "LoraMethod.target_modules": ("method.target_modules=[q_proj]", TRAIN),
+    "LoraMethod.modules_to_save": ("method.modules_to_save=[embed_tokens]", TRAIN),
+    "LoraMethod.use_rslora": ("method.use_rslora=true", TRAIN),
+    "LoraMethod.use_dora": ("method.use_dora=true", TRAIN),
+    "QloraMethod.kind": ("method={kind: lora}", (*TRAIN, "merge")),
+    "QloraMethod.learning_rate": ("method.learning_rate=1e-3", TRAIN),
+    "QloraMethod.r": ("method.r=8", TRAIN),
+    "QloraMethod.merge_into": ("method.merge_into=base", ("merge",)),
     "Decoding.temperature": ("evaluation.decoding.temperature=0.5", ARMS),
     "Decoding.max_tokens": ("evaluation.decoding.max_tokens=32", TASKS),
     "Evaluation.few_shot": ("evaluation.few_shot=5", ("answer-few_shot",)),
@@ -153,8 +172,12 @@ SAME_AS = {
     "SuiteSet.max_tokens": "TaskSet.max_tokens",
     "InlineSet.max_tokens": "TaskSet.max_tokens",
     "TextsSet.max_tokens": "TaskSet.max_tokens",
+    **{f"LoraMethod.{name}": f"FullMethod.{name}" for name in TrainingMethod.model_fields},
+    **{f"QloraMethod.{name}": f"LoraMethod.{name}" for name in AdapterMethod.model_fields},
 }
-ONE_VALUE = {"Spec.version", "FullMethod.kind", "SuiteSet.suite", "TextsSet.texts"}
+ONE_VALUE = {"Spec.version", "SuiteSet.suite", "TextsSet.texts"}
+UNDER = {"LoraMethod": "lora", "QloraMethod": "qlora"}
+"""Profiles in which a model stands; the others stand in the spec without one."""
 
 
 def leaves(model: type[BaseModel]) -> Iterator[str]:
@@ -174,13 +197,13 @@ def models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from models(argument)
 
 
-def plan(folder: Path, change: str) -> dict[str, Stage]:
+def plan(folder: Path, change: str, profile: str | None = None) -> dict[str, Stage]:
     path = folder / "tiny.yaml"
     path.write_text(SPEC)
     if change.startswith("profile="):
         loaded = load(path, profile=change.removeprefix("profile="))
     else:
-        loaded = load(path, overrides=[change] if change else [])
+        loaded = load(path, profile=profile, overrides=[change] if change else [])
     spec = loaded.spec
     # Content stands for the files that a path or a name leads to.
     reference = spec.base_model.model_dump_json(exclude={"chat_template_kwargs"})
@@ -207,7 +230,9 @@ def test_a_field_moves_the_stages_that_read_it_and_those_after_them(
     tmp_path: Path, before: dict[str, Stage], field: str
 ) -> None:
     change, readers = MOVES[field]
-    after = plan(tmp_path, change)
+    profile = UNDER.get(field.partition(".")[0])
+    before = plan(tmp_path, "", profile) if profile else before
+    after = plan(tmp_path, change, profile)
     expected = set(readers)
     for name, stage in before.items():
         if expected & set(stage.parents):

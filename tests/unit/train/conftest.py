@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.unit.train.tables import CPU, MakeTable
+from tests.unit.train.tables import CPU, FULL, MakeTable
 from tunebook_data.tokens import TokenTable, write_tokens
 from tunebook_model.render import Rendered, SoftTargets
 from tunebook_train.step import SupervisedLoss, load_model
@@ -13,7 +13,7 @@ from tunebook_train.step import SupervisedLoss, load_model
 
 @pytest.fixture
 def loss_model(tiny_llama: Path) -> SupervisedLoss:
-    return load_model(tiny_llama, torch.float32, CPU)
+    return load_model(tiny_llama, torch.float32, CPU, FULL)
 
 
 def soft_targets(count: int, generator: torch.Generator) -> SoftTargets:

@@ -1,11 +1,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
+from transformers import AutoModelForCausalLM
 
 from tunebook_data.tokens import TokenTable
+from tunebook_spec.models import FullMethod
 
 CPU = torch.device("cpu")
+FULL = FullMethod(kind="full")
 
 MakeTable = Callable[[str, list[int]], TokenTable]
+
+
+def plain_model(folder: Path) -> Any:
+    """A model as stock transformers computes it, in float32."""
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+
+
+def reference_loss(model: Any, table: TokenTable) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Each row alone through the plain model, with every logit there is; and the gradients."""
+    total = torch.zeros(())
+    for row in range(len(table)):
+        ids = torch.tensor(table.input_ids(row).astype("int64"))
+        logits = model(ids[None]).logits[0, :-1]
+        supervised = torch.tensor(table.loss_mask(row))[1:]
+        wanted = F.one_hot(ids[1:], logits.shape[1]).float()
+        if (soft := table.soft_targets(row)) is not None:
+            places = torch.zeros(len(soft.ids_NK), logits.shape[1])
+            places.scatter_(1, torch.tensor(soft.ids_NK).long(), torch.tensor(soft.probabilities_NK))
+            wanted[supervised] = places
+        loss = F.cross_entropy(logits[supervised], wanted[supervised], reduction="sum")
+        total = total + table.weight(row) * loss
+    total.backward()
+    return total.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}

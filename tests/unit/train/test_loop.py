@@ -10,7 +10,7 @@ import torch
 from tests.unit.train.tables import CPU, MakeTable
 from tunebook_data.tokens import TokenTable
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import FullMethod
+from tunebook_spec.models import FullMethod, TrainingMethod
 from tunebook_train.checkpoint import Training
 from tunebook_train.loop import Batches, Worker, accumulate, run_steps, validate
 from tunebook_train.optimizer import make_optimizer, make_schedule, rate_share
@@ -22,7 +22,7 @@ METHOD = FullMethod(kind="full", epochs=2, learning_rate=1e-2, tokens_per_step=6
 ALONE = Worker(world_rank=0, world_size=1, device=CPU)
 
 
-def make_training(model: SupervisedLoss, method: FullMethod, num_steps: int) -> Training:
+def make_training(model: SupervisedLoss, method: TrainingMethod, num_steps: int) -> Training:
     model = copy.deepcopy(model)
     optimizer = make_optimizer(model, method)
     return Training(model, optimizer, make_schedule(optimizer, method, num_steps), digest="0123")
@@ -31,7 +31,7 @@ def make_training(model: SupervisedLoss, method: FullMethod, num_steps: int) -> 
 def run(
     model: SupervisedLoss,
     table: TokenTable,
-    method: FullMethod,
+    method: TrainingMethod,
     *,
     save: tuple[int, Path] | None = None,
     resume: Path | None = None,
@@ -46,7 +46,9 @@ def run(
         if save is not None and training.step == save[0]:
             training.save(save[1])
 
-    run_steps(training, steps, Batches(table, table, ALONE, method.max_pack_tokens), method, on_step=on_step)
+    run_steps(
+        training, steps, Batches(table, table, ALONE, method.max_pack_tokens), method, seed=0, on_step=on_step
+    )
     return training
 
 
@@ -118,7 +120,7 @@ def test_a_loss_that_is_no_number_stops_before_the_update_and_names_the_rows(
     batches = Batches(table, table, ALONE, method.max_pack_tokens)
     before = copy.deepcopy(training.model.state_dict())
     with pytest.raises(StageError, match=r"step 1: loss nan, .* in rows train-2; lower"):
-        run_steps(training, steps, batches, method, on_step=lambda: None)
+        run_steps(training, steps, batches, method, seed=0, on_step=lambda: None)
     after = training.model.state_dict()
     assert all(torch.equal(after[name].nan_to_num(), tensor.nan_to_num()) for name, tensor in before.items())
 

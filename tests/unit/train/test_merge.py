@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tunebook_train.inputs import MergeInputs
+from tunebook_train.job import WEIGHTS
 from tunebook_train.merge import MODEL, merge
 
 
@@ -22,13 +24,13 @@ def weights(tiny_llama: Path, tmp_path: Path) -> Path:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.25
-    model.save_pretrained(tmp_path / "weights")
-    return tmp_path / "weights"
+    model.save_pretrained(tmp_path / WEIGHTS)
+    return tmp_path / WEIGHTS
 
 
 def run(weights: Path, base: Path, out: Path) -> Path:
     out.mkdir()
-    merge(weights_dir=weights, base_dir=base, out=out, advance=nothing)
+    merge(MergeInputs(into=None), trained_dir=weights.parent, base_dir=base, out=out, advance=nothing)
     return out / MODEL
 
 

@@ -15,8 +15,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from tests.unit.train.tables import CPU, MakeTable
-from tunebook_data.tokens import TokenTable
+from tests.unit.train.tables import CPU, FULL, MakeTable, plain_model, reference_loss
 from tunebook_spec.errors import StageError
 from tunebook_train.head_loss import CHUNK, summed_cross_entropy
 from tunebook_train.pack import Pack
@@ -25,30 +24,11 @@ from tunebook_train.step import SupervisedLoss, check_loss, load_model
 LENGTHS = [17, 5, 40, 5, 2, 63]
 
 
-def reference_loss(folder: Path, table: TokenTable) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Each row alone through the plain model, with every logit there is."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
-    total = torch.zeros(())
-    for row in range(len(table)):
-        ids = torch.tensor(table.input_ids(row).astype("int64"))
-        logits = model(ids[None]).logits[0, :-1]
-        supervised = torch.tensor(table.loss_mask(row))[1:]
-        wanted = F.one_hot(ids[1:], logits.shape[1]).float()
-        if (soft := table.soft_targets(row)) is not None:
-            places = torch.zeros(len(soft.ids_NK), logits.shape[1])
-            places.scatter_(1, torch.tensor(soft.ids_NK).long(), torch.tensor(soft.probabilities_NK))
-            wanted[supervised] = places
-        loss = F.cross_entropy(logits[supervised], wanted[supervised], reduction="sum")
-        total = total + table.weight(row) * loss
-    total.backward()
-    return total.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-
-
 def test_packed_rows_have_the_loss_and_gradients_that_they_have_alone(
     tiny_llama: Path, loss_model: SupervisedLoss, make_table: MakeTable
 ) -> None:
     table = make_table("train", LENGTHS)
-    expected, gradients = reference_loss(tiny_llama, table)
+    expected, gradients = reference_loss(plain_model(tiny_llama), table)
     loss = loss_model(Pack.of(table, [2, 0, 5, 1, 4, 3], CPU))
     loss.backward()
     torch.testing.assert_close(loss.detach(), expected, rtol=1e-6, atol=0)
@@ -106,7 +86,7 @@ def test_a_bfloat16_step_keeps_float32_weights_and_comes_near_the_float32_loss(
     tiny_llama: Path, loss_model: SupervisedLoss, make_table: MakeTable
 ) -> None:
     pack = Pack.of(make_table("train", LENGTHS), range(6), CPU)
-    mixed = load_model(tiny_llama, torch.bfloat16, CPU)
+    mixed = load_model(tiny_llama, torch.bfloat16, CPU, FULL)
     loss = mixed(pack)
     loss.backward()
     assert {p.dtype for p in mixed.parameters()} == {torch.float32}
@@ -122,7 +102,7 @@ def test_tied_embeddings_are_one_parameter_and_stay_tied_when_saved(
         model.get_input_embeddings().weight.add_(1.0)
     assert model.lm_head.weight is model.model.embed_tokens.weight
     model.save_pretrained(tmp_path / "saved")
-    again = load_model(tmp_path / "saved", torch.float32, CPU).model
+    again = load_model(tmp_path / "saved", torch.float32, CPU, FULL).model
     assert again.lm_head.weight is again.model.embed_tokens.weight
     assert torch.equal(again.lm_head.weight, model.lm_head.weight)
 
@@ -130,7 +110,7 @@ def test_tied_embeddings_are_one_parameter_and_stay_tied_when_saved(
 def random_model(folder: Path, config: PreTrainedConfig) -> SupervisedLoss:
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    return load_model(folder, torch.float32, CPU)
+    return load_model(folder, torch.float32, CPU, FULL)
 
 
 SMALL = {
