@@ -8,6 +8,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 logger = logging.getLogger(__name__)
 
+ENVIRONMENT = {
+    # As `ray.init` has it, but before there are stage processes, which inherit it.
+    "RAY_AUTH_MODE": "token",
+    # Workers started ahead would never be used: Ray Train's have an environment of their own.
+    "RAY_prestart_worker_first_driver": "0",
+    # Nobody takes this machine from under a run.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # How long a checkpoint, a dead worker or the end goes unnoticed; the usual 2 s suit many workers.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+}
+"""What suits a Ray of this machine alone; of whatever is set already, that is kept."""
+
 
 class LocalRay:
     """A Ray cluster of this machine alone; `start` returns at once, `address` waits for it."""
@@ -18,8 +30,7 @@ class LocalRay:
 
     def start(self) -> None:
         if self._address is None:
-            # As `ray.init` does, but before there are stage processes, which inherit it.
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
+            os.environ |= {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
             self._address = self._executor.submit(_start)
 
     def address(self) -> str:
