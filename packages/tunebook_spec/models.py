@@ -65,6 +65,20 @@ class HubModel(BaseModelReference):
 AnyBaseModel = Annotated[BuiltinModel | FolderModel | GgufModel | HubModel, Field(discriminator="kind")]
 
 
+class EndpointModel(Frozen):
+    kind: Literal["endpoint"]
+    """An endpoint of the OpenAI protocol; where it is, its key, prices and budget are settings of the
+    machine: TUNEBOOK_MODELS__<ROLE>__BASE_URL and so on."""
+    model: str = Field(min_length=1)
+    """The name that the endpoint knows the model by."""
+
+
+AnySupportingModel = Annotated[
+    EndpointModel | BuiltinModel | FolderModel | GgufModel | HubModel, Field(discriminator="kind")
+]
+"""All but an endpoint are run on this machine, by vLLM."""
+
+
 class Split(Frozen):
     group_by: Name | None = None
     """Rows that share this field stay on one side of every split; none: each row is a group of its own."""
@@ -237,6 +251,22 @@ class Decontaminate(Frozen):
     """Jaccard similarity of word 3-shingles from which a training row is dropped."""
 
 
+class Augment(Frozen):
+    teacher: Name
+    """The role under `models` that is asked for variations."""
+    variations: int = Field(5, ge=1, le=20)
+    """Variations to ask for each row, in one request.
+
+    Each must pass every check and be no near copy of any row, held-out ones included; where `dedup` or
+    `decontaminate` is off, their defaults hold for variations.
+    """
+    rows: int | None = Field(None, ge=1)
+    """Training rows to vary, drawn by seed, evenly over groups; none: all."""
+    temperature: float = Field(0.8, ge=0)
+    max_tokens: int = Field(4096, ge=16)
+    """Longest answer of the teacher, all variations of a row together."""
+
+
 class Data(Frozen):
     system: str | None = None
     """System message of every row that brings none."""
@@ -252,6 +282,8 @@ class Data(Frozen):
     """
     decontaminate: Decontaminate | None = Decontaminate()
     """Drop training rows that contain what evaluation or validation asks; none: none is looked for."""
+    augment: Augment | None = None
+    """Variations of training rows, written by a teacher, train beside them."""
     replay: Replay | None = None
 
     @model_validator(mode="after")
@@ -396,5 +428,7 @@ class Spec(Frozen):
     """Splits, shuffles and the choice of few-shot rows follow from it."""
     base_model: AnyBaseModel
     data: Data
+    models: dict[Name, AnySupportingModel] = {}
+    """Supporting models by role, e.g. `teacher`."""
     method: FullMethod
     evaluation: Evaluation
