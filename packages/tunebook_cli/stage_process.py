@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -114,16 +115,32 @@ def _replay(work: Work) -> Outcome:
 def _prepare(work: Work) -> Outcome:
     from tunebook_data.inputs import PrepareInputs
     from tunebook_data.prepare import prepare
+    from tunebook_inference.kept_answers import KeptAnswers
+    from tunebook_inference.supporting import open_model
 
-    done = prepare(
-        PrepareInputs.model_validate(work.fields),
-        model_dir=work.request.model.path,
-        spec_dir=work.request.spec_dir,
-        assets_dir=work.settings.assets_dir,
-        replay_dir=work.parents.get("replay"),
-        out=work.out,
-        advance=work.advance,
-    )
+    inputs = PrepareInputs.model_validate(work.fields)
+    with contextlib.ExitStack() as stack:
+        models = {}
+        if inputs.models:
+            # Beside the artifacts, since money paid for it; an object store can hold no database.
+            kept = KeptAnswers((work.store.local_root or work.settings.cache_dir) / "answers.sqlite")
+            stack.callback(kept.close)
+            models = {
+                role: open_model(
+                    role, reference, work.settings.of_model(role), work.request.supporting.get(role), kept
+                )
+                for role, reference in inputs.models.items()
+            }
+        done = prepare(
+            inputs,
+            model_dir=work.request.model.path,
+            spec_dir=work.request.spec_dir,
+            assets_dir=work.settings.assets_dir,
+            replay_dir=work.parents.get("replay"),
+            out=work.out,
+            advance=work.advance,
+            models=models,
+        )
     return Outcome(done.model_dump(mode="json"), done.summary())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def read_whole(source: AnySource, inputs: PrepareInputs, spec_dir: Path, assets_
     system, seed = inputs.data.system, inputs.seed
     for part in read_source(source, system=system, spec_dir=spec_dir, assets_dir=assets_dir, seed=seed):
         items = list(part.items)
-        if _hides(inputs.data.checks):
+        if hides_findings(inputs.data.checks):
             items = [mask_reject(item) if isinstance(item, Reject) else item for item in items]
         made.items += items
         if isinstance(source, FileSource):
@@ -83,7 +83,7 @@ def check_sources(
     done, total = 0, sum(len(read.items) for read in reads)
     for read in reads:
         for item in read.items:
-            outcome = _outcome(item, renderer, checks)
+            outcome = item if isinstance(item, Reject) else check_row(item, renderer, checks)
             if isinstance(outcome, Reject):
                 read.rejects.append(outcome)
             else:
@@ -96,6 +96,23 @@ def check_sources(
     for read in reads:
         _refuse_many_rejects(read.name, read.rejects, len(read.items), max_reject_fraction)
     return rendered
+
+
+def check_row(row: Row, renderer: Renderer, checks: Checks) -> tuple[Row, Rendered, list[Flag]] | Reject:
+    """The row as it may teach, as training sees it, and with what it is flagged for; or why it may not.
+
+    Raises:
+        DataError: the row ends the run.
+    """
+    row, flags = mask_row(row) if checks.personal_data == "mask" else (row, [])
+    found = find_fault(row, checks) or render_or_fault(row, renderer, checks)
+    if isinstance(found, Fault):
+        reject = Reject.of_row(row, found)
+        return mask_reject(reject) if hides_findings(checks) else reject
+    fitting, rendered = found
+    if len(fitting.messages) < len(row.messages):
+        flags.append(Flag(row.source, row.line, "messages", f"cut to max_tokens {checks.max_tokens}"))
+    return fitting, rendered, [*flags, *find_flags(fitting, checks)]
 
 
 def refuse_empty(reads: Sequence[CheckedSource], kept: Sequence[SourceRows]) -> None:
@@ -122,14 +139,12 @@ def rejects_by_reason(reads: Sequence[CheckedSource]) -> dict[str, int]:
     return dict(Counter(reject.reason for read in reads for reject in read.rejects).most_common())
 
 
-def flags_by_reason(reads: Sequence[CheckedSource], checks: Checks) -> dict[str, int]:
+def flags_by_reason(flags: Iterable[Flag], checks: Checks) -> dict[str, int]:
     """Rows by what they are flagged for, and a zero for each rule of personal data that found nothing."""
     told = {"flag": "personal data: ", "mask": "masked "}.get(checks.personal_data)
     counts = Counter({f"{told}{rule}": 0 for rule in RULE_NAMES} if told else {})
     counts.update(
-        reason
-        for read in reads
-        for _, _, reason in dict.fromkeys((flag.source, flag.line, flag.reason) for flag in read.flags)
+        reason for _, _, reason in dict.fromkeys((flag.source, flag.line, flag.reason) for flag in flags)
     )
     return dict(counts.most_common())
 
@@ -147,22 +162,6 @@ def _refuse_many_rejects(name: str, rejects: Sequence[Reject], num_rows: int, al
     raise DataError("\n".join([head, *lines]))
 
 
-def _outcome(
-    item: Row | Reject, renderer: Renderer, checks: Checks
-) -> tuple[Row, Rendered, list[Flag]] | Reject:
-    if isinstance(item, Reject):
-        return item
-    row, flags = mask_row(item) if checks.personal_data == "mask" else (item, [])
-    found = find_fault(row, checks) or render_or_fault(row, renderer, checks)
-    if isinstance(found, Fault):
-        reject = Reject.of_row(row, found)
-        return mask_reject(reject) if _hides(checks) else reject
-    fitting, rendered = found
-    if len(fitting.messages) < len(row.messages):
-        flags.append(Flag(row.source, row.line, "messages", f"cut to max_tokens {checks.max_tokens}"))
-    return fitting, rendered, [*flags, *find_flags(fitting, checks)]
-
-
-def _hides(checks: Checks) -> bool:
+def hides_findings(checks: Checks) -> bool:
     """Whether a reject must not quote personal data either."""
     return checks.personal_data in ("mask", "drop")

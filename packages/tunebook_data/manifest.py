@@ -74,6 +74,65 @@ class ReplayCounts(Frozen):
     """Answers left out because they fail the checks."""
 
 
+class GeneratedCounts(Frozen):
+    """Rows that a teacher was asked about, and the rows that it made of them."""
+
+    teacher: str
+    reported_models: tuple[str, ...]
+    """Models that an endpoint said had answered."""
+    withheld: int
+    """Training rows that no endpoint is shown, since personal data were found in them."""
+    asked: int
+    """Rows asked about: `parsed` plus `failed`."""
+    parsed: int
+    repaired: int
+    """Of these, only after the model had been shown what was wrong with its first answer."""
+    failed: int
+    """No answer that can be used; generated_failures.jsonl has the reasons and the answers."""
+    made: int
+    """Rows in the answers: the sum of the next four."""
+    rejected_by_reason: dict[str, int]
+    copies_by_reason: dict[str, int]
+    contaminated_by_rule: dict[str, int]
+    kept: int
+    answers: int
+    """Those of repairs included."""
+    resumed: int
+    """Of these, answered before and not asked for, or paid for, again."""
+    troubles: dict[str, int]
+    """Calls of this attempt that were not answered, by what was wrong."""
+    prompt_tokens: int
+    """Of all answers, whenever they were made; so is the rest."""
+    completion_tokens: int
+    cost: float | None
+    """None where the prices are not known."""
+
+    @property
+    def accounted(self) -> int:
+        left_out = (self.rejected_by_reason, self.copies_by_reason, self.contaminated_by_rule)
+        return self.kept + sum(sum(counts.values()) for counts in left_out)
+
+    def summary(self, what: str) -> str:
+        """One line for people."""
+        parts = [
+            f"{count} {why}"
+            for count, why in (
+                (self.repaired, "repaired"),
+                (self.failed, "failed"),
+                (self.withheld, "withheld for personal data"),
+                (sum(self.rejected_by_reason.values()), "rejected"),
+                (sum(self.copies_by_reason.values()), "copies"),
+                (sum(self.contaminated_by_rule.values()), "contaminated"),
+                (self.resumed, "answers not asked for again"),
+            )
+            if count
+        ]
+        parts += [f"{count} x {kind}" for kind, count in self.troubles.items()]
+        parts.append(f"{self.prompt_tokens + self.completion_tokens} tokens")
+        parts += [] if self.cost is None else [f"cost {self.cost:.4f}"]
+        return f"{self.kept} of {self.made} {what} of {self.asked} rows kept ({', '.join(parts)})"
+
+
 class Attribution(Frozen):
     """What a built-in data set is made of."""
 
@@ -88,7 +147,9 @@ class DatasetManifest(Frozen):
 
     Beside it lie train.jsonl, validation.jsonl, test.jsonl, probes.jsonl, the token tables train.tokens.arrow
     and validation.tokens.arrow, whose rows are those of the JSONL files, in order, and what was left out, row
-    by row: rejects.jsonl, duplicates.jsonl, leaks.jsonl; flags.jsonl lists rows that stay.
+    by row: rejects.jsonl, duplicates.jsonl, leaks.jsonl; flags.jsonl lists rows that stay. Where a teacher
+    made rows, generated.jsonl says what became of each, and generated_failures.jsonl holds its answers that
+    could not be used.
     """
 
     sources: tuple[SourceCounts, ...]
@@ -100,21 +161,30 @@ class DatasetManifest(Frozen):
     """Contaminated training rows by the rule that found them."""
     splits: dict[Side, SplitCounts]
     """Replay rows are among those of train."""
+    augment: GeneratedCounts | None = None
+    """The variations that are kept are among the training rows, and in no source's counts."""
     replay: ReplayCounts | None
     attribution: tuple[Attribution, ...]
     warnings: tuple[str, ...] = ()
+
+    @property
+    def num_taught(self) -> int:
+        """Training rows without the rehearsed ones."""
+        return sum(source.train for source in self.sources) + (self.augment.kept if self.augment else 0)
 
     def summary(self) -> str:
         rows = ", ".join(f"{counts.rows} {side}" for side, counts in self.splits.items())
         train = self.splits["train"]
         parts = [f"rows: {rows}", f"{train.tokens} training tokens, {train.supervised_tokens} supervised"]
+        if self.augment:
+            parts.append(self.augment.summary("variations"))
         if self.replay:
             parts.append(f"{self.replay.rows} replay rows are {self.replay.share:.1%} of them")
         for name in ("rejects", "duplicates", "near_duplicates", "contaminated", "capped"):
             count = sum(getattr(source, name) for source in self.sources)
             parts += [f"{count} {name.replace('_', ' ')}"] if count else []
         parts += [f"{count} x {reason}" for reason, count in self.flags_by_reason.items() if count]
-        parts.append(size_advice(sum(source.train for source in self.sources)))
+        parts.append(size_advice(self.num_taught))
         return "; ".join(parts)
 
 

@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 
+from tunebook_data.augment import augment
 from tunebook_data.checked import (
     CheckedSource,
     check_sources,
@@ -38,6 +40,7 @@ from tunebook_data.sources import source_name
 from tunebook_data.split import SIDES, Side, SourceRows, cap_rows, check_leaks, drop_duplicates, split_rows
 from tunebook_data.suites import load_suite, load_texts
 from tunebook_data.tokens import write_tokens
+from tunebook_inference.supporting import SupportingModel
 from tunebook_model.render import Rendered, Renderer
 from tunebook_run.progress import Advance
 from tunebook_spec.errors import DataError, IntegrityError
@@ -57,6 +60,7 @@ def prepare(
     replay_dir: Path | None,
     out: Path,
     advance: Advance,
+    models: Mapping[str, SupportingModel] = MappingProxyType({}),
 ) -> DatasetManifest:
     """Write the data set of a spec; the same inputs give the same bytes.
 
@@ -67,12 +71,14 @@ def prepare(
         assets_dir: the folder that set-up filled.
         replay_dir: output of `replay`; none where the spec rehearses nothing.
         out: an existing folder.
-        advance: told of rows checked.
+        advance: told of rows checked, and of rows that a teacher has answered for.
+        models: the supporting models of the spec that write rows, by role.
 
     Raises:
         DataError: a source cannot be read, too many of its rows are rejects, nothing is left of it, or it
             cannot be split.
         IntegrityError: a loss mask or the split is not what it must be.
+        StageError: a supporting model answers no more, or its budget is spent.
     """
     renderer = Renderer.load(model_dir, inputs.chat_template_kwargs)
     reads = [read_whole(source, inputs, spec_dir, assets_dir) for source in inputs.data.sources]
@@ -85,6 +91,20 @@ def prepare(
     cleaned = clean_train([row for each in dealt for row in each["train"]], held_out, inputs.data)
     per_source = [_trained(*each, cleaned, inputs.seed) for each in zip(reads, dealt, strict=True)]
     splits = _joined(per_source)
+    varied = None
+    if inputs.data.augment:
+        varied = augment(
+            splits["train"],
+            known=[row for source in kept for row in source.rows],
+            held_out=held_out,
+            inputs=inputs,
+            teacher=models[inputs.data.augment.teacher],
+            renderer=renderer,
+            out=out,
+            advance=advance,
+        )
+        splits["train"] += varied.rows
+        rendered.update(varied.rendered)
     replay = None
     if inputs.data.replay and inputs.data.replay.share:
         assert replay_dir is not None, "the spec rehearses, so the replay stage comes first"
@@ -92,21 +112,23 @@ def prepare(
     check_leaks(splits)
     _audit(splits, rendered, renderer)
     _write(out, splits, rendered, renderer)
+    flags = [*(flag for read in reads for flag in read.flags), *(varied.flags if varied else ())]
     write_listing(out / "rejects.jsonl", (reject for read in reads for reject in read.rejects))
-    write_listing(out / "flags.jsonl", (flag for read in reads for flag in read.flags))
+    write_listing(out / "flags.jsonl", flags)
     write_listing(out / "duplicates.jsonl", [*duplicates, *cleaned.duplicates])
     write_listing(out / "leaks.jsonl", cleaned.leaks)
-    num_train = sum(len(each["train"]) for each in per_source)
-    warnings = (*cleaned.warnings, *([size_advice(num_train)] if num_train < FEW_ROWS else []))
+    num_taught = sum(len(each["train"]) for each in per_source) + (len(varied.rows) if varied else 0)
+    warnings = (*cleaned.warnings, *([size_advice(num_taught)] if num_taught < FEW_ROWS else []))
     for warning in warnings:
         logger.warning("%-16s %s", "prepare", warning)
     counted = zip(reads, kept, dealt, per_source, strict=True)
     return DatasetManifest(
         sources=tuple(_source_counts(*each, cleaned) for each in counted),
         rejects_by_reason=rejects_by_reason(reads),
-        flags_by_reason=flags_by_reason(reads, inputs.data.checks),
+        flags_by_reason=flags_by_reason(flags, inputs.data.checks),
         leaks_by_rule=dict(Counter(leak.rule for leak in cleaned.leaks).most_common()),
         splits={side: _split_counts(rows, rendered) for side, rows in splits.items()},
+        augment=varied.counts if varied else None,
         replay=replay,
         attribution=_attribution(inputs.data.sources),
         warnings=warnings,

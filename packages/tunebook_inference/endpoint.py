@@ -64,8 +64,8 @@ class EndpointGenerator:
     timeout_s: float = 120.0
     backoff_s: float = 1.0
     """Before the second attempt; doubled for each one after it."""
-    counts: Counter[str] = field(default_factory=Counter)
-    """`calls`, and what went wrong with how many of them: `HTTP 429`, `timeout`, ..."""
+    troubles: Counter[str] = field(default_factory=Counter)
+    """Calls that were not answered, by what was wrong: `HTTP 429`, `timeout`, ..."""
     _says_limit_as: str = field(default="max_tokens", init=False)
     _takes_schemas: bool = field(default=True, init=False)
     _opens_at: float = field(default=0.0, init=False)
@@ -208,7 +208,6 @@ class EndpointGenerator:
         if structured:
             schema = {"name": "answer", "strict": True, "schema": request.json_schema}
             parameters["response_format"] = {"type": "json_schema", "json_schema": schema}
-        self.counts["calls"] += 1
         try:
             async with asyncio.timeout(self.timeout_s):
                 response = await client.chat.completions.with_raw_response.create(**parameters)
@@ -225,7 +224,7 @@ class EndpointGenerator:
             if error.status_code in _BUSY or error.status_code >= 500:
                 kind, said = f"HTTP {error.status_code}", self._said(error)
                 raise self._trouble(kind, said, _retry_after_s(error.response.headers)) from None
-            self.counts[f"HTTP {error.status_code}"] += 1
+            self.troubles[f"HTTP {error.status_code}"] += 1
             raise
         return self._completion(request, response.content)
 
@@ -247,7 +246,7 @@ class EndpointGenerator:
         return Completion(request.id, choice.message.content or "", reason, *tokens, model=answer.model)
 
     def _trouble(self, kind: str, detail: str, retry_after_s: float | None = None) -> _Trouble:
-        self.counts[kind] += 1
+        self.troubles[kind] += 1
         if retry_after_s is not None:
             if retry_after_s > MAX_RETRY_AFTER_S:
                 raise StageError(

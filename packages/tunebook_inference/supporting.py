@@ -9,9 +9,12 @@ from dataclasses import dataclass, field, replace
 
 import orjson
 
-from tunebook_inference.generator import ChatRequest, Completion, Generator, OnDone
+from tunebook_inference.generator import ChatRequest, Completion, Decoding, Generator, OnDone
 from tunebook_inference.kept_answers import KeptAnswers
+from tunebook_model.resolve import ReadyModel
+from tunebook_run.settings import ModelSettings
 from tunebook_spec.errors import StageError
+from tunebook_spec.models import AnySupportingModel, EndpointModel
 
 KEY_FORMAT = 1
 """Raised when what a key is made of changes: every answer is then asked for again."""
@@ -51,6 +54,16 @@ class Spent:
     def tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
 
+    def since(self, before: Spent) -> Spent:
+        """What was spent after `before`."""
+        return Spent(
+            self.answers - before.answers,
+            self.resumed - before.resumed,
+            self.prompt_tokens - before.prompt_tokens,
+            self.completion_tokens - before.completion_tokens,
+            None if self.cost is None else self.cost - (before.cost or 0.0),
+        )
+
     def __str__(self) -> str:
         cost = "" if self.cost is None else f" cost={self.cost:.4f}"
         return f"tokens={self.tokens}{cost}"
@@ -66,9 +79,13 @@ class SupportingModel:
     """The model and its host, or the digest of its weights: a part of every key."""
     generator: Generator
     kept: KeptAnswers
+    is_remote: bool = False
+    """What it is asked leaves this machine."""
     prices: Prices | None = None
     budget: Budget = Budget()
     spent: Spent = field(default_factory=Spent)
+    troubles: Counter[str] = field(default_factory=Counter)
+    """Calls of this process that were not answered, by what was wrong; the generator counts them."""
     reported: Counter[str] = field(default_factory=Counter)
     """Answers by the model that an endpoint said had answered."""
 
@@ -136,3 +153,70 @@ class SupportingModel:
                 f"the budget of {self.role} ({self.who}) is spent: {told}, for {spent.answers} answers; they"
                 " are kept, and the same command goes on from them under a bigger budget"
             )
+
+
+def identity(reference: AnySupportingModel, settings: ModelSettings, ready: ReadyModel | None) -> str:
+    """What answers: a model and its host, or weights by their digest; the same on every machine.
+
+    Args:
+        reference: of the spec.
+        settings: of its role on this machine; an endpoint has its base URL.
+        ready: the weights; none for an endpoint.
+    """
+    if isinstance(reference, EndpointModel):
+        assert settings.base_url is not None, "checked before anything runs"
+        return f"{reference.model} at {settings.base_url.partition('://')[2]}"
+    assert ready is not None, "weights are made ready before anything runs"
+    return f"{ready.name} {ready.digest}"
+
+
+def open_model(
+    role: str,
+    reference: AnySupportingModel,
+    settings: ModelSettings,
+    ready: ReadyModel | None,
+    kept: KeptAnswers,
+) -> SupportingModel:
+    """A supporting model of a spec, ready to be asked.
+
+    Raises:
+        MissingExtraError: it is to run on this machine, and vLLM is not installed.
+    """
+    generator, troubles = _generator(reference, settings, ready)
+    prices = None
+    if settings.price_in is not None and settings.price_out is not None:
+        prices = Prices(settings.price_in, settings.price_out)
+    return SupportingModel(
+        role=role,
+        who=identity(reference, settings, ready),
+        generator=generator,
+        kept=kept,
+        is_remote=isinstance(reference, EndpointModel),
+        prices=prices,
+        budget=Budget(settings.budget_tokens, settings.budget_cost),
+        troubles=troubles,
+    )
+
+
+def _generator(
+    reference: AnySupportingModel, settings: ModelSettings, ready: ReadyModel | None
+) -> tuple[Generator, Counter[str]]:
+    if isinstance(reference, EndpointModel):
+        from tunebook_inference.endpoint import EndpointGenerator
+
+        assert settings.base_url is not None, "checked before anything runs"
+        endpoint = EndpointGenerator(
+            settings.base_url,
+            reference.model,
+            settings.api_key,
+            concurrency=settings.concurrency,
+            timeout_s=settings.timeout_s,
+        )
+        return endpoint, endpoint.troubles
+    from tunebook_inference.vllm_engine import VLLMEngine
+    from tunebook_model.precision import compute_dtype
+    from tunebook_model.render import Renderer
+
+    assert ready is not None, "weights are made ready before anything runs"
+    renderer = Renderer.load(ready.path, reference.chat_template_kwargs)
+    return VLLMEngine(ready.path, renderer, Decoding(), compute_dtype().dtype), Counter()

@@ -97,11 +97,14 @@ class VLLMEngine:
 
     def _sampling(self, request: ChatRequest) -> Any:
         from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
+        own = request.temperature is None
+        schema = request.json_schema
         return SamplingParams(
-            temperature=self.decoding.temperature,
-            seed=self.decoding.seed,
+            temperature=self.decoding.temperature if own else request.temperature,
+            seed=self.decoding.seed + request.sample,
+            structured_outputs=StructuredOutputsParams(json=dict(schema)) if schema else None,
             max_tokens=request.max_tokens,
             logprobs=request.top_logprobs or None,
             stop_token_ids=sorted(self.renderer.end_of_turn),

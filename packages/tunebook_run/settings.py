@@ -101,6 +101,10 @@ class Settings(BaseSettings):
     """Form of the log on stderr."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
+    def of_model(self, role: str) -> ModelSettings:
+        """The settings of a role; the defaults where nothing is set."""
+        return self.models.get(role, ModelSettings())
+
     @classmethod
     def read(cls) -> Settings:
         """The settings of this process.

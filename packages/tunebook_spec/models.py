@@ -286,6 +286,11 @@ class Data(Frozen):
     """Variations of training rows, written by a teacher, train beside them."""
     replay: Replay | None = None
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The supporting models that write rows."""
+        return (self.augment.teacher,) if self.augment else ()
+
     @model_validator(mode="after")
     def answer_schemas_are_for_tasks_of_sources(self) -> Data:
         unknown = sorted(set(self.checks.answer_schema) - {source.task for source in self.sources})

@@ -25,6 +25,10 @@ data:
     - {kind: file, path: more.jsonl, task: glossary}
     - {kind: file, path: own.csv, task: own, columns: {system: Be kind., user: "{q}", assistant: "{a}"}}
   replay: {share: 0.1}
+  augment: {teacher: teacher}
+models:
+  teacher: {kind: endpoint, model: gpt-x}
+  other: {kind: endpoint, model: gpt-x}
 method: {kind: full}
 evaluation:
   sets:
@@ -98,6 +102,13 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "Decontaminate.ngram_words": ("data.decontaminate.ngram_words=13", DATA),
     "Decontaminate.ngram_overlap": ("data.decontaminate.ngram_overlap=0.7", DATA),
     "Decontaminate.near": ("data.decontaminate.near=0.7", DATA),
+    "Augment.teacher": ("data.augment.teacher=other", DATA),
+    "Augment.variations": ("data.augment.variations=3", DATA),
+    "Augment.rows": ("data.augment.rows=50", DATA),
+    "Augment.temperature": ("data.augment.temperature=0.5", DATA),
+    "Augment.max_tokens": ("data.augment.max_tokens=512", DATA),
+    "EndpointModel.kind": ("models.teacher={kind: builtin, name: smollm2-135m-instruct}", DATA),
+    "EndpointModel.model": ("models.teacher.model=gpt-y", DATA),
     "Replay.share": ("data.replay.share=0.2", DATA),
     "Replay.max_tokens": ("data.replay.max_tokens=48", ("replay", "prepare")),
     "FullMethod.epochs": ("method.epochs=4", TRAIN),
@@ -173,7 +184,9 @@ def plan(folder: Path, change: str) -> dict[str, Stage]:
     reference = spec.base_model.model_dump_json(exclude={"chat_template_kwargs"})
     sources = {str(s): s.model_dump_json(include={"kind", "path", "name"}) for s in spec.data.sources}
     sources["suites"] = "what ships"
-    return stages(spec, base_model=hashlib.sha256(reference.encode()).hexdigest(), sources=sources)
+    supporting = {role: model.model_dump_json() for role, model in spec.models.items()}
+    digest = hashlib.sha256(reference.encode()).hexdigest()
+    return stages(spec, base_model=digest, sources=sources, supporting=supporting)
 
 
 @pytest.fixture(scope="module")

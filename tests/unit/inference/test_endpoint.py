@@ -95,7 +95,7 @@ def test_a_trouble_that_passes_is_tried_again_and_counted(
     asked = generator(endpoint, timeout_s=0.5)
     (answer,) = asked.generate(ask("a?"), lambda _: None)
     assert (answer.text, answer.error) == ("Yes.", None)
-    assert asked.counts == {"calls": 3, counted: 2}
+    assert asked.troubles == {counted: 2}
     assert endpoint.num_calls == 3
 
 
