@@ -20,6 +20,7 @@ class Reply:
 
     text: str = "Yes."
     status: int = 200
+    """0: it hangs up."""
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
     """In place of a chat completion or an error."""
@@ -73,7 +74,10 @@ def serving(endpoint: Endpoint) -> Iterator[Endpoint]:
                     endpoint.under_way -= 1
             with endpoint.lock:
                 endpoint.answered[content] += reply.status == 200
-            self.send(reply, body)
+            if reply.status:
+                self.send(reply, body)
+            else:
+                self.close_connection = True
 
         def send(self, reply: Reply, body: dict[str, Any]) -> None:
             sent = reply.body if reply.body is not None else json.dumps(completion(reply, body)).encode()

@@ -219,4 +219,5 @@ def _generator(
 
     assert ready is not None, "weights are made ready before anything runs"
     renderer = Renderer.load(ready.path, reference.chat_template_kwargs)
-    return VLLMEngine(ready.path, renderer, Decoding(), compute_dtype().dtype), Counter()
+    engine = VLLMEngine(ready.path, renderer, Decoding(), compute_dtype().dtype, takes_schemas=True)
+    return engine, Counter()

@@ -45,6 +45,8 @@ class VLLMEngine:
     """Memory for keys and values on a CPU; bounds the longest conversation."""
     max_num_seqs: int = 256
     """Most answers under way at once."""
+    takes_schemas: bool = False
+    """Whether requests may bring a JSON Schema, to which the answer is then held token by token."""
     _engine: Any = field(default=None, init=False, repr=False)
 
     def generate(self, requests: Sequence[ChatRequest], on_done: OnDone) -> list[Completion]:
@@ -73,7 +75,7 @@ class VLLMEngine:
                 dtype=self.dtype,
                 max_model_len=-1,  # the model's own, or as much as the key-value memory holds
                 max_num_seqs=self.max_num_seqs,
-                skip_tokenizer_init=True,
+                skip_tokenizer_init=not self.takes_schemas,  # a grammar is made of the tokenizer's words
                 generation_config="vllm",  # a model's own would sample; its stop ids come from the renderer
                 disable_log_stats=True,
                 use_tqdm_on_load=False,
@@ -101,6 +103,7 @@ class VLLMEngine:
 
         own = request.temperature is None
         schema = request.json_schema
+        assert schema is None or self.takes_schemas, "the engine was started without a tokenizer"
         return SamplingParams(
             temperature=self.decoding.temperature if own else request.temperature,
             seed=self.decoding.seed + request.sample,

@@ -1,0 +1,190 @@
+"""A killed augmentation goes on without repeating one call that was answered, counted at the endpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.openai_endpoint import Endpoint, Reply, serving
+from tunebook_cli.request import Request
+from tunebook_data.inputs import PrepareInputs
+from tunebook_model.digests import model_digest
+from tunebook_model.resolve import ReadyModel
+from tunebook_run.stages import Artifact, Stage
+from tunebook_spec.models import Data, EndpointModel
+
+CODE = (
+    "import sys; from tunebook_cli import stage_process; from tunebook_cli.request import Request;"
+    "sys.exit(stage_process.main(Request.model_validate_json(sys.stdin.read())))"
+)
+CONCURRENCY = 3
+
+
+def write_rows(path: Path) -> None:
+    chats = [(f"What colour is thing {n}?", f"Thing number {n} is blue.") for n in range(40)]
+    rows = [
+        {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]}
+        for asked, said in chats
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+
+
+def variations(body: dict[str, Any]) -> str:
+    number = re.findall(r"thing (\d+)", body["messages"][1]["content"])[0]
+    made = [
+        [{"user": " ".join(f"q{number}{each}{c}" for c in "abcdef"), "assistant": f"It is {number}{each}."}]
+        for each in "xy"
+    ]
+    return json.dumps({"variations": made})
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    with serving(Endpoint(lambda body: Reply(variations(body)))) as endpoint:
+        yield endpoint
+
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(tmp_path: Path, tiny_llama: Path, endpoint: Endpoint) -> Start:
+    """The process of `prepare`, as a run starts it, in a storage of the given name."""
+    write_rows(tmp_path / "rows.jsonl")
+    source = {"kind": "file", "path": "rows.jsonl", "task": "colour"}
+    inputs = PrepareInputs(
+        data=Data.model_validate(
+            {"sources": [source], "augment": {"teacher": "teacher", "variations": 2, "rows": 30}}
+        ),
+        seed=0,
+        chat_template_kwargs={},
+        suites=(),
+        questions=(),
+        texts=(),
+        models={"teacher": EndpointModel(kind="endpoint", model="gpt-x")},
+    )
+    model = ReadyModel(tiny_llama, "tiny", model_digest(tiny_llama, tmp_path), None)
+    request = Request(
+        stage=Stage.of("tiny", "prepare", inputs),
+        parents={},
+        model=model,
+        supporting={},
+        spec_dir=tmp_path,
+        ray_address=None,
+        facts={},
+    )
+
+    def start(storage: str, **settings: str) -> subprocess.Popen[str]:
+        known = {
+            "TUNEBOOK_STORAGE_URL": str(tmp_path / storage),
+            "TUNEBOOK_CACHE_DIR": str(tmp_path / "cache"),
+            "TUNEBOOK_MODELS__TEACHER__BASE_URL": endpoint.base_url,
+            "TUNEBOOK_MODELS__TEACHER__API_KEY": "sk-secret",
+            "TUNEBOOK_MODELS__TEACHER__CONCURRENCY": str(CONCURRENCY),
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-c", CODE],
+            env={**os.environ, **known, **settings},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert process.stdin is not None
+        process.stdin.write(request.model_dump_json())
+        process.stdin.close()
+        process.stdin = None
+        return process
+
+    return start
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    return output
+
+
+def artifact(storage: Path) -> Artifact:
+    (path,) = storage.glob("tiny/stages/prepare-*/artifact.json")
+    return Artifact.model_validate_json(path.read_text())
+
+
+def until(seen: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not seen():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "the condition never held"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT], ids=["SIGKILL", "SIGINT"])
+def test_no_answered_call_is_repeated(
+    start: Start, endpoint: Endpoint, tmp_path: Path, kill: signal.Signals
+) -> None:
+    """Killed, it loses what is under way, which was not answered; interrupted, it waits for that."""
+    waits = kill == signal.SIGINT
+    held, answers = threading.Event(), iter(range(7))
+
+    def reply(body: dict[str, Any]) -> Reply:
+        if next(answers, None) is None:
+            held.wait(60)
+            return Reply(variations(body)) if waits else Reply(status=0)
+        return Reply(variations(body))
+
+    endpoint.reply = reply
+    process = start("runs")
+    # A worker asks again only when its last answer is kept: all seven answers are.
+    until(lambda: endpoint.under_way == CONCURRENCY and endpoint.num_calls == 7 + CONCURRENCY, process)
+    process.send_signal(kill)
+    if waits:
+        time.sleep(0.5)
+        held.set()
+    output, _ = process.communicate(timeout=60)
+    held.set()
+    assert process.returncode == (130 if waits else -signal.SIGKILL), output
+    paid = 7 + (CONCURRENCY if waits else 0)
+    assert endpoint.answered.total() == paid
+
+    endpoint.reply = lambda body: Reply(variations(body))
+    output = finish(start("runs"))
+    assert set(endpoint.answered.values()) == {1}
+    assert len(endpoint.answered) == 30
+    assert endpoint.num_calls == 30 + (0 if waits else CONCURRENCY)
+    assert f"{paid} answers not asked for again" in str(artifact(tmp_path / "runs").result["summary"])
+    assert "sk-secret" not in output
+
+    finish(start("unkilled"))
+    assert artifact(tmp_path / "runs").files == artifact(tmp_path / "unkilled").files
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or b"sk-secret" not in path.read_bytes(), path
+
+
+def test_a_spent_budget_stops_cleanly_and_a_bigger_one_goes_on(start: Start, endpoint: Endpoint) -> None:
+    budget = "TUNEBOOK_MODELS__TEACHER__BUDGET_TOKENS"
+    process = start("runs", **{budget: "2000"})
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    told = r"the budget of teacher .* is spent: \d+ tokens of \w+_TOKENS=2000, for \d+ answers"
+    assert re.search(told, output)
+    assert "Traceback" not in output
+    before = endpoint.num_calls
+    assert 0 < before < 30
+    process = start("runs", **{budget: "2000"})
+    output, _ = process.communicate(timeout=120)
+    # A spent budget is spent after a restart too.
+    assert (process.returncode, endpoint.num_calls) == (1, before)
+    finish(start("runs", **{budget: "1000000"}))
+    assert endpoint.num_calls == 30
+    assert set(endpoint.calls.values()) == {1}
