@@ -18,10 +18,13 @@ import pytest
 
 from tests.openai_endpoint import Endpoint, Reply, serving
 from tunebook_cli.request import Request
+from tunebook_cli.stage_process import run_stage
 from tunebook_data.inputs import PrepareInputs
 from tunebook_model.digests import model_digest
 from tunebook_model.resolve import ReadyModel
+from tunebook_run.settings import Settings
 from tunebook_run.stages import Artifact, Stage
+from tunebook_spec.errors import StageError
 from tunebook_spec.models import Data, EndpointModel
 
 CODE = (
@@ -55,18 +58,14 @@ def endpoint() -> Iterator[Endpoint]:
         yield endpoint
 
 
-Start = Callable[..., "subprocess.Popen[str]"]
-
-
 @pytest.fixture
-def start(tmp_path: Path, tiny_llama: Path, endpoint: Endpoint) -> Start:
-    """The process of `prepare`, as a run starts it, in a storage of the given name."""
+def request_(tmp_path: Path, tiny_llama: Path) -> Request:
+    """What a run tells the process of `prepare`."""
     write_rows(tmp_path / "rows.jsonl")
     source = {"kind": "file", "path": "rows.jsonl", "task": "colour"}
+    augment = {"teacher": "teacher", "variations": 2, "rows": 30}
     inputs = PrepareInputs(
-        data=Data.model_validate(
-            {"sources": [source], "augment": {"teacher": "teacher", "variations": 2, "rows": 30}}
-        ),
+        data=Data.model_validate({"sources": [source], "augment": augment}),
         seed=0,
         chat_template_kwargs={},
         suites=(),
@@ -74,46 +73,53 @@ def start(tmp_path: Path, tiny_llama: Path, endpoint: Endpoint) -> Start:
         texts=(),
         models={"teacher": EndpointModel(kind="endpoint", model="gpt-x")},
     )
-    model = ReadyModel(tiny_llama, "tiny", model_digest(tiny_llama, tmp_path), None)
-    request = Request(
+    return Request(
         stage=Stage.of("tiny", "prepare", inputs),
         parents={},
-        model=model,
+        model=ReadyModel(tiny_llama, "tiny", model_digest(tiny_llama, tmp_path), None),
         supporting={},
         spec_dir=tmp_path,
         ray_address=None,
         facts={},
     )
 
-    def start(storage: str, **settings: str) -> subprocess.Popen[str]:
-        known = {
-            "TUNEBOOK_STORAGE_URL": str(tmp_path / storage),
-            "TUNEBOOK_CACHE_DIR": str(tmp_path / "cache"),
-            "TUNEBOOK_MODELS__TEACHER__BASE_URL": endpoint.base_url,
-            "TUNEBOOK_MODELS__TEACHER__API_KEY": "sk-secret",
-            "TUNEBOOK_MODELS__TEACHER__CONCURRENCY": str(CONCURRENCY),
-        }
-        process = subprocess.Popen(
-            [sys.executable, "-c", CODE],
-            env={**os.environ, **known, **settings},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert process.stdin is not None
-        process.stdin.write(request.model_dump_json())
-        process.stdin.close()
-        process.stdin = None
-        return process
 
-    return start
+Environment = dict[str, str]
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
-    return output
+@pytest.fixture
+def environment(tmp_path: Path, endpoint: Endpoint) -> Environment:
+    return {
+        "TUNEBOOK_STORAGE_URL": str(tmp_path / "runs"),
+        "TUNEBOOK_CACHE_DIR": str(tmp_path / "cache"),
+        "TUNEBOOK_MODELS__TEACHER__BASE_URL": endpoint.base_url,
+        "TUNEBOOK_MODELS__TEACHER__API_KEY": "sk-secret",
+        "TUNEBOOK_MODELS__TEACHER__CONCURRENCY": str(CONCURRENCY),
+    }
+
+
+def start(request: Request, environment: Environment) -> subprocess.Popen[str]:
+    """The stage in a process of its own, as in a run."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", CODE],
+        env={**os.environ, **environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdin is not None
+    process.stdin.write(request.model_dump_json())
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def run_here(request: Request, environment: Environment, **settings: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**environment, **settings}.items():
+            patch.setenv(name, value)
+        run_stage(request, Settings.read())
 
 
 def artifact(storage: Path) -> Artifact:
@@ -122,7 +128,7 @@ def artifact(storage: Path) -> Artifact:
 
 
 def until(seen: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not seen():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline, "the condition never held"
@@ -131,7 +137,7 @@ def until(seen: Callable[[], bool], process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT], ids=["SIGKILL", "SIGINT"])
 def test_no_answered_call_is_repeated(
-    start: Start, endpoint: Endpoint, tmp_path: Path, kill: signal.Signals
+    request_: Request, environment: Environment, endpoint: Endpoint, tmp_path: Path, kill: signal.Signals
 ) -> None:
     """Killed, it loses what is under way, which was not answered; interrupted, it waits for that."""
     waits = kill == signal.SIGINT
@@ -139,52 +145,50 @@ def test_no_answered_call_is_repeated(
 
     def reply(body: dict[str, Any]) -> Reply:
         if next(answers, None) is None:
-            held.wait(60)
+            held.wait(300)
             return Reply(variations(body)) if waits else Reply(status=0)
         return Reply(variations(body))
 
     endpoint.reply = reply
-    process = start("runs")
+    process = start(request_, environment)
     # A worker asks again only when its last answer is kept: all seven answers are.
     until(lambda: endpoint.under_way == CONCURRENCY and endpoint.num_calls == 7 + CONCURRENCY, process)
     process.send_signal(kill)
     if waits:
         time.sleep(0.5)
         held.set()
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
     held.set()
     assert process.returncode == (130 if waits else -signal.SIGKILL), output
     paid = 7 + (CONCURRENCY if waits else 0)
     assert endpoint.answered.total() == paid
 
     endpoint.reply = lambda body: Reply(variations(body))
-    output = finish(start("runs"))
+    run_here(request_, environment)
     assert set(endpoint.answered.values()) == {1}
     assert len(endpoint.answered) == 30
     assert endpoint.num_calls == 30 + (0 if waits else CONCURRENCY)
     assert f"{paid} answers not asked for again" in str(artifact(tmp_path / "runs").result["summary"])
-    assert "sk-secret" not in output
 
-    finish(start("unkilled"))
+    run_here(request_, environment, TUNEBOOK_STORAGE_URL=str(tmp_path / "unkilled"))
     assert artifact(tmp_path / "runs").files == artifact(tmp_path / "unkilled").files
+    assert "sk-secret" not in output
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or b"sk-secret" not in path.read_bytes(), path
 
 
-def test_a_spent_budget_stops_cleanly_and_a_bigger_one_goes_on(start: Start, endpoint: Endpoint) -> None:
+def test_a_spent_budget_stops_cleanly_and_a_bigger_one_goes_on(
+    request_: Request, environment: Environment, endpoint: Endpoint
+) -> None:
     budget = "TUNEBOOK_MODELS__TEACHER__BUDGET_TOKENS"
-    process = start("runs", **{budget: "2000"})
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 1
-    told = r"the budget of teacher .* is spent: \d+ tokens of \w+_TOKENS=2000, for \d+ answers"
-    assert re.search(told, output)
-    assert "Traceback" not in output
+    told = rf"the budget of teacher .* is spent: \d+ tokens of {budget}=2000, for \d+ answers"
+    with pytest.raises(StageError, match=told):
+        run_here(request_, environment, **{budget: "2000"})
     before = endpoint.num_calls
     assert 0 < before < 30
-    process = start("runs", **{budget: "2000"})
-    output, _ = process.communicate(timeout=120)
-    # A spent budget is spent after a restart too.
-    assert (process.returncode, endpoint.num_calls) == (1, before)
-    finish(start("runs", **{budget: "1000000"}))
+    with pytest.raises(StageError, match=told):
+        run_here(request_, environment, **{budget: "2000"})
+    assert endpoint.num_calls == before, "a spent budget is spent after a restart too"
+    run_here(request_, environment, **{budget: "1000000"})
     assert endpoint.num_calls == 30
     assert set(endpoint.calls.values()) == {1}
