@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -192,3 +193,52 @@ def test_a_spent_budget_stops_cleanly_and_a_bigger_one_goes_on(
     run_here(request_, environment, **{budget: "1000000"})
     assert endpoint.num_calls == 30
     assert set(endpoint.calls.values()) == {1}
+
+
+TROUBLES = {
+    0: ("HTTP 429", Reply("slow down", status=429, headers={"Retry-After": "0.2"})),
+    1: ("HTTP 500", Reply("oops", status=500)),
+    2: ("timeout", Reply(seconds=4.0)),
+    3: ("garbage", Reply(body=b"<html>Bad gateway</html>")),
+    4: ("connection", Reply(body=b'{"choices": [{"message"', told_length=5000)),
+    5: ("repaired", Reply('{"variations": [[{"user": "What colo')),
+}
+
+
+def test_an_endpoint_that_misbehaves_is_handled_counted_and_reported(
+    request_: Request, environment: Environment, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    """Each row meets one trouble, by its number; every second one of the last kind stays broken."""
+    seen: Counter[int] = Counter()
+    expected: Counter[str] = Counter()
+
+    def reply(body: dict[str, Any]) -> Reply:
+        number = int(re.findall(r"thing (\d+)", body["messages"][1]["content"])[0])
+        with endpoint.lock:
+            seen[number] += 1
+            is_new = seen[number] == 1
+        kind, trouble = TROUBLES[number % 6]
+        stays = kind == "repaired" and number % 12 == 5
+        if is_new:
+            expected["failed" if stays else kind] += 1
+        return trouble if is_new or stays else Reply(variations(body))
+
+    endpoint.reply = reply
+    model = "TUNEBOOK_MODELS__TEACHER__"
+    settings = {f"{model}CONCURRENCY": "10", f"{model}TIMEOUT_S": "2"}
+    run_here(request_, environment, **settings)
+    counts = artifact(tmp_path / "runs").result["augment"]
+    assert isinstance(counts, dict)
+    troubles = {kind: num for kind, num in expected.items() if kind not in ("repaired", "failed")}
+    assert len(troubles) == 5
+    assert counts["troubles"] == troubles
+    assert (counts["repaired"], counts["failed"]) == (expected["repaired"], expected["failed"])
+    assert expected["failed"] > 0
+    assert expected["repaired"] > 0
+    assert (counts["asked"], counts["parsed"]) == (30, 30 - expected["failed"])
+    assert counts["kept"] == counts["made"] == 2 * counts["parsed"]
+    summary = str(artifact(tmp_path / "runs").result["summary"])
+    for told in (*(f"{num} x {kind}" for kind, num in troubles.items()), f"{expected['failed']} failed"):
+        assert told in summary
+    (failures,) = (tmp_path / "runs").glob("tiny/stages/prepare-*/generated_failures.jsonl")
+    assert len(failures.read_text().splitlines()) == expected["failed"]
