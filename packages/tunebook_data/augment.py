@@ -10,7 +10,6 @@ from typing import Any
 import orjson
 
 from tunebook_data.answer_schema import Schema
-from tunebook_data.checks import personal_data
 from tunebook_data.decontaminate import HeldOut
 from tunebook_data.generated import (
     Candidate,
@@ -20,6 +19,7 @@ from tunebook_data.generated import (
     conversation_as_json,
     counts_of,
     failures,
+    may_be_shown,
     refuse_all_failed,
 )
 from tunebook_data.inputs import PrepareInputs
@@ -31,7 +31,7 @@ from tunebook_inference.supporting import SupportingModel
 from tunebook_model.conversation import Message
 from tunebook_model.render import Renderer
 from tunebook_run.progress import Advance
-from tunebook_spec.models import Augment, Checks
+from tunebook_spec.models import Augment, Dedup
 
 _INSTRUCTIONS = """\
 You write training data for a language model. You are given one example: a conversation between a user and \
@@ -79,7 +79,7 @@ def augment(
     spec = inputs.data.augment
     assert spec is not None
     before = replace(teacher.spent)
-    may_see = [row for row in train if _may_be_shown(row, inputs.data.checks, teacher)]
+    may_see = [row for row in train if may_be_shown(row, inputs.data.checks, teacher)]
     parents = {row.id: row for row in cap_rows(may_see, spec.rows, dealt=False, seed=inputs.seed)}
     questions = {row.id: question(row, spec.variations) for row in parents.values()}
     replies = ask_json(
@@ -100,7 +100,13 @@ def augment(
         for candidate in _candidates(parents[row_id], spec, teacher, questions[row_id], reply)
     ]
     accepted = accept(
-        candidates, known=known, train=train, held_out=held_out, renderer=renderer, data=inputs.data
+        candidates,
+        known=known,
+        train=train,
+        held_out=held_out,
+        renderer=renderer,
+        data=inputs.data,
+        near=(inputs.data.dedup or Dedup()).near,
     )
     write_listing(out / "generated.jsonl", accepted.fates)
     spent = teacher.spent.since(before)
@@ -155,16 +161,12 @@ def _schema(at_least: int, at_most: int, num_exchanges: int) -> Schema:
     }
 
 
-def _may_be_shown(row: Row, checks: Checks, teacher: SupportingModel) -> bool:
-    return not (teacher.is_remote and checks.personal_data == "flag" and personal_data(row))
-
-
 def _candidates(
     parent: Row, spec: Augment, teacher: SupportingModel, asked: Question, reply: Reply
 ) -> list[Candidate]:
     written = reply.value["variations"]
     provenance = Provenance.of(
-        parent, teacher, asked, reply, temperature=spec.temperature, shared_by=len(written)
+        parent, teacher, asked.prompt_sha256, reply, temperature=spec.temperature, shared_by=len(written)
     )
     system = parent.messages[:1] if parent.messages[0]["role"] == "system" else ()
     return [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tunebook_data.checks import find_fault, find_flags, render_or_fault
@@ -36,6 +36,8 @@ class CheckedSource:
     files: list[FileCounts]
     rows: list[Row] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    prompts: list[Row] = field(default_factory=list)
+    """Rows without an answer, for a teacher."""
     flags: list[Flag] = field(default_factory=list)
     """Of the rows alone; a reject is told by its reason."""
 
@@ -52,7 +54,15 @@ def read_whole(source: AnySource, inputs: PrepareInputs, spec_dir: Path, assets_
     """
     made = CheckedSource(source, [], [])
     system, seed = inputs.data.system, inputs.seed
-    for part in read_source(source, system=system, spec_dir=spec_dir, assets_dir=assets_dir, seed=seed):
+    parts = read_source(
+        source,
+        system=system,
+        spec_dir=spec_dir,
+        assets_dir=assets_dir,
+        seed=seed,
+        takes_prompts=inputs.data.distill is not None,
+    )
+    for part in parts:
         items = list(part.items)
         if hides_findings(inputs.data.checks):
             items = [mask_reject(item) if isinstance(item, Reject) else item for item in items]
@@ -73,6 +83,8 @@ def check_sources(
     checks: Checks,
     max_reject_fraction: float,
     advance: Advance,
+    *,
+    takes_prompts: bool = False,
 ) -> dict[str, Rendered]:
     """Sort every source's items into rows and rejects; return the rows as training sees them, by id.
 
@@ -83,9 +95,14 @@ def check_sources(
     done, total = 0, sum(len(read.items) for read in reads)
     for read in reads:
         for item in read.items:
-            outcome = item if isinstance(item, Reject) else check_row(item, renderer, checks)
+            outcome: Row | Reject | tuple[Row, Rendered, list[Flag]] = item
+            if isinstance(item, Row):
+                is_prompt = takes_prompts and item.messages and item.messages[-1]["role"] == "user"
+                outcome = check_prompt(item, checks) if is_prompt else check_row(item, renderer, checks)
             if isinstance(outcome, Reject):
                 read.rejects.append(outcome)
+            elif isinstance(outcome, Row):
+                read.prompts.append(outcome)
             else:
                 row, rendered[row.id], flags = outcome
                 read.rows.append(row)
@@ -115,6 +132,22 @@ def check_row(row: Row, renderer: Renderer, checks: Checks) -> tuple[Row, Render
     return fitting, rendered, [*flags, *find_flags(fitting, checks)]
 
 
+def check_prompt(row: Row, checks: Checks) -> Row | Reject:
+    """A row without an answer as it may be asked, or why it may not."""
+    row, _ = mask_row(row) if checks.personal_data == "mask" else (row, [])
+    bounds = {"min_response_chars": 1, "answer_schema": {}}
+    fault = find_fault(answered_by(row, "-"), checks.model_copy(update=bounds))
+    if fault is None:
+        return row
+    reject = Reject.of_row(row, fault)
+    return mask_reject(reject) if hides_findings(checks) else reject
+
+
+def answered_by(row: Row, answer: str) -> Row:
+    """A row without an answer, with one."""
+    return replace(row, messages=(*row.messages, {"role": "assistant", "content": answer}))
+
+
 def refuse_empty(reads: Sequence[CheckedSource], kept: Sequence[SourceRows]) -> None:
     """Raise for the first source of which no row is left, with what became of its rows.
 
@@ -122,7 +155,7 @@ def refuse_empty(reads: Sequence[CheckedSource], kept: Sequence[SourceRows]) -> 
         DataError: names the source, the reasons, and an example.
     """
     for read, rows in zip(reads, kept, strict=True):
-        if rows.rows:
+        if rows.rows or read.prompts:
             continue
         if not read.items:
             raise DataError(

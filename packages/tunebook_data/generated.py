@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tunebook_data.checked import check_row, hides_findings
+from tunebook_data.checks import personal_data
 from tunebook_data.decontaminate import HeldOut, find_leaks
 from tunebook_data.manifest import GeneratedCounts
 from tunebook_data.near_duplicates import near_copies
@@ -15,11 +16,11 @@ from tunebook_data.personal_data import scan
 from tunebook_data.prompts import prompt_key
 from tunebook_data.rejects import Failure, Fate, Flag, Outcome, Reject
 from tunebook_data.rows import Row
-from tunebook_data.structured import Question, Reply
+from tunebook_data.structured import Reply
 from tunebook_inference.supporting import Spent, SupportingModel
 from tunebook_model.render import Rendered, Renderer
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import Checks, Data, Decontaminate, Dedup
+from tunebook_spec.models import Checks, Data, Decontaminate
 
 GENERATED = "generated"
 """The entry of a row's `meta` that holds its provenance."""
@@ -50,7 +51,7 @@ class Provenance:
         cls,
         parent: Row,
         teacher: SupportingModel,
-        question: Question,
+        prompt_sha256: str,
         reply: Reply,
         *,
         temperature: float,
@@ -62,7 +63,7 @@ class Provenance:
             parent=parent.id,
             teacher=teacher.who,
             reported_model=answers[-1].model,
-            prompt_sha256=question.prompt_sha256,
+            prompt_sha256=prompt_sha256,
             temperature=temperature,
             prompt_tokens=sum(answer.prompt_tokens for answer in answers),
             completion_tokens=sum(answer.completion_tokens for answer in answers),
@@ -110,6 +111,7 @@ def accept(
     held_out: Sequence[HeldOut],
     renderer: Renderer,
     data: Data,
+    near: float | None,
 ) -> Accepted:
     """Sort generated rows into those that may teach and those that may not.
 
@@ -119,7 +121,8 @@ def accept(
         train: those of them that are trained on.
         held_out: everything that something is measured on.
         renderer: of the base model.
-        data: its checks, and its thresholds for near copies and contamination, or their defaults.
+        data: its checks, and its thresholds for contamination, or their defaults.
+        near: similarity from which a row is a near copy; none: only equal conversations are copies.
     """
     # A row too long is to end the run only if the user wrote it.
     checks = data.checks.model_copy(update={"on_too_long": "drop"})
@@ -136,7 +139,7 @@ def accept(
         row, as_trained, found = outcome
         rendered[row.id], flags[row.id] = as_trained, found
         passed.append(Candidate(row, each.parent))
-    single = _without_copies(passed, known, (data.dedup or Dedup()).near, fates)
+    single = _without_copies(passed, known, near, fates)
     leaks = find_leaks([*train, *single], held_out, data.decontaminate or Decontaminate())
     for index, match in leaks.items():
         if index >= len(train):
@@ -154,7 +157,7 @@ def accept(
 
 
 def _without_copies(
-    candidates: Sequence[Candidate], known: Sequence[Row], near: float, fates: dict[str, Fate]
+    candidates: Sequence[Candidate], known: Sequence[Row], near: float | None, fates: dict[str, Fate]
 ) -> list[Row]:
     seen = {prompt_key(row.messages): row for row in reversed(known)}
     fresh: list[Candidate] = []
@@ -165,9 +168,11 @@ def _without_copies(
         else:
             detail = f"{original.source}:{original.line}"
             fates[each.row.id] = Fate.of(each.row, "copy", "an equal conversation", detail)
+    if near is None:
+        return [each.row for each in fresh]
     places = {row.id: index for index, row in enumerate(known)}
     rows = [*known, *(each.row for each in fresh)]
-    parents = {index: places[each.parent.id] for index, each in enumerate(fresh, start=len(known))}
+    parents = {index: places.get(each.parent.id) for index, each in enumerate(fresh, start=len(known))}
     copies = near_copies(rows, parents, near)
     for index, (original_index, similarity) in copies.items():
         original = rows[original_index]
@@ -239,6 +244,11 @@ def refuse_all_failed(model: SupportingModel, failed: Sequence[Failure], num_ask
             f" {last.source}:{last.line}: {last.reason}{said}; generated_failures.jsonl has them all: choose"
             " a model that can, or change what it is asked with"
         )
+
+
+def may_be_shown(row: Row, checks: Checks, teacher: SupportingModel) -> bool:
+    """Whether a row may leave this machine, or need not."""
+    return not (teacher.is_remote and checks.personal_data == "flag" and personal_data(row))
 
 
 def conversation_as_json(row: Row) -> list[dict[str, Any]]:

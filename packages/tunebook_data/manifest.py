@@ -36,6 +36,8 @@ class SourceCounts(Frozen):
     """Training rows that nearly repeat an earlier one; 0 too where the spec drops none."""
     contaminated: int = 0
     """Training rows that contain what is held out; 0 too where the spec looks for none."""
+    prompts: int = 0
+    """Rows without an answer, for a teacher; `distill` tells what became of them."""
     capped: int
     """Left out by max_train_rows or max_test_rows."""
     train: int
@@ -47,7 +49,7 @@ class SourceCounts(Frozen):
     @property
     def accounted(self) -> int:
         left_out = self.rejects + self.duplicates + self.near_duplicates + self.contaminated + self.capped
-        return left_out + self.train + self.validation + self.test
+        return left_out + self.prompts + self.train + self.validation + self.test
 
 
 class SplitCounts(Frozen):
@@ -163,6 +165,8 @@ class DatasetManifest(Frozen):
     """Replay rows are among those of train."""
     augment: GeneratedCounts | None = None
     """The variations that are kept are among the training rows, and in no source's counts."""
+    distill: GeneratedCounts | None = None
+    """Likewise of rows that a teacher has answered; `made` are the answers, and prompts not worth asking."""
     replay: ReplayCounts | None
     attribution: tuple[Attribution, ...]
     warnings: tuple[str, ...] = ()
@@ -170,7 +174,8 @@ class DatasetManifest(Frozen):
     @property
     def num_taught(self) -> int:
         """Training rows without the rehearsed ones."""
-        return sum(source.train for source in self.sources) + (self.augment.kept if self.augment else 0)
+        written = sum(each.kept for each in (self.augment, self.distill) if each)
+        return sum(source.train for source in self.sources) + written
 
     def summary(self) -> str:
         rows = ", ".join(f"{counts.rows} {side}" for side, counts in self.splits.items())
@@ -178,6 +183,8 @@ class DatasetManifest(Frozen):
         parts = [f"rows: {rows}", f"{train.tokens} training tokens, {train.supervised_tokens} supervised"]
         if self.augment:
             parts.append(self.augment.summary("variations"))
+        if self.distill:
+            parts.append(self.distill.summary("prompts, answered by the teacher,"))
         if self.replay:
             parts.append(f"{self.replay.rows} replay rows are {self.replay.share:.1%} of them")
         for name in ("rejects", "duplicates", "near_duplicates", "contaminated", "capped"):

@@ -96,14 +96,16 @@ def near_duplicates(rows: Sequence[Row], near: float) -> dict[int, tuple[int, fl
     return {i: (root, jaccard(of(i), of(root))) for i, root in roots if root != i}
 
 
-def near_copies(rows: Sequence[Row], parents: Mapping[int, int], near: float) -> dict[int, tuple[int, float]]:
+def near_copies(
+    rows: Sequence[Row], parents: Mapping[int, int | None], near: float
+) -> dict[int, tuple[int, float]]:
     """Index of each generated row that repeats an earlier row of any task -> that row's index, and how much.
 
     Args:
         rows: those that stay in any case, then the generated ones; of these, one that is a copy is none that
             later ones are compared with.
-        parents: index of each generated row -> that of the row it was made from. A row is compared with its
-            parent and its siblings in any case, and with what the hashing finds.
+        parents: index of each generated row -> that of the row it was made from, if that is among them. A row
+            is compared with its parent and its siblings in any case, and with what the hashing finds.
         near: Jaccard similarity from which a row is a copy.
     """
 
@@ -115,12 +117,15 @@ def near_copies(rows: Sequence[Row], parents: Mapping[int, int], near: float) ->
     kin: dict[int, list[int]] = defaultdict(list)
     for i, sketch in enumerate(sketches(map(of, range(len(rows))))):
         if i in parents:
-            alike = {parents[i], *kin[parents[i]], *(index.candidates(sketch) if sketch is not None else ())}
-            similarity, original = max((jaccard(of(i), of(j)), -j) for j in alike)
+            alike = set(index.candidates(sketch)) if sketch is not None else set()
+            if (parent := parents[i]) is not None:
+                alike |= {parent, *kin[parent]}
+            similarity, original = max(((jaccard(of(i), of(j)), -j) for j in alike), default=(0.0, 0))
             if similarity >= near:
                 found[i] = -original, similarity
                 continue
-            kin[parents[i]].append(i)
+            if parent is not None:
+                kin[parent].append(i)
         if sketch is not None:
             index.add(i, sketch)
     return found

@@ -22,6 +22,8 @@ from tunebook_data.cleaning import Cleaned, clean_train
 from tunebook_data.contract import PROBES, choose_probes, write_probes
 from tunebook_data.datasets.medical_glossary import CARD
 from tunebook_data.decontaminate import HeldOut
+from tunebook_data.distill import distill
+from tunebook_data.generated import Written
 from tunebook_data.inputs import PrepareInputs
 from tunebook_data.manifest import (
     FEW_ROWS,
@@ -82,7 +84,14 @@ def prepare(
     """
     renderer = Renderer.load(model_dir, inputs.chat_template_kwargs)
     reads = [read_whole(source, inputs, spec_dir, assets_dir) for source in inputs.data.sources]
-    rendered = check_sources(reads, renderer, inputs.data.checks, inputs.data.max_reject_fraction, advance)
+    rendered = check_sources(
+        reads,
+        renderer,
+        inputs.data.checks,
+        inputs.data.max_reject_fraction,
+        advance,
+        takes_prompts=inputs.data.distill is not None,
+    )
     kept, duplicates = drop_duplicates(SourceRows(read.name, read.source.split, read.rows) for read in reads)
     refuse_empty(reads, kept)
     dealt = _split(reads, kept, inputs.seed)
@@ -91,20 +100,10 @@ def prepare(
     cleaned = clean_train([row for each in dealt for row in each["train"]], held_out, inputs.data)
     per_source = [_trained(*each, cleaned, inputs.seed) for each in zip(reads, dealt, strict=True)]
     splits = _joined(per_source)
-    varied = None
-    if inputs.data.augment:
-        varied = augment(
-            splits["train"],
-            known=[row for source in kept for row in source.rows],
-            held_out=held_out,
-            inputs=inputs,
-            teacher=models[inputs.data.augment.teacher],
-            renderer=renderer,
-            out=out,
-            advance=advance,
-        )
-        splits["train"] += varied.rows
-        rendered.update(varied.rendered)
+    written = _write_by_models(reads, kept, splits, held_out, inputs, models, renderer, out, advance)
+    for each in written.values():
+        splits["train"] += each.rows
+        rendered.update(each.rendered)
     replay = None
     if inputs.data.replay and inputs.data.replay.share:
         assert replay_dir is not None, "the spec rehearses, so the replay stage comes first"
@@ -112,12 +111,17 @@ def prepare(
     check_leaks(splits)
     _audit(splits, rendered, renderer)
     _write(out, splits, rendered, renderer)
-    flags = [*(flag for read in reads for flag in read.flags), *(varied.flags if varied else ())]
+    flags = [
+        *(flag for read in reads for flag in read.flags),
+        *(flag for each in written.values() for flag in each.flags),
+    ]
     write_listing(out / "rejects.jsonl", (reject for read in reads for reject in read.rejects))
     write_listing(out / "flags.jsonl", flags)
     write_listing(out / "duplicates.jsonl", [*duplicates, *cleaned.duplicates])
     write_listing(out / "leaks.jsonl", cleaned.leaks)
-    num_taught = sum(len(each["train"]) for each in per_source) + (len(varied.rows) if varied else 0)
+    num_taught = sum(len(each["train"]) for each in per_source) + sum(
+        len(each.rows) for each in written.values()
+    )
     warnings = (*cleaned.warnings, *([size_advice(num_taught)] if num_taught < FEW_ROWS else []))
     for warning in warnings:
         logger.warning("%-16s %s", "prepare", warning)
@@ -128,7 +132,8 @@ def prepare(
         flags_by_reason=flags_by_reason(flags, inputs.data.checks),
         leaks_by_rule=dict(Counter(leak.rule for leak in cleaned.leaks).most_common()),
         splits={side: _split_counts(rows, rendered) for side, rows in splits.items()},
-        augment=varied.counts if varied else None,
+        augment=written["augment"].counts if "augment" in written else None,
+        distill=written["distill"].counts if "distill" in written else None,
         replay=replay,
         attribution=_attribution(inputs.data.sources),
         warnings=warnings,
@@ -167,6 +172,48 @@ def _trained(read: CheckedSource, splits: Splits, cleaned: Cleaned, seed: int) -
 
 def _capped(rows: Sequence[Row], cap: int | None, source: AnySource, seed: int) -> list[Row]:
     return cap_rows(rows, cap, dealt=isinstance(source, DatasetSource), seed=seed)
+
+
+def _write_by_models(
+    reads: Sequence[CheckedSource],
+    kept: Sequence[SourceRows],
+    splits: Splits,
+    held_out: Sequence[HeldOut],
+    inputs: PrepareInputs,
+    models: Mapping[str, SupportingModel],
+    renderer: Renderer,
+    out: Path,
+    advance: Advance,
+) -> dict[str, Written]:
+    """Rows that teachers write, by what asks for them; what one has written is shown to no other."""
+    known = [row for source in kept for row in source.rows]
+    written: dict[str, Written] = {}
+    if inputs.data.augment:
+        written["augment"] = augment(
+            splits["train"],
+            known=known,
+            held_out=held_out,
+            inputs=inputs,
+            teacher=models[inputs.data.augment.teacher],
+            renderer=renderer,
+            out=out,
+            advance=advance,
+        )
+        known += written["augment"].rows
+    if inputs.data.distill:
+        written["distill"] = distill(
+            [row for read in reads for row in read.prompts],
+            known=known,
+            train=splits["train"],
+            tested=[*splits["test"], *splits["validation"]],
+            held_out=held_out,
+            inputs=inputs,
+            teacher=models[inputs.data.distill.teacher],
+            renderer=renderer,
+            out=out,
+            advance=advance,
+        )
+    return written
 
 
 def _add_replay(
@@ -235,6 +282,7 @@ def _source_counts(
         rows_in=len(read.items),
         rejects=len(read.rejects),
         duplicates=len(read.rows) - len(kept.rows),
+        prompts=len(read.prompts),
         files=tuple(read.files),
         near_duplicates=near,
         contaminated=contaminated,

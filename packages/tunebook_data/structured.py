@@ -31,7 +31,12 @@ class Question:
 
     @property
     def prompt_sha256(self) -> str:
-        return hashlib.sha256(orjson.dumps(self.messages, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        return sha256_of(self.messages)
+
+
+def sha256_of(messages: Sequence[Message]) -> str:
+    """Of messages as JSON."""
+    return hashlib.sha256(orjson.dumps(messages, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,9 @@ class Reply:
     fault: str | None
     """Why there is no value: the same words for every reply with this fault, as far as a colon."""
     completions: tuple[Completion, ...]
-    """The answer, and the repaired one if it was asked for."""
-
-    @property
-    def is_repaired(self) -> bool:
-        return self.fault is None and len(self.completions) > 1
+    """All that was answered."""
+    is_repaired: bool = False
+    """Whether the value is of a second answer, given after the first could not be used."""
 
 
 def ask_json(
@@ -99,7 +102,7 @@ def _reply(question: Question, answers: tuple[Completion, ...], max_tokens: int)
     problem = answer_problem(text, question.accepted)
     if problem is not None:
         return Reply(None, f"not the JSON asked for: {problem}", answers)
-    return Reply(orjson.loads(text), None, answers)
+    return Reply(orjson.loads(text), None, answers, is_repaired=len(answers) > 1)
 
 
 def _repair(question: Question, answer: Completion, fault: str) -> tuple[Message, ...]:

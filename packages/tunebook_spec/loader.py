@@ -287,9 +287,9 @@ def _inconsistencies(spec: Spec) -> Iterator[tuple[Path_, str]]:
         for metric in set(each.metrics) - set(_allowed(each)):
             message = f"{metric!r} cannot score this kind of set; it can have: {', '.join(_allowed(each))}"
             yield ("evaluation", "sets", name, "metrics"), message
-    augment = spec.data.augment
-    if augment and augment.teacher not in spec.models:
-        yield ("data", "augment", "teacher"), _no_role(augment.teacher, spec)
+    for name, asks in (("augment", spec.data.augment), ("distill", spec.data.distill)):
+        if asks and asks.teacher not in spec.models:
+            yield ("data", name, "teacher"), _no_role(asks.teacher, spec)
     for index, gate in enumerate(spec.evaluation.gates):
         if gate.metric not in declared:
             message = f"no set declares {gate.metric!r}; declared: {', '.join(sorted(declared))}"

@@ -267,6 +267,27 @@ class Augment(Frozen):
     """Longest answer of the teacher, all variations of a row together."""
 
 
+class Distill(Frozen):
+    teacher: Name
+    """The role under `models` that answers rows without an answer; these all train, and none is held out."""
+    samples: int = Field(1, ge=1, le=20)
+    """Answers to each prompt; of several, the one is kept that more than half agree on, case and white space
+    aside, and none where there is no such."""
+    teacher_system: str | None = None
+    """System message that the teacher answers under; the row keeps its own (context distillation)."""
+    shots: int = Field(0, ge=0, le=16)
+    """Training rows of the same task that the teacher is shown as examples, which the row does not keep."""
+    temperature: float = Field(0.7, ge=0)
+    max_tokens: int = Field(1024, ge=16)
+    """Longest answer; a longer one is not kept."""
+
+    @model_validator(mode="after")
+    def samples_differ(self) -> Distill:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError("at temperature 0 all samples are the same: raise it, or ask for one")
+        return self
+
+
 class Data(Frozen):
     system: str | None = None
     """System message of every row that brings none."""
@@ -284,12 +305,14 @@ class Data(Frozen):
     """Drop training rows that contain what evaluation or validation asks; none: none is looked for."""
     augment: Augment | None = None
     """Variations of training rows, written by a teacher, train beside them."""
+    distill: Distill | None = None
+    """Rows without an answer are answered by a teacher; none: such a row is a reject."""
     replay: Replay | None = None
 
     @property
     def roles(self) -> tuple[str, ...]:
         """The supporting models that write rows."""
-        return (self.augment.teacher,) if self.augment else ()
+        return tuple(dict.fromkeys(each.teacher for each in (self.augment, self.distill) if each))
 
     @model_validator(mode="after")
     def answer_schemas_are_for_tasks_of_sources(self) -> Data:

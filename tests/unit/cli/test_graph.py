@@ -26,6 +26,7 @@ data:
     - {kind: file, path: own.csv, task: own, columns: {system: Be kind., user: "{q}", assistant: "{a}"}}
   replay: {share: 0.1}
   augment: {teacher: teacher}
+  distill: {teacher: teacher}
 models:
   teacher: {kind: endpoint, model: gpt-x}
   other: {kind: endpoint, model: gpt-x}
@@ -107,6 +108,12 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "Augment.rows": ("data.augment.rows=50", DATA),
     "Augment.temperature": ("data.augment.temperature=0.5", DATA),
     "Augment.max_tokens": ("data.augment.max_tokens=512", DATA),
+    "Distill.teacher": ("data.distill.teacher=other", DATA),
+    "Distill.samples": ("data.distill.samples=3", DATA),
+    "Distill.teacher_system": ("data.distill.teacher_system=Think first.", DATA),
+    "Distill.shots": ("data.distill.shots=2", DATA),
+    "Distill.temperature": ("data.distill.temperature=0.5", DATA),
+    "Distill.max_tokens": ("data.distill.max_tokens=512", DATA),
     "EndpointModel.kind": ("models.teacher={kind: builtin, name: smollm2-135m-instruct}", DATA),
     "EndpointModel.model": ("models.teacher.model=gpt-y", DATA),
     "Replay.share": ("data.replay.share=0.2", DATA),

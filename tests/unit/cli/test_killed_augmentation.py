@@ -47,7 +47,12 @@ def write_rows(path: Path) -> None:
 def variations(body: dict[str, Any]) -> str:
     number = re.findall(r"thing (\d+)", body["messages"][1]["content"])[0]
     made = [
-        [{"user": " ".join(f"q{number}{each}{c}" for c in "abcdef"), "assistant": f"It is {number}{each}."}]
+        [
+            {
+                "user": " ".join(f"q{number}{each}{c}" for c in "abcdef"),
+                "assistant": f"It is surely {number}{each}.",
+            }
+        ]
         for each in "xy"
     ]
     return json.dumps({"variations": made})
