@@ -10,6 +10,7 @@ from tunebook_data.inputs import PrepareInputs, ReplayInputs
 from tunebook_eval.inputs import AnswerArm, AnswerInputs, DecideInputs, EvaluateInputs
 from tunebook_run.stages import Stage
 from tunebook_spec import Spec
+from tunebook_spec.models import EndpointModel
 from tunebook_train.inputs import MergeInputs, TrainInputs
 
 RENDERS: tuple[str, ...] = ("transformers", "tokenizers")
@@ -64,7 +65,9 @@ def stages(
         replay = ("replay",)
     writers = {f"model:{role}": supporting[role] for role in spec.data.roles}
     contents = {**model, **sources, **writers}
-    add("prepare", PrepareInputs.of(spec), *replay, contents=contents, libraries=PREPARES)
+    writes_here = any(not isinstance(spec.models[role], EndpointModel) for role in spec.data.roles)
+    made_by = (*PREPARES, *GENERATES) if writes_here else PREPARES
+    add("prepare", PrepareInputs.of(spec), *replay, contents=contents, libraries=made_by)
     answers = []
     arms: list[AnswerArm] = ["baselines", *sorted(spec.evaluation.arms)]
     for arm in arms:

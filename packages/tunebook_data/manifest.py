@@ -184,7 +184,7 @@ class DatasetManifest(Frozen):
         if self.augment:
             parts.append(self.augment.summary("variations"))
         if self.distill:
-            parts.append(self.distill.summary("prompts, answered by the teacher,"))
+            parts.append(self.distill.summary("answered prompts"))
         if self.replay:
             parts.append(f"{self.replay.rows} replay rows are {self.replay.share:.1%} of them")
         for name in ("rejects", "duplicates", "near_duplicates", "contaminated", "capped"):
