@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +40,8 @@ class CheckedSource:
     files: list[FileCounts]
     rows: list[Row] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    prompts: list[Row] = field(default_factory=list)
+    """Rows without an answer, for a teacher."""
     flags: list[Flag] = field(default_factory=list)
     """Of the rows alone; a reject is told by its reason."""
 
@@ -56,9 +58,17 @@ def read_whole(source: AnySource, inputs: PrepareInputs, spec_dir: Path, assets_
     """
     made = CheckedSource(source, [], [])
     system, seed = inputs.data.system, inputs.seed
-    for part in read_source(source, system=system, spec_dir=spec_dir, assets_dir=assets_dir, seed=seed):
+    parts = read_source(
+        source,
+        system=system,
+        spec_dir=spec_dir,
+        assets_dir=assets_dir,
+        seed=seed,
+        takes_prompts=inputs.data.distill is not None,
+    )
+    for part in parts:
         items = list(part.items)
-        if _hides(inputs.data.checks):
+        if hides_findings(inputs.data.checks):
             items = [mask_reject(item) if isinstance(item, Reject) else item for item in items]
         made.items += items
         if isinstance(source, RowsSource):
@@ -82,6 +92,8 @@ def check_sources(
     checks: Checks,
     max_reject_fraction: float,
     advance: Advance,
+    *,
+    takes_prompts: bool = False,
 ) -> dict[str, Rendered]:
     """Sort every source's items into rows and rejects; return the rows as training sees them, by id.
 
@@ -94,9 +106,14 @@ def check_sources(
     done, total = 0, sum(len(read.items) for read in reads)
     for read in reads:
         for item in read.items:
-            outcome = _outcome(item, renderer, checks)
+            outcome: Row | Reject | tuple[Row, Rendered | None, list[Flag]] = item
+            if isinstance(item, Row):
+                is_prompt = takes_prompts and item.messages and item.messages[-1]["role"] == "user"
+                outcome = check_prompt(item, checks) if is_prompt else check_row(item, renderer, checks)
             if isinstance(outcome, Reject):
                 read.rejects.append(outcome)
+            elif isinstance(outcome, Row):
+                read.prompts.append(outcome)
             else:
                 row, as_trained, flags = outcome
                 if as_trained is not None:
@@ -111,6 +128,45 @@ def check_sources(
     return rendered
 
 
+def check_row(
+    row: Row, renderer: Renderer | None, checks: Checks
+) -> tuple[Row, Rendered | None, list[Flag]] | Reject:
+    """The row as it may teach, as training sees it, and with what it is flagged for; or why it may not.
+
+    Without a renderer it is not rendered, and not measured in tokens.
+
+    Raises:
+        DataError: the row ends the run.
+    """
+    row, flags = mask_row(row) if checks.personal_data == "mask" else (row, [])
+    found = find_fault(row, checks) or (render_or_fault(row, renderer, checks) if renderer else (row, None))
+    if isinstance(found, Fault):
+        reject = Reject.of_row(row, found)
+        return mask_reject(reject) if hides_findings(checks) else reject
+    fitting, rendered = found
+    if len(fitting.messages) < len(row.messages):
+        flags.append(Flag(row.source, row.line, "messages", f"cut to max_tokens {checks.max_tokens}"))
+    if renderer and rendered and fitting.messages[-1].get("tool_calls"):
+        fitting = replace(fitting, spoken=renderer.last_answer(rendered))
+    return fitting, rendered, [*flags, *find_flags(fitting, checks)]
+
+
+def check_prompt(row: Row, checks: Checks) -> Row | Reject:
+    """A row without an answer as it may be asked, or why it may not."""
+    row, _ = mask_row(row) if checks.personal_data == "mask" else (row, [])
+    bounds = {"min_response_chars": 1, "answer_schema": {}}
+    fault = find_fault(answered_by(row, "-"), checks.model_copy(update=bounds))
+    if fault is None:
+        return row
+    reject = Reject.of_row(row, fault)
+    return mask_reject(reject) if hides_findings(checks) else reject
+
+
+def answered_by(row: Row, answer: str) -> Row:
+    """A row without an answer, with one."""
+    return replace(row, messages=(*row.messages, {"role": "assistant", "content": answer}))
+
+
 def refuse_empty(reads: Sequence[CheckedSource], kept: Sequence[SourceRows]) -> None:
     """Raise for the first source of which no row is left, with what became of its rows.
 
@@ -118,7 +174,7 @@ def refuse_empty(reads: Sequence[CheckedSource], kept: Sequence[SourceRows]) -> 
         DataError: names the source, the reasons, and an example.
     """
     for read, rows in zip(reads, kept, strict=True):
-        if rows.rows:
+        if rows.rows or read.prompts:
             continue
         if not read.items:
             raise DataError(
@@ -135,14 +191,12 @@ def rejects_by_reason(reads: Sequence[CheckedSource]) -> dict[str, int]:
     return dict(Counter(reject.reason for read in reads for reject in read.rejects).most_common())
 
 
-def flags_by_reason(reads: Sequence[CheckedSource], checks: Checks) -> dict[str, int]:
+def flags_by_reason(flags: Iterable[Flag], checks: Checks) -> dict[str, int]:
     """Rows by what they are flagged for, and a zero for each rule of personal data that found nothing."""
     told = {"flag": "personal data: ", "mask": "masked "}.get(checks.personal_data)
     counts = Counter({f"{told}{rule}": 0 for rule in RULE_NAMES} if told else {})
     counts.update(
-        reason
-        for read in reads
-        for _, _, reason in dict.fromkeys((flag.source, flag.line, flag.reason) for flag in read.flags)
+        reason for _, _, reason in dict.fromkeys((flag.source, flag.line, flag.reason) for flag in flags)
     )
     return dict(counts.most_common())
 
@@ -160,24 +214,6 @@ def _refuse_many_rejects(name: str, rejects: Sequence[Reject], num_rows: int, al
     raise DataError("\n".join([head, *lines]))
 
 
-def _outcome(
-    item: Row | Reject, renderer: Renderer | None, checks: Checks
-) -> tuple[Row, Rendered | None, list[Flag]] | Reject:
-    if isinstance(item, Reject):
-        return item
-    row, flags = mask_row(item) if checks.personal_data == "mask" else (item, [])
-    found = find_fault(row, checks) or (render_or_fault(row, renderer, checks) if renderer else (row, None))
-    if isinstance(found, Fault):
-        reject = Reject.of_row(row, found)
-        return mask_reject(reject) if _hides(checks) else reject
-    fitting, rendered = found
-    if len(fitting.messages) < len(row.messages):
-        flags.append(Flag(row.source, row.line, "messages", f"cut to max_tokens {checks.max_tokens}"))
-    if renderer and rendered and fitting.messages[-1].get("tool_calls"):
-        fitting = replace(fitting, spoken=renderer.last_answer(rendered))
-    return fitting, rendered, [*flags, *find_flags(fitting, checks)]
-
-
-def _hides(checks: Checks) -> bool:
+def hides_findings(checks: Checks) -> bool:
     """Whether a reject must not quote personal data either."""
     return checks.personal_data in ("mask", "drop")

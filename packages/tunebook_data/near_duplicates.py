@@ -8,7 +8,8 @@ then verified by the exact Jaccard similarity of its shingles: nothing is droppe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from rensa import RMinHash, RMinHashLSH
@@ -93,6 +94,41 @@ def near_duplicates(rows: Sequence[Row], near: float) -> dict[int, tuple[int, fl
         index.add(i, sketch)
     roots = ((i, _root(clusters, i)) for i in range(len(rows)))
     return {i: (root, jaccard(of(i), of(root))) for i, root in roots if root != i}
+
+
+def near_copies(
+    rows: Sequence[Row], parents: Mapping[int, int | None], near: float
+) -> dict[int, tuple[int, float]]:
+    """Index of each generated row that repeats an earlier row of any task -> that row's index, and how much.
+
+    Args:
+        rows: those that stay in any case, then the generated ones; of these, one that is a copy is none that
+            later ones are compared with.
+        parents: index of each generated row -> that of the row it was made from, if that is among them. A row
+            is compared with its parent and its siblings in any case, and with what the hashing finds.
+        near: Jaccard similarity from which a row is a copy.
+    """
+
+    @lru_cache(_CACHED_SHINGLES)
+    def of(i: int) -> Shingles:
+        return shingles(said(rows[i].messages))
+
+    index, found = LshIndex(), dict[int, tuple[int, float]]()
+    kin: dict[int, list[int]] = defaultdict(list)
+    for i, sketch in enumerate(sketches(map(of, range(len(rows))))):
+        if i in parents:
+            alike = set(index.candidates(sketch)) if sketch is not None else set()
+            if (parent := parents[i]) is not None:
+                alike |= {parent, *kin[parent]}
+            similarity, original = max(((jaccard(of(i), of(j)), -j) for j in alike), default=(0.0, 0))
+            if similarity >= near:
+                found[i] = -original, similarity
+                continue
+            if parent is not None:
+                kin[parent].append(i)
+        if sketch is not None:
+            index.add(i, sketch)
+    return found
 
 
 def _root(clusters: DisjointSets, i: int) -> int:

@@ -46,14 +46,22 @@ class SourcePart:
 
 
 def read_source(
-    source: AnySource, *, system: str | None, spec_dir: Path, assets_dir: Path, seed: int
+    source: AnySource,
+    *,
+    system: str | None,
+    spec_dir: Path,
+    assets_dir: Path,
+    seed: int,
+    takes_prompts: bool = False,
 ) -> Iterator[SourcePart]:
     """The rows of one source, each with its group and a system message if the spec has one.
+
+    With `takes_prompts`, a row may lack its answer.
 
     Raises:
         DataError: the source as a whole cannot be read.
     """
-    for part in _parts(source, spec_dir, assets_dir, seed):
+    for part in _parts(source, spec_dir, assets_dir, seed, takes_prompts):
         yield replace(part, items=_finished(part.items, source.split.group_by, system))
 
 
@@ -73,11 +81,13 @@ def files_of(source: FileSource | HubSource, spec_dir: Path) -> list[SourceFile]
     return hub_files(source) if isinstance(source, HubSource) else source_files(source.path, spec_dir)
 
 
-def _parts(source: AnySource, spec_dir: Path, assets_dir: Path, seed: int) -> Iterator[SourcePart]:
+def _parts(
+    source: AnySource, spec_dir: Path, assets_dir: Path, seed: int, takes_prompts: bool
+) -> Iterator[SourcePart]:
     match source:
         case FileSource() | HubSource():
             for file in files_of(source, spec_dir):
-                yield _file_part(file, source)
+                yield _file_part(file, source, takes_prompts)
         case DatasetSource(name="medical_glossary"):
             rows = medical_glossary.rows(
                 source.task,
@@ -89,13 +99,14 @@ def _parts(source: AnySource, spec_dir: Path, assets_dir: Path, seed: int) -> It
             yield SourcePart(source.name, None, iter(rows))
 
 
-def _file_part(file: SourceFile, source: FileSource | HubSource) -> SourcePart:
+def _file_part(file: SourceFile, source: FileSource | HubSource, takes_prompts: bool) -> SourcePart:
     hashing = Hashing(file)
     records = read_records(replace(file, open=hashing.open))
     form: RowFormat | Columns | None = source.format or source.columns
     if form is None:
         form, records = _recognised(file.name, records)
-    return SourcePart(file.name, form, _rows(file.name, records, form, source.task), hashing)
+    rows = _rows(file.name, records, form, source.task, takes_prompts)
+    return SourcePart(file.name, form, rows, hashing)
 
 
 def _recognised(name: str, records: Iterator[Record]) -> tuple[RowFormat | None, Iterator[Record]]:
@@ -128,14 +139,18 @@ def _recognised(name: str, records: Iterator[Record]) -> tuple[RowFormat | None,
 
 
 def _rows(
-    name: str, records: Iterator[Record], form: RowFormat | Columns | None, task: str
+    name: str,
+    records: Iterator[Record],
+    form: RowFormat | Columns | None,
+    task: str,
+    takes_prompts: bool,
 ) -> Iterator[Row | Reject]:
     for number, record in records:
         if isinstance(record, Fault):
             yield Reject.of(name, number, record)
             continue
         assert form is not None, "a format is found where there is an object"
-        made = conversation(record, form)
+        made = conversation(record, form, takes_prompts=takes_prompts)
         if isinstance(made, Fault):
             yield Reject.of(name, number, made)
         else:
