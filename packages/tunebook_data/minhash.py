@@ -2,8 +2,8 @@
 
 MinHash and locality-sensitive hashing (Broder 1997; Leskovec, Rajaraman and Ullman, Mining of Massive
 Datasets, sec. 3.4): 14 bands of 8 rows, the layout of datatrove, find a pair of documents whose word
-3-shingles have the Jaccard similarity s with probability 1 - (1 - s^8)^14, which is 0.77 at 0.75, 0.92 at 0.8 and 0.9996
-at 0.9.
+3-shingles have the Jaccard similarity s with probability 1 - (1 - s^8)^14, which is 0.77 at 0.75, 0.92 at 0.8
+and 0.9996 at 0.9.
 
 Everything here works on arrays over many documents at once. Letters in names of arrays: C characters, W
 words, S shingles, D documents, B bands.
