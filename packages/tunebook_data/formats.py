@@ -21,6 +21,7 @@ _FIELDS: Mapping[KnownFormat, tuple[str, ...]] = {
     "alpaca": ("instruction", "output"),
     "prompt_completion": ("prompt", "completion"),
 }
+TOOL_FIELDS = ("tools", "functions")
 _USES_TOOLS = "uses tools, which are not supported yet"
 _HAS_PARTS = "content is a list of parts, and only plain text is supported yet"
 _MORE_TURNS = "has earlier turns, which only messages and sharegpt can tell"
@@ -67,7 +68,7 @@ def conversation(record: dict[str, Any], form: RowFormat | Columns) -> Conversat
     """The conversation of a record, whose content is left as it is."""
     if isinstance(form, Columns):
         return _columns(record, form)
-    for field in ("tools", "functions"):
+    for field in TOOL_FIELDS:
         if record.get(field):
             return Fault(field, _USES_TOOLS, record[field])
     match form:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tunebook_data.datasets import medical_glossary
 from tunebook_data.formats import KnownFormat, conversation, fields_by_format, recognise
-from tunebook_data.records import Record, read_records
+from tunebook_data.records import Record, has_lines, line_record, read_records
 from tunebook_data.rejects import Fault, Reject
 from tunebook_data.rows import Row, content_id
 from tunebook_data.source_files import SourceFile, public_name, source_files
@@ -33,6 +33,28 @@ class SourcePart:
     """None: of a built-in data set, or of a file without a single record."""
     items: Iterator[Row | Reject]
     """In the order of the file."""
+    lines: LineFile | None = None
+    """The same as lines, each of which can be read again; none where it is no JSONL on this machine."""
+
+
+@dataclass(frozen=True)
+class LineFile:
+    """A JSONL file, and how a line of it becomes a row."""
+
+    name: str
+    place: str
+    form: RowFormat | Columns
+    task: str
+    group_by: str | None
+    system: str | None
+
+    def item(self, number: int, line: bytes, *, is_first: bool = False) -> Row | Reject | None:
+        """What a line holds; none if it is blank."""
+        record = line_record(line, is_first=is_first)
+        if record is None:
+            return None
+        items = _rows(self.name, iter([(number, record)]), self.form, self.task)
+        return next(_finished(items, self.group_by, self.system))
 
 
 def read_source(
@@ -43,8 +65,10 @@ def read_source(
     Raises:
         DataError: the source as a whole cannot be read.
     """
+    group_by = source.split.group_by
     for part in _parts(source, spec_dir, assets_dir, seed):
-        yield replace(part, items=_finished(part.items, source.split.group_by, system))
+        lines = replace(part.lines, group_by=group_by, system=system) if part.lines else None
+        yield replace(part, items=_finished(part.items, group_by, system), lines=lines)
 
 
 def source_name(source: AnySource) -> str:
@@ -73,7 +97,10 @@ def _file_part(file: SourceFile, source: FileSource) -> SourcePart:
     form: RowFormat | Columns | None = source.format or source.columns
     if form is None:
         form, records = _recognised(file.name, records)
-    return SourcePart(file.name, form, _rows(file.name, records, form, source.task))
+    lines = (
+        LineFile(file.name, file.place, form, source.task, None, None) if form and has_lines(file) else None
+    )
+    return SourcePart(file.name, form, _rows(file.name, records, form, source.task), lines)
 
 
 def _recognised(name: str, records: Iterator[Record]) -> tuple[RowFormat | None, Iterator[Record]]:

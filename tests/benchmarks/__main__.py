@@ -22,14 +22,16 @@ def main() -> int:
     benchmark: Benchmark = import_module(f"tests.benchmarks.{chosen.name}").BENCHMARK
     try:
         size = chosen.size or benchmark.size
-        made = run(
-            benchmark, size=size, repeats=chosen.repeats, say=lambda line: print(line, file=sys.stderr)
-        )  # noqa: T201
+        made = run(benchmark, size=size, repeats=chosen.repeats, say=_say)
     except BenchError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        _say(f"error: {error}")
         return 1
-    print(json.dumps(made))  # noqa: T201
+    sys.stdout.write(json.dumps(made) + "\n")
     return 0
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
 
 
 if __name__ == "__main__":

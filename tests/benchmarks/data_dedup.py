@@ -1,9 +1,9 @@
 """Near duplicates among documents of 3-word shingles, by MinHash in 14 bands of 8 rows, for everyone.
 
-Seven in twenty documents are a copy of another with some words changed, so that the Jaccard similarity of the
-pair is one of `CHANGED`; all others have nothing in common. A peer that drops a document of a pair has found it.
-Ours also verifies every candidate by its exact similarity (at least 0.5 here, below all that is planted), which
-the peers do not; reading the file is part of everyone's time.
+Seven in twenty documents are one of a pair that differs in as many words as `CHANGED` says; all others have
+nothing in common. Who drops a document of a pair has found it. Ours also verifies every candidate by its
+exact similarity (at least 0.5 here, below all that is planted), which the peers do not. Reading the file is
+part of everyone's time.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def make(folder: Path, size: int) -> None:
 
 
 def equal(folder: Path, answers: Mapping[str, Answer]) -> dict[str, Any]:
-    """Everyone's recall at each similarity beside the curve; nothing else may be dropped, and ours follows it.
+    """Everyone's recall at each similarity beside the curve; nothing else may be dropped.
 
     Of a share p among n pairs the standard error is sqrt(p (1 - p) / n), which comes on top of the point.
     """

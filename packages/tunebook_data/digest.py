@@ -1,0 +1,21 @@
+"""What tells equal conversations apart from others, in sixteen bytes."""
+
+from __future__ import annotations
+
+from xxhash import xxh3_128_digest
+
+from tunebook_data.rows import Row
+
+SEPARATOR = "\0\1"
+"""Stands in no part: a NUL in a text is doubled."""
+
+
+def digest(row: Row) -> bytes:
+    """Of the task, and of role and content of every message; equal for equal ones, and for no others.
+
+    XXH3 with 128 bits: among a billion rows, two different ones are equal with a chance of 1 in 10^20.
+    """
+    roles = [message["role"] for message in row.messages]
+    contents = [message["content"] for message in row.messages]
+    parts = (part.replace("\0", "\0\0") for part in (row.task, *roles, *contents))
+    return xxh3_128_digest(SEPARATOR.join(parts).encode())
