@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, BinaryIO, Literal
 
 import msgspec
@@ -38,6 +38,7 @@ RANGE_BYTES = 16 << 20
 POOL_BYTES = 64 << 20
 """A smaller file is done before a second process would have begun."""
 _BLOCK_BYTES = 1 << 20
+_MAX_HEADS = 1000
 
 
 @dataclass
@@ -111,7 +112,7 @@ def _scan_block(block: bytes, offset: int, clean: _CleanLines, made: Scanned) ->
         lines.pop()
     digests = clean.digests(block, lines)
     rows: dict[int, Row] = {}
-    for index in [index for index, found in enumerate(digests) if found is None]:
+    for index in [index for index, found in enumerate(digests) if found is None] if None in digests else ():
         item = file.item(made.num_lines + index + 1, lines[index], is_first=offset == index == 0)
         if item is None:
             made.num_records -= 1
@@ -126,7 +127,9 @@ def _scan_block(block: bytes, offset: int, clean: _CleanLines, made: Scanned) ->
     lengths = np.fromiter(map(len, lines), np.int64, len(lines))
     starts = offset + np.cumsum(lengths + 1) - lengths - 1
     numbers = np.arange(len(lines)) + made.num_lines + 1
-    kept = np.flatnonzero(np.fromiter((found is not None for found in digests), np.bool_, len(lines)))
+    kept = np.arange(len(lines))
+    if None in digests:
+        kept = np.flatnonzero([found is not None for found in digests])
     made.num_lines += len(lines)
     made.num_records += len(lines)
     where = {int(index): at for at, index in enumerate(kept)} if rows else {}
@@ -175,6 +178,7 @@ class _CleanLines:
         known += [(field, Any, None) for field in TOOL_FIELDS]
         record = msgspec.defstruct("_Record", known, gc=False)
         self._decode = msgspec.json.Decoder(record).decode
+        self._heads = _Heads(file.task, has_system=file.system is not None)
         self._may_be = (
             file.form == "messages" and file.task not in checks.answer_schema and self._system_is_clean()
         )
@@ -191,52 +195,52 @@ class _CleanLines:
 
     def digests(self, block: bytes, lines: Sequence[bytes]) -> list[bytes | None]:
         """The digest of each such row; none for any other line."""
-        decode, group_by, system = self._decode, self.file.group_by, self.file.system
+        decode, heads, group_by, system = self._decode, self._heads, self.file.group_by, self.file.system
         shortest, longest = self.checks.min_response_chars, self.checks.max_response_chars
-        made: list[bytes | None] = []
+        made: list[bytes | None] = [None] * len(lines)
         if not self._may_be:
-            return [None] * len(lines)
-        for line, is_odd, is_found in zip(lines, *self._looks(block, lines), strict=True):
-            made.append(None)
+            return made
+        is_odd, is_found = self._looks(block, len(lines))
+        for index, line in enumerate(lines):
             try:
-                if is_found or (is_odd and not isinstance(orjson.loads(line), dict)):
+                if is_found[index] or (is_odd[index] and not isinstance(orjson.loads(line), dict)):
                     continue
                 record: Any = decode(line)
             except (msgspec.MsgspecError, ValueError, RecursionError):
                 continue
-            roles = tuple([message.role for message in record.messages])
-            contents = [message.content for message in record.messages]
-            if not (
-                _alternate(roles)
-                and all(map(str.strip, contents))
-                and shortest <= len(contents[-1]) <= longest
-                and record.tools is None
-                and record.functions is None
-                and (group_by is None or getattr(record, group_by))
-                and not (is_odd and DAMAGED.search("\n".join(contents)))
+            messages = record.messages
+            contents = [message.content for message in messages]
+            head = heads[tuple([message.role for message in messages])]
+            if (
+                head is None
+                or not all(map(str.strip, contents))
+                or not shortest <= len(contents[-1]) <= longest
+                or record.tools is not None
+                or record.functions is not None
+                or (group_by is not None and not getattr(record, group_by))
+                or (is_odd[index] and DAMAGED.search("\n".join(contents)))
             ):
                 continue
-            if system is not None and roles[0] != "system":
-                roles = ("system", *roles)
+            if system is not None and messages[0].role != "system":
                 contents.insert(0, system)
-            made[-1] = xxh3_128_digest(SEPARATOR.join((self.file.task, *roles, *contents)).encode())
+            made[index] = xxh3_128_digest((head + SEPARATOR.join(contents)).encode())
         return made
 
-    def _looks(self, block: bytes, lines: Sequence[bytes]) -> tuple[list[bool], list[bool]]:
+    def _looks(self, block: bytes, num_lines: int) -> tuple[list[bool], list[bool]]:
         """Lines whose characters need a look, and those that may hold what the scans are for."""
         data = np.frombuffer(block, np.uint8)
-        ends = np.flatnonzero(data == _LINE_END)
-        escapes = np.flatnonzero(data[:-1] == _BACKSLASH)
-        odd_escapes = escapes[_ODD_ESCAPE[data[escapes + 1]]]
         # Below a blank, beyond a tilde; unsigned, so that one comparison tells both.
-        odd_bytes = np.flatnonzero((data - np.uint8(32)) > 94)
-        is_odd = np.zeros(len(lines) + 1, np.bool_)
-        for places in (odd_escapes, odd_bytes[data[odd_bytes] != _LINE_END]):
-            is_odd[np.searchsorted(ends, places)] = True
-        is_found = np.zeros(len(lines), np.bool_)
+        places = _sparse(((data - np.uint8(32)) > 94) | (data == _BACKSLASH))
+        found = data[places]
+        ends = places[found == _LINE_END]
+        escaped = data[np.minimum(places + 1, len(data) - 1)]
+        odd = places[np.where(found == _BACKSLASH, _ODD_ESCAPE[escaped], found != _LINE_END)]
+        is_odd = np.zeros(num_lines + 1, np.bool_)
+        is_odd[np.searchsorted(ends, odd)] = True
+        is_found = np.zeros(num_lines, np.bool_)
         if self._scanned_for:
-            is_found = self._found(block, ends, len(lines)) | is_odd[:-1]
-        return is_odd[:-1].tolist(), is_found.tolist()
+            is_found = self._found(block, ends, num_lines) | is_odd[:-1]
+        return is_odd.tolist(), is_found.tolist()
 
     def _found(self, block: bytes, ends: npt.NDArray[np.intp], num_lines: int) -> npt.NDArray[np.bool_]:
         offsets = np.concatenate([[0], ends[: num_lines - 1] + 1, [len(block)]]).astype(np.int64)
@@ -246,7 +250,26 @@ class _CleanLines:
         return found
 
 
-@lru_cache(maxsize=64)
-def _alternate(roles: tuple[Role, ...]) -> bool:
-    row = Row("", tuple(Message(role=role, content="") for role in roles), "", "", "", 0)
-    return roles_fault(row) is None
+def _sparse(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """The places where a mask is set, which are few: eight are passed over at once."""
+    eights = np.zeros(-(-len(mask) // 8), np.uint64)
+    eights.view(np.bool_)[: len(mask)] = mask
+    at = np.flatnonzero(eights != 0)
+    rows, columns = np.nonzero(eights[at].view(np.bool_).reshape(-1, 8))
+    return at[rows] * 8 + columns
+
+
+class _Heads(dict[tuple[Role, ...], str | None]):
+    """What the digest of a row with some roles begins with; none where they are no good."""
+
+    def __init__(self, task: str, *, has_system: bool) -> None:
+        super().__init__()
+        self._task, self._has_system = task, has_system
+
+    def __missing__(self, roles: tuple[Role, ...]) -> str | None:
+        row = Row("", tuple(Message(role=role, content="") for role in roles), "", "", "", 0)
+        whole = ("system", *roles) if self._has_system and roles[:1] != ("system",) else roles
+        head = None if roles_fault(row) else SEPARATOR.join((self._task, *whole, ""))
+        if len(self) < _MAX_HEADS:
+            self[roles] = head
+        return head

@@ -63,10 +63,8 @@ class Outcome:
     """One contender's run."""
 
     seconds: float
-    cpu_seconds: float
-    """Of its process and all that it started."""
     peak_mib: float
-    """The largest resident set among its process and each that it started."""
+    """The largest resident set of its main process; helpers of it come on top."""
     answer: Answer
     versions: dict[str, str]
 
@@ -120,8 +118,7 @@ def summary(
             measured[label] = {
                 "rows": size,
                 "seconds": round(statistics.median(each.seconds for each in theirs), 3),
-                "cpu_seconds": round(statistics.median(each.cpu_seconds for each in theirs), 3),
-                "peak_mib": round(max(each.peak_mib for each in theirs)),
+                "main_process_peak_mib": round(max(each.peak_mib for each in theirs)),
             }
             if contender != US:
                 each_turn = [them.seconds / us.seconds for them, us in zip(theirs, ours, strict=True)]
