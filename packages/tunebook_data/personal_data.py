@@ -106,8 +106,9 @@ _API_KEYS = (
     r"\b[rs]k_live_[A-Za-z0-9]{16,}",
     r"(?<![\w-])eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}",
 )
-_KEY_STARTS = ("AKIA", "ASIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "AIza", "hf_")
-_KEY_STARTS += ("npm_", "sk-", "xox", "k_live_", "eyJ")
+_KEY_STARTS = tuple(
+    "AKIA ASIA ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ glpat- AIza hf_ npm_ sk- xox k_live_ eyJ".split()
+)
 _KEY_NAME = r"(?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
 
 # What a rule finds, later ones do not see: a card's digits are no phone number.

@@ -147,10 +147,14 @@ class _Message(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     content: str
 
 
-# A line of which every byte is printable ASCII, and every escape one of these, holds nothing that
-# `checks.damaged_text` looks for.
-_LINE_END, _BACKSLASH = ord("\n"), ord("\\")
+# Printable ASCII whose escapes are none of these holds nothing that `checks.damaged_text` looks for.
 _ODD_ESCAPE = np.array([chr(byte) not in '"\\/nrt' for byte in range(256)])
+# Whatever else it looks for begins, in UTF-8, with one of the first bytes and goes on with one of the second.
+_DAMAGED_BYTE = np.isin(np.arange(256), [0xC2, 0xC3, 0xEF])
+_DAMAGED_NEXT = np.isin(np.arange(256), [*range(0x80, 0xA0), 0xA2, 0xB0, 0xBF])
+_WIDE, _ODD, _FOUND = 1, 2, 3
+"""A line has to be valid UTF-8; JSON for every reader, of undamaged text; judged as a row."""
+_LINE_END, _BACKSLASH = ord("\n"), ord("\\")
 _SPACE = r"(?:\s|\\[nrt])+"
 # Each finds every line in which a rule of `personal_data` or `checks.refusal` finds something, and some more.
 _PERSONAL = (
@@ -200,10 +204,13 @@ class _CleanLines:
         made: list[bytes | None] = [None] * len(lines)
         if not self._may_be:
             return made
-        is_odd, is_found = self._looks(block, len(lines))
-        for index, line in enumerate(lines):
+        for index, (line, look) in enumerate(zip(lines, self._looks(block, len(lines)), strict=True)):
             try:
-                if is_found[index] or (is_odd[index] and not isinstance(orjson.loads(line), dict)):
+                if look == _FOUND:
+                    continue
+                if look == _WIDE:
+                    line.decode()
+                if look == _ODD and not isinstance(orjson.loads(line), dict):
                     continue
                 record: Any = decode(line)
             except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -218,7 +225,7 @@ class _CleanLines:
                 or record.tools is not None
                 or record.functions is not None
                 or (group_by is not None and not getattr(record, group_by))
-                or (is_odd[index] and DAMAGED.search("\n".join(contents)))
+                or (look == _ODD and DAMAGED.search("\n".join(contents)))
             ):
                 continue
             if system is not None and messages[0].role != "system":
@@ -226,21 +233,22 @@ class _CleanLines:
             made[index] = xxh3_128_digest((head + SEPARATOR.join(contents)).encode())
         return made
 
-    def _looks(self, block: bytes, num_lines: int) -> tuple[list[bool], list[bool]]:
-        """Lines whose characters need a look, and those that may hold what the scans are for."""
+    def _looks(self, block: bytes, num_lines: int) -> list[int]:
+        """What is to be looked at in each line before it can be a clean row."""
         data = np.frombuffer(block, np.uint8)
         # Below a blank, beyond a tilde; unsigned, so that one comparison tells both.
         places = _sparse(((data - np.uint8(32)) > 94) | (data == _BACKSLASH))
-        found = data[places]
+        found, after = data[places], data[np.minimum(places + 1, len(data) - 1)]
         ends = places[found == _LINE_END]
-        escaped = data[np.minimum(places + 1, len(data) - 1)]
-        odd = places[np.where(found == _BACKSLASH, _ODD_ESCAPE[escaped], found != _LINE_END)]
-        is_odd = np.zeros(num_lines + 1, np.bool_)
-        is_odd[np.searchsorted(ends, odd)] = True
-        is_found = np.zeros(num_lines, np.bool_)
+        looks = np.zeros(num_lines + 1, np.uint8)
+        looks[np.searchsorted(ends, places[found >= 128])] = _WIDE
+        is_odd = (found < 128) & (found != _LINE_END) & ((found != _BACKSLASH) | _ODD_ESCAPE[after])
+        is_odd |= _DAMAGED_BYTE[found] & _DAMAGED_NEXT[after]
+        looks[np.searchsorted(ends, places[is_odd])] = _ODD
         if self._scanned_for:
-            is_found = self._found(block, ends, num_lines) | is_odd[:-1]
-        return is_odd.tolist(), is_found.tolist()
+            looks[:-1][(looks[:-1] > 0) | self._found(block, ends, num_lines)] = _FOUND
+        made: list[int] = looks[:-1].tolist()
+        return made
 
     def _found(self, block: bytes, ends: npt.NDArray[np.intp], num_lines: int) -> npt.NDArray[np.bool_]:
         offsets = np.concatenate([[0], ends[: num_lines - 1] + 1, [len(block)]]).astype(np.int64)
