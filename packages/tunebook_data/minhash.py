@@ -150,12 +150,11 @@ def _shingle_hashes(documents: Sequence[Document]) -> tuple[Array64, npt.NDArray
     words_in_text = np.diff(ends_of_texts, prepend=0)
     left_W = np.repeat(ends_of_texts, words_in_text) - np.arange(len(starts_W))
     is_first_W = left_W == np.repeat(words_in_text, words_in_text)
+    padded = np.concatenate([hashes_W, np.zeros(SHINGLE_WORDS - 1, np.uint64)])
     made_W = hashes_W * _WORD_FACTORS[0]
     for ahead in range(1, SHINGLE_WORDS):
-        later = np.where(
-            left_W > ahead, np.r_[hashes_W[ahead:], np.zeros(ahead, np.uint64)][: len(left_W)], 0
-        )
-        made_W += later.astype(np.uint64) * _WORD_FACTORS[ahead]
+        later = padded[ahead : ahead + len(hashes_W)] * _WORD_FACTORS[ahead]
+        made_W += later * (left_W > ahead)
     kept_W = (left_W >= SHINGLE_WORDS) | is_first_W
     per_text = np.where(words_in_text, np.maximum(words_in_text - SHINGLE_WORDS + 1, 1), 0)
     text_ends = np.cumsum([len(document) for document in documents])
@@ -176,8 +175,10 @@ def _word_hashes(text: bytes) -> tuple[Array64, npt.NDArray[np.intp]]:
     starts = np.flatnonzero(is_operator | (is_inner & ~np.r_[False, goes_on]))
     ends = np.flatnonzero(is_operator | (is_inner & ~np.r_[goes_on, False])) + 1
     # The polynomial over its bytes, from sums over the whole text: sum of v(c_i) * base^i, over base^start.
-    powers_C, inverse_C = _powers(len(text))
-    sums = np.r_[np.uint64(0), np.cumsum(_VALUE_OF_BYTE[np.frombuffer(text, np.uint8)] * powers_C)]
+    powers_C, inverse_C = _POWERS if len(text) <= len(_POWERS[0]) else _powers(len(text))
+    sums = np.zeros(len(text) + 1, np.uint64)
+    values_C = _VALUE_OF_BYTE[np.frombuffer(text, np.uint8)]
+    np.cumsum(np.multiply(values_C, powers_C[: len(text)], out=values_C), out=sums[1:])
     return _mixed((sums[ends] - sums[starts]) * inverse_C[starts]), starts
 
 
@@ -189,6 +190,9 @@ def _powers(num: int) -> tuple[Array64, Array64]:
         powers[:1] = 1
         made.append(np.cumprod(powers, out=powers))
     return made[0], made[1]
+
+
+_POWERS = _powers(2 * _CHUNK_CHARS)
 
 
 def _mixed(values: Array64) -> Array64:

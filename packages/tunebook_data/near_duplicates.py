@@ -31,7 +31,7 @@ def shingles(texts: Iterable[str]) -> Shingles:
 
 def ngrams(tokens: Sequence[str], n: int) -> list[str]:
     """Runs of n words, in order; none if there are fewer."""
-    return [" ".join(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+    return [*map(" ".join, zip(*(tokens[i:] for i in range(n)), strict=False))]
 
 
 def said(messages: Iterable[Message]) -> list[str]:
@@ -56,8 +56,13 @@ def near_duplicates(rows: Sequence[Row], near: float) -> dict[int, tuple[int, fl
     def of(i: int) -> Shingles:
         return shingles(said(rows[i].messages))
 
+    known: dict[tuple[int, int], float] = {}
+
     def alike(i: int, j: int) -> bool:
-        return rows[i].task == rows[j].task and jaccard(of(i), of(j)) >= near
+        similarity = jaccard(of(i), of(j)) if rows[i].task == rows[j].task else 0.0
+        if similarity >= near:
+            known[max(i, j), min(i, j)] = similarity
+        return similarity >= near
 
     keys, filled = band_keys(said(row.messages) for row in rows)
     clusters = DisjointSets()
@@ -78,7 +83,7 @@ def near_duplicates(rows: Sequence[Row], near: float) -> dict[int, tuple[int, fl
                     apart.append(members)
             met = [*apart, mine]
     roots = ((i, _root(clusters, i)) for i in range(len(rows)))
-    return {i: (root, jaccard(of(i), of(root))) for i, root in roots if root != i}
+    return {i: (root, known.get((i, root)) or jaccard(of(i), of(root))) for i, root in roots if root != i}
 
 
 def _root(clusters: DisjointSets, i: int) -> int:

@@ -165,6 +165,8 @@ def _finished(
         group = _group(item, group_by)
         if isinstance(group, Fault):
             yield Reject.of_row(item, group)
+        elif group == item.group and system is None:
+            yield item
         else:
             yield replace(item, group=group, messages=_with_system(item.messages, system))
 
