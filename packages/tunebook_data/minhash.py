@@ -11,8 +11,12 @@ words, S shingles, D documents, B bands.
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import chain, islice
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +32,8 @@ Array64 = npt.NDArray[np.uint64]
 
 _CHUNK_CHARS = 1 << 17
 """So that the arrays of a chunk stay in the processor's cache."""
+POOL_CHUNKS = 256
+"""Fewer are done before a second process would have begun."""
 _RANDOM = random.Random(0)  # the same candidates everywhere, always
 _IN_WORD, _OPERATOR = 1, 2
 
@@ -61,7 +67,15 @@ def band_keys(documents: Iterable[Document]) -> tuple[Array64, npt.NDArray[np.bo
     Documents that share the key of a band may resemble one another; one without words resembles nothing. The
     keys are the same on every machine.
     """
-    made = [_chunk_keys(chunk) for chunk in _chunks(documents)]
+    chunks = _chunks(documents)
+    first = [*islice(chunks, POOL_CHUNKS)]
+    cores = len(os.sched_getaffinity(0))
+    if len(first) < POOL_CHUNKS or cores == 1:
+        made = [*map(_chunk_keys, first), *map(_chunk_keys, chunks)]
+    else:
+        context = multiprocessing.get_context("forkserver")
+        with ProcessPoolExecutor(cores, mp_context=context) as pool:
+            made = [*pool.map(_chunk_keys, chain(first, chunks), chunksize=4)]
     if not made:
         return np.empty((0, BANDS), np.uint64), np.empty(0, np.bool_)
     return np.concatenate([keys for keys, _ in made]), np.concatenate([filled for _, filled in made])

@@ -107,7 +107,7 @@ BENCHMARK = Benchmark(
     size=200_000,
     peers=(
         Peer("datasketch", ("datasketch==2.0.0", "orjson==3.13.0")),
-        Peer("datatrove", ("datatrove[io,processing]==0.10.1", "spacy", "orjson==3.13.0")),
+        Peer("datatrove", ("datatrove[io,processing]==0.10.1", "spacy", "orjson==3.13.0"), max_size=20_000),
     ),
     make=make,
     equal=equal,

@@ -46,7 +46,7 @@ def answer(found: tuple[CheckedSource, list[Duplicate]]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     forkserver.ensure_running()
-    _warm = multiprocessing.get_context("forkserver").Process(target=int)
-    _warm.start()
-    _warm.join()
+    warm = multiprocessing.get_context("forkserver").Process(target=int)
+    warm.start()
+    warm.join()
     compete(work, answer, "msgspec", "orjson", "xxhash", "numpy")
