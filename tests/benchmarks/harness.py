@@ -37,7 +37,7 @@ class BenchError(Exception):
 class Peer:
     name: str
     requirements: tuple[str, ...]
-    """What pip installs into its environment, exact."""
+    """What pip installs into its environment, exact; none: it is bare."""
     max_size: int | None = None
     """A peer that would take too long is timed on a smaller input, and so are we for that ratio."""
 
@@ -147,10 +147,10 @@ def environment(peer: Peer, say: Callable[[str], None]) -> Path:
     if not done.exists():
         say(f"setting up {peer.name}: {', '.join(peer.requirements)}")
         shutil.rmtree(folder, ignore_errors=True)
-        for command in (
-            [sys.executable, "-m", "venv", str(folder)],
-            [str(python), "-m", "pip", "install", "--quiet", *peer.requirements],
-        ):
+        bare = [sys.executable, "-m", "venv", "--without-pip", str(folder)]
+        full = [sys.executable, "-m", "venv", str(folder)]
+        install = [str(python), "-m", "pip", "install", "--quiet", *peer.requirements]
+        for command in (full, install) if peer.requirements else (bare,):
             made = subprocess.run(command, capture_output=True, text=True)
             if made.returncode:
                 raise BenchError(
@@ -188,7 +188,6 @@ def _one(python: Path, benchmark: str, contender: str, folder: Path) -> Outcome:
             **{name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")},
             "HF_HUB_OFFLINE": "1",
             "HF_HOME": f"{scratch}/hf",
-            "TMPDIR": scratch,
         }
         if contender == US:
             env["PYTHONPATH"] = f"{ROOT / 'packages'}:{ROOT / 'services'}"
