@@ -165,7 +165,7 @@ def _source_counts(
     counts = SourceCounts(
         source=source_name(read.source),
         task=read.source.task,
-        rows_in=len(read.items),
+        rows_in=read.num_items,
         rejects=len(read.rejects),
         duplicates=len(read.rows) - len(kept.rows),
         files=tuple(read.files),

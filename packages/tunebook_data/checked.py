@@ -9,14 +9,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunebook_data.checks import find_fault, find_flags, render_or_fault
+from tunebook_data.checks import hides, judged, render_or_fault
 from tunebook_data.formats import NOTES
 from tunebook_data.inputs import PrepareInputs
+from tunebook_data.lazy_rows import Rows
 from tunebook_data.manifest import FileCounts
-from tunebook_data.personal_data import RULE_NAMES, mask_reject, mask_row
+from tunebook_data.personal_data import RULE_NAMES, mask_reject
 from tunebook_data.rejects import Fault, Flag, Reject
 from tunebook_data.rows import Row
-from tunebook_data.sources import read_source, source_name
+from tunebook_data.scan import Scanned, scan
+from tunebook_data.sources import SourcePart, read_source, source_name
 from tunebook_data.split import SourceRows
 from tunebook_run.progress import Advance
 from tunebook_spec.errors import DataError
@@ -36,9 +38,11 @@ class CheckedSource:
     """One source: what was read of it, and what the checks made of that."""
 
     source: AnySource
-    items: list[Row | Reject]
-    files: list[FileCounts]
-    rows: list[Row] = field(default_factory=list)
+    num_items: int = 0
+    num_parsed: int = 0
+    """Of the items, those that hold a conversation, whatever else may be wrong with it."""
+    files: list[FileCounts] = field(default_factory=list)
+    rows: Sequence[Row] = ()
     rejects: list[Reject] = field(default_factory=list)
     flags: list[Flag] = field(default_factory=list)
     """Of the rows alone; a reject is told by its reason."""
@@ -49,31 +53,51 @@ class CheckedSource:
 
 
 def read_whole(source: AnySource, inputs: PrepareInputs, spec_dir: Path, assets_dir: Path) -> CheckedSource:
-    """Everything of a source, unchecked.
+    """Everything of a source, by all checks but those that need a model.
 
     Raises:
-        DataError: it cannot be read, or too many of its rows cannot.
+        DataError: it cannot be read, or too many of its rows are rejects.
     """
-    made = CheckedSource(source, [], [])
+    made = CheckedSource(source)
     system, seed = inputs.data.system, inputs.seed
+    rows: list[Rows] = []
     for part in read_source(source, system=system, spec_dir=spec_dir, assets_dir=assets_dir, seed=seed):
-        items = list(part.items)
-        if _hides(inputs.data.checks):
-            items = [mask_reject(item) if isinstance(item, Reject) else item for item in items]
-        made.items += items
+        found = _scanned(part, inputs.data.checks)
+        rows.append(found.rows)
+        made.rejects += found.rejects
+        made.flags += found.flags
+        made.num_items += found.num_records
+        made.num_parsed += found.num_parsed
         if isinstance(source, RowsSource):
             form = "columns" if isinstance(part.format, Columns) else part.format
             note = None if isinstance(part.format, Columns | None) else NOTES.get(part.format)
             counts = FileCounts(
-                file=part.name, format=form, rows_in=len(items), note=note, sha256=part.sha256
+                file=part.name, format=form, rows_in=found.num_records, note=note, sha256=part.sha256
             )
             made.files.append(counts)
             told = f"{form}: {note}" if note else form
-            logger.info("%-16s read %s: %d rows, format %s", "prepare", part.name, len(items), told)
+            logger.info("%-16s read %s: %d rows, format %s", "prepare", part.name, found.num_records, told)
+    made.rows = Rows.joined(rows)
     # Rows that cannot be read are told before the slower checks of the others.
-    rejects = [item for item in made.items if isinstance(item, Reject)]
-    _refuse_many_rejects(made.name, rejects, len(made.items), inputs.data.max_reject_fraction)
+    _refuse_many_rejects(made.name, made.rejects, made.num_items, inputs.data.max_reject_fraction)
     return made
+
+
+def _scanned(part: SourcePart, checks: Checks) -> Scanned:
+    if part.lines is not None:
+        return scan(part.lines, checks)
+    found, rows = Scanned(Rows.of(())), []
+    for item in part.items:
+        found.num_records += 1
+        found.num_parsed += isinstance(item, Row)
+        outcome = judged(item, checks)
+        if isinstance(outcome, Reject):
+            found.rejects.append(outcome)
+        else:
+            rows.append(outcome[0])
+            found.flags += outcome[1]
+    found.rows = Rows.of(rows)
+    return found
 
 
 def check_sources(
@@ -83,7 +107,7 @@ def check_sources(
     max_reject_fraction: float,
     advance: Advance,
 ) -> dict[str, Rendered]:
-    """Sort every source's items into rows and rejects; return the rows as training sees them, by id.
+    """Cut or reject every source's rows that are too long in tokens; return all as training sees them, by id.
 
     Without a renderer nothing is returned, and what needs the rows in tokens is left unchecked.
 
@@ -91,23 +115,35 @@ def check_sources(
         DataError: more of a source than `max_reject_fraction` are rejects, or a row ends the run.
     """
     rendered: dict[str, Rendered] = {}
-    done, total = 0, sum(len(read.items) for read in reads)
+    done, total = 0, sum(len(read.rows) for read in reads)
     for read in reads:
-        for item in read.items:
-            outcome = _outcome(item, renderer, checks)
-            if isinstance(outcome, Reject):
-                read.rejects.append(outcome)
+        rows = []
+        for row in read.rows:
+            found = render_or_fault(row, renderer, checks) if renderer else (row, None)
+            if isinstance(found, Fault):
+                reject = Reject.of_row(row, found)
+                read.rejects.append(mask_reject(reject) if hides(checks) else reject)
             else:
-                row, as_trained, flags = outcome
-                if as_trained is not None:
+                fitting, as_trained = found
+                if len(fitting.messages) < len(row.messages):
+                    reason = f"cut to max_tokens {checks.max_tokens}"
+                    read.flags.append(Flag(row.source, row.line, "messages", reason))
+                if renderer and as_trained:
                     rendered[row.id] = as_trained
-                read.rows.append(row)
-                read.flags.extend(flags)
+                    if fitting.messages[-1].get("tool_calls"):
+                        fitting = replace(fitting, spoken=renderer.last_answer(as_trained))
+                rows.append(fitting)
             done += 1
             if done % _PROGRESS_EVERY_ROWS == 0 or done == total:
                 advance(done, total, "rows checked")
+        read.rows = rows
+        left_out = {(reject.source, reject.line) for reject in read.rejects}
+        read.flags = [flag for flag in read.flags if (flag.source, flag.line) not in left_out]
+        order = {file.file: place for place, file in enumerate(read.files)}
+        read.rejects.sort(key=lambda each: (order.get(each.source, 0), each.line))
+        read.flags.sort(key=lambda each: (order.get(each.source, 0), each.line))
     for read in reads:
-        _refuse_many_rejects(read.name, read.rejects, len(read.items), max_reject_fraction)
+        _refuse_many_rejects(read.name, read.rejects, read.num_items, max_reject_fraction)
     return rendered
 
 
@@ -120,14 +156,14 @@ def refuse_empty(reads: Sequence[CheckedSource], kept: Sequence[SourceRows]) -> 
     for read, rows in zip(reads, kept, strict=True):
         if rows.rows:
             continue
-        if not read.items:
+        if not read.num_items:
             raise DataError(
                 f"source {read.name}: it holds no rows; give it rows, or remove it from data.sources"
             )
         counts = [f"  {count} x {reason}" for reason, count in rejects_by_reason([read]).items()]
         counts += [f"  {len(read.rows)} x the same conversation as an earlier row"] if read.rows else []
         example = [f"  for instance {read.rejects[0]}"] if read.rejects else []
-        head = f"source {read.name}: no row of {len(read.items)} is left; mend them, or relax data.checks:"
+        head = f"source {read.name}: no row of {read.num_items} is left; mend them, or relax data.checks:"
         raise DataError("\n".join([head, *counts, *example]))
 
 
@@ -158,26 +194,3 @@ def _refuse_many_rejects(name: str, rejects: Sequence[Reject], num_rows: int, al
         f" {allowed}; mend them, or raise it:"
     )
     raise DataError("\n".join([head, *lines]))
-
-
-def _outcome(
-    item: Row | Reject, renderer: Renderer | None, checks: Checks
-) -> tuple[Row, Rendered | None, list[Flag]] | Reject:
-    if isinstance(item, Reject):
-        return item
-    row, flags = mask_row(item) if checks.personal_data == "mask" else (item, [])
-    found = find_fault(row, checks) or (render_or_fault(row, renderer, checks) if renderer else (row, None))
-    if isinstance(found, Fault):
-        reject = Reject.of_row(row, found)
-        return mask_reject(reject) if _hides(checks) else reject
-    fitting, rendered = found
-    if len(fitting.messages) < len(row.messages):
-        flags.append(Flag(row.source, row.line, "messages", f"cut to max_tokens {checks.max_tokens}"))
-    if renderer and rendered and fitting.messages[-1].get("tool_calls"):
-        fitting = replace(fitting, spoken=renderer.last_answer(rendered))
-    return fitting, rendered, [*flags, *find_flags(fitting, checks)]
-
-
-def _hides(checks: Checks) -> bool:
-    """Whether a reject must not quote personal data either."""
-    return checks.personal_data in ("mask", "drop")

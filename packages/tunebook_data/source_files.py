@@ -53,6 +53,13 @@ class Hashing:
             raise
         return stream
 
+    def known(self) -> str:
+        """The SHA-256; the file is opened for it if it has not been."""
+        if self.sha256 is None:
+            self.open().close()
+        assert self.sha256 is not None
+        return self.sha256
+
 
 def source_files(path: str, spec_dir: Path) -> list[SourceFile]:
     """The files that a path of a spec leads to, in the order of their names.
