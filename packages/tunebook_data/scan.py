@@ -183,19 +183,14 @@ class _CleanLines:
         scans = [_PERSONAL] * (checks.personal_data != "allow") + [_REFUSAL] * (checks.refusals != "allow")
         self._scanned_for = "|".join(scans)
         known: list[tuple[str, Any] | tuple[str, Any, Any]] = [("messages", list[_Message])]
+        if file.group_by is not None:
+            known.append((file.group_by, str))
         known += [(field, Any, None) for field in TOOL_FIELDS]
-        is_grouped_by_other = file.group_by not in ("messages", *TOOL_FIELDS)
-        if file.group_by is not None and is_grouped_by_other:
-            known.append(("group", str))
-        rename = {"group": file.group_by} if file.group_by is not None else None
-        record = msgspec.defstruct("_Record", known, gc=False, kw_only=True, rename=rename)
+        record = msgspec.defstruct("_Record", known, gc=False)
         self._decode = msgspec.json.Decoder(record).decode
         self._heads = _Heads(file.task, has_system=file.system is not None)
         self._may_be = (
-            file.form == "messages"
-            and is_grouped_by_other
-            and file.task not in checks.answer_schema
-            and self._system_is_clean()
+            file.form == "messages" and file.task not in checks.answer_schema and self._system_is_clean()
         )
 
     def _system_is_clean(self) -> bool:
@@ -235,7 +230,7 @@ class _CleanLines:
                 or not shortest <= len(contents[-1]) <= longest
                 or record.tools is not None
                 or record.functions is not None
-                or (group_by is not None and not record.group)
+                or (group_by is not None and not getattr(record, group_by))
                 or (look == _ODD and DAMAGED.search("\n".join(contents)))
             ):
                 continue

@@ -16,11 +16,12 @@ from tunebook_data import scan as scan_module
 from tunebook_data.checks import judged
 from tunebook_data.digest import digest
 from tunebook_data.rejects import Flag, Reject
-from tunebook_data.rows import Row
+from tunebook_data.rows import Row, identity
 from tunebook_data.scan import scan
 from tunebook_data.sources import read_source
+from tunebook_model.conversation import FunctionCall, FunctionTool, Message, ToolCall
 from tunebook_spec.errors import DataError
-from tunebook_spec.models import Checks, FileSource
+from tunebook_spec.models import Checks, FileSource, RowFormat
 
 DEFAULT, ALLOWING = Checks(), Checks(refusals="allow", personal_data="allow")
 EVERY_CHECKS = [
@@ -34,14 +35,19 @@ EVERY_CHECKS = [
 
 
 def both_ways(
-    path: Path, checks: Checks, *, group_by: str | None = None, system: str | None = None
-) -> list[tuple[int, Sequence[Row], list[bytes], Sequence[Reject], Sequence[Flag]]]:
+    path: Path,
+    checks: Checks,
+    *,
+    form: RowFormat = "messages",
+    group_by: str | None = None,
+    system: str | None = None,
+) -> list[tuple[int, int, Sequence[Row], list[bytes], Sequence[Reject], Sequence[Flag]]]:
     source = FileSource.model_validate(
         {
             "kind": "file",
             "path": path.name,
             "task": "task",
-            "format": "messages",
+            "format": form,
             "split": {"group_by": group_by},
         }
     )
@@ -51,6 +57,7 @@ def both_ways(
     rejects: list[Reject] = []
     flags: list[Flag] = []
     items = list(part.items)
+    num_parsed = sum(isinstance(item, Row) for item in items)
     for item in items:
         outcome = judged(item, checks)
         if isinstance(outcome, Reject):
@@ -61,8 +68,8 @@ def both_ways(
     found = scan(part.lines, checks)
     digests = [each.tobytes() for each in found.rows.digests]
     return [
-        (len(items), rows, [*map(digest, rows)], rejects, flags),
-        (found.num_records, list(found.rows), digests, found.rejects, found.flags),
+        (len(items), num_parsed, rows, [*map(digest, rows)], rejects, flags),
+        (found.num_records, found.num_parsed, list(found.rows), digests, found.rejects, found.flags),
     ]
 
 
@@ -111,6 +118,17 @@ TEXTS = [
     "\ufffd was here, and it stayed",
     "x" * 4001,
 ]
+
+
+def tool(name: str) -> FunctionTool:
+    return {"type": "function", "function": {"name": name, "description": None, "parameters": None}}
+
+
+def call(name: str, city: str, number: int = 1) -> ToolCall:
+    function: FunctionCall = {"name": name, "arguments": orjson.dumps({"city": city}).decode()}
+    return {"id": f"call_{number}", "type": "function", "function": function}
+
+
 ROLES = ["system", "user", "assistant", "tool", "robot", None, 7]
 
 
@@ -138,16 +156,31 @@ def random_record(rng: random.Random) -> Any:
                 {"role": "user", "content": 5},
             ]
         )
+    if rng.random() < 0.3:
+        messages += tool_turns(rng)
+    for message in messages:
+        if isinstance(message, dict) and message.get("role") == "assistant" and rng.random() < 0.1:
+            message["weight"] = rng.choice([0, 1, None, 2, True])
     record: dict[str, Any] = {"messages": messages}
     more: list[tuple[str, Any]] = [
         ("topic", rng.choice(["a", "b", "", None, 3, "\u00e9"])),
-        ("tools", rng.choice([None, [], [1]])),
+        ("tools", rng.choice([None, [], "[]", [1], *[[tool("get_weather")]] * 6])),
         ("functions", rng.choice([None, [], "f"])),
         ("meta", {"a": [1, 2.5, None, True, "x"], "mail": rng.choice(["", "a@b-c.de"])}),
         ("messages_", 1),
     ]
     record.update(each for each in more if rng.random() < 0.4)
     return rng.choice([record] * 30 + [messages, 5, None, "text", {}])
+
+
+def tool_turns(rng: random.Random) -> list[Any]:
+    """A question that is answered by way of a call, or ends in one; not every one is sound."""
+    asks = call(rng.choice(["get_weather", "get_weather", "get_time"]), rng.choice(TEXTS))
+    calls = {"role": "assistant", "content": rng.choice([None, "", "Let me see."]), "tool_calls": [asks]}
+    told = {"role": "tool", "content": rng.choice(TEXTS), "tool_call_id": rng.choice(["call_1"] * 4 + ["no"])}
+    answer = {"role": "assistant", "content": rng.choice(TEXTS)}
+    whole = [{"role": "user", "content": rng.choice(TEXTS)}, calls, told, answer]
+    return whole[: rng.choice([2, 4, 4])]
 
 
 def spoiled(line: bytes, rng: random.Random) -> bytes:
@@ -207,9 +240,76 @@ def test_any_lines_are_the_same_both_ways(tmp_path: Path, seed: int, monkeypatch
             [(None, None), ("topic", None), (None, "Be kind."), ("topic", "nul \0.")]
         )
         one, other = both_ways(path, checks, group_by=group_by, system=system)
-        assert one[0] == other[0]
-        for mine, its in zip(one[1:], other[1:], strict=True):
-            assert list(mine) == list(its)
+        assert one == other
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_preferences_are_the_same_both_ways(tmp_path: Path, seed: int) -> None:
+    rng, path = random.Random(seed), tmp_path / "a.jsonl"
+    path.write_bytes(lines(*(orjson.dumps(random_preference(rng)) for _ in range(200))))
+    for checks in EVERY_CHECKS:
+        one, other = both_ways(path, checks, form="preference", group_by=rng.choice([None, "topic"]))
+        assert one == other
+
+
+def random_preference(rng: random.Random) -> Any:
+    record = random_record(rng)
+    if not isinstance(record, dict) or "messages" not in record:
+        return record
+    *asked, _ = record["messages"] or [None]
+    answers = [[{"role": "assistant", "content": rng.choice(TEXTS)}] for _ in range(2)]
+    more = {key: record[key] for key in ("tools", "functions") if key in record}
+    outputs = dict(zip(("preferred_output", "non_preferred_output"), answers, strict=True))
+    return {"input": {"messages": asked, **more}, **outputs, "topic": record.get("topic", "a")}
+
+
+@pytest.mark.parametrize(
+    ("fields", "changes"),
+    [
+        ({"tools": [tool("get_weather")]}, {}),
+        ({}, {"weight": 0}),
+        ({"tools": [tool("get_weather")]}, {"tool_calls": [call("get_weather", "Oslo")], "content": None}),
+        ({}, {"weight": 1}),
+        ({}, {"weight": 2}),
+        ({}, {"name": "ada"}),
+        ({"functions": [{"name": "f"}]}, {}),
+        ({"tools": "[]"}, {}),
+    ],
+    ids=["tools", "weight 0", "call", "weight 1", "weight 2", "name", "functions", "tools as text"],
+)
+def test_what_is_more_than_text_is_read_as_any_other_file_is(
+    tmp_path: Path, fields: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    plain = [{"role": "user", "content": "Is it so?"}, {"role": "assistant", "content": "It is indeed."}]
+    changed = [plain[0], {**plain[1], **changes}, *plain, plain[0], {**plain[1], **changes}]
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(lines(*(orjson.dumps({**fields, "messages": each}) for each in (plain, changed))))
+    one, other = both_ways(path, ALLOWING)
+    assert one == other
+
+
+def test_digests_are_equal_where_identities_are() -> None:
+    calls: list[Any] = [call("get_weather", city, number) for city, number in (("Oslo", 1), ("Oslo", 2))]
+    more: list[dict[str, Any]] = [
+        {},
+        {"weight": 0},
+        {"tool_calls": [calls[0]]},
+        {"tool_calls": [calls[1]]},
+        {"tool_calls": [call("get_weather", "Rome")]},
+        {"tool_calls": [call("get_time", "Oslo")]},
+        {"tool_calls": calls},
+    ]
+    asked: Message = {"role": "user", "content": "Is it so?"}
+    rows = [
+        Row("", (asked, {"role": "assistant", "content": "Yes.", **each}), "task", "", "", 0, {}, tools)  # type: ignore[typeddict-item]
+        for each in more
+        for tools in ((), (tool("get_weather"),), (tool("get_time"),))
+    ]
+    same = [identity(row.task, row.messages, row.tools) for row in rows]
+    pairs = [(i, j) for i in range(len(rows)) for j in range(i)]
+    assert any(same[i] == same[j] for i, j in pairs)
+    for i, j in pairs:
+        assert (digest(rows[i]) == digest(rows[j])) == (same[i] == same[j])
 
 
 def json_ascii(line: bytes) -> bytes:
@@ -272,7 +372,7 @@ def test_a_line_belongs_to_the_range_that_it_begins_in(
     whole = both_ways(path, ALLOWING)[0]
     for num_bytes in range(1, 400, 29):
         monkeypatch.setattr(scan_module, "RANGE_BYTES", num_bytes)
-        assert both_ways(path, ALLOWING)[1][:3] == whole[:3]
+        assert both_ways(path, ALLOWING)[1][:4] == whole[:4]
 
 
 def test_a_big_file_is_the_same_on_all_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
