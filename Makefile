@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup scenario test lint serve schema
+.PHONY: help setup scenario test lint serve schema bench
 PYTHON ?= python3
 PROFILE ?= local
 
@@ -26,3 +26,6 @@ serve: setup ## serve a run's tuned model behind the OpenAI protocol: RUN=medica
 
 schema: setup ## write specs/scenario.schema.json, which editors complete specs with
 	@.venv/bin/tunebook schema > specs/scenario.schema.json
+
+bench: setup ## time this against other tools, in turns: NAME=data_dedup or data_validate
+	@.venv/bin/python -m tests.benchmarks "$(NAME)"

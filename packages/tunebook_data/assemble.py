@@ -111,14 +111,7 @@ def assemble(
         IntegrityError: the split leaks.
     """
     reads = [read_whole(source, inputs, spec_dir, assets_dir) for source in inputs.data.sources]
-    rendered = check_sources(
-        reads,
-        renderer,
-        inputs.data.checks,
-        inputs.data.max_reject_fraction,
-        advance,
-        takes_prompts=inputs.data.distill is not None,
-    )
+    rendered = check_sources(reads, renderer, inputs.data.checks, inputs.data.max_reject_fraction, advance)
     kept, duplicates = drop_duplicates(SourceRows(read.name, read.source.split, read.rows) for read in reads)
     refuse_empty(reads, kept)
     dealt = _split(reads, kept, inputs.seed)
@@ -193,7 +186,7 @@ def _source_counts(
     counts = SourceCounts(
         source=source_name(read.source),
         task=read.source.task,
-        rows_in=len(read.items),
+        rows_in=read.num_items,
         rejects=len(read.rejects),
         duplicates=len(read.rows) - len(kept.rows),
         prompts=len(read.prompts),

@@ -7,16 +7,18 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
-from tunebook_data.checks import find_fault, find_flags, render_or_fault
+from tunebook_data.checks import find_fault, hides, judged, render_or_fault
 from tunebook_data.formats import NOTES
 from tunebook_data.inputs import PrepareInputs
+from tunebook_data.lazy_rows import Rows
 from tunebook_data.manifest import FileCounts
 from tunebook_data.personal_data import RULE_NAMES, mask_reject, mask_row
 from tunebook_data.rejects import Fault, Flag, Reject
 from tunebook_data.rows import Row
-from tunebook_data.sources import read_source, source_name
+from tunebook_data.scan import Scanned, scan
+from tunebook_data.sources import SourcePart, read_source, source_name
 from tunebook_data.split import SourceRows
 from tunebook_run.progress import Advance
 from tunebook_spec.errors import DataError
@@ -36,9 +38,11 @@ class CheckedSource:
     """One source: what was read of it, and what the checks made of that."""
 
     source: AnySource
-    items: list[Row | Reject]
-    files: list[FileCounts]
-    rows: list[Row] = field(default_factory=list)
+    num_items: int = 0
+    num_parsed: int = 0
+    """Of the items, those that hold a conversation, whatever else may be wrong with it."""
+    files: list[FileCounts] = field(default_factory=list)
+    rows: Sequence[Row] = ()
     rejects: list[Reject] = field(default_factory=list)
     prompts: list[Row] = field(default_factory=list)
     """Rows without an answer, for a teacher."""
@@ -51,39 +55,67 @@ class CheckedSource:
 
 
 def read_whole(source: AnySource, inputs: PrepareInputs, spec_dir: Path, assets_dir: Path) -> CheckedSource:
-    """Everything of a source, unchecked.
+    """Everything of a source, by all checks but those that need a model.
 
     Raises:
-        DataError: it cannot be read, or too many of its rows cannot.
+        DataError: it cannot be read, or too many of its rows are rejects.
     """
-    made = CheckedSource(source, [], [])
+    made = CheckedSource(source)
     system, seed = inputs.data.system, inputs.seed
+    rows: list[Rows] = []
+    takes_prompts = inputs.data.distill is not None
     parts = read_source(
         source,
         system=system,
         spec_dir=spec_dir,
         assets_dir=assets_dir,
         seed=seed,
-        takes_prompts=inputs.data.distill is not None,
+        takes_prompts=takes_prompts,
     )
     for part in parts:
-        items = list(part.items)
-        if hides_findings(inputs.data.checks):
-            items = [mask_reject(item) if isinstance(item, Reject) else item for item in items]
-        made.items += items
+        found = _scanned(part, inputs.data.checks, takes_prompts)
+        rows.append(found.rows)
+        made.prompts += found.prompts
+        made.rejects += found.rejects
+        made.flags += found.flags
+        made.num_items += found.num_records
+        made.num_parsed += found.num_parsed
         if isinstance(source, RowsSource):
             form = "columns" if isinstance(part.format, Columns) else part.format
             note = None if isinstance(part.format, Columns | None) else NOTES.get(part.format)
             counts = FileCounts(
-                file=part.name, format=form, rows_in=len(items), note=note, sha256=part.sha256
+                file=part.name, format=form, rows_in=found.num_records, note=note, sha256=part.sha256
             )
             made.files.append(counts)
             told = f"{form}: {note}" if note else form
-            logger.info("%-16s read %s: %d rows, format %s", "prepare", part.name, len(items), told)
+            logger.info("%-16s read %s: %d rows, format %s", "prepare", part.name, found.num_records, told)
+    made.rows = Rows.joined(rows)
     # Rows that cannot be read are told before the slower checks of the others.
-    rejects = [item for item in made.items if isinstance(item, Reject)]
-    _refuse_many_rejects(made.name, rejects, len(made.items), inputs.data.max_reject_fraction)
+    _refuse_many_rejects(made.name, made.rejects, made.num_items, inputs.data.max_reject_fraction)
     return made
+
+
+def _scanned(part: SourcePart, checks: Checks, takes_prompts: bool) -> Scanned:
+    if part.lines is not None:
+        return scan(part.lines, checks)
+    found, rows = Scanned(Rows.of(())), []
+    for item in part.items:
+        found.num_records += 1
+        found.num_parsed += isinstance(item, Row)
+        outcome = _check_prompt(item, checks) if takes_prompts and _is_prompt(item) else judged(item, checks)
+        if isinstance(outcome, Reject):
+            found.rejects.append(outcome)
+        elif isinstance(outcome, Row):
+            found.prompts.append(outcome)
+        else:
+            rows.append(outcome[0])
+            found.flags += outcome[1]
+    found.rows = Rows.of(rows)
+    return found
+
+
+def _is_prompt(item: Row | Reject) -> TypeGuard[Row]:
+    return isinstance(item, Row) and bool(item.messages) and item.messages[-1]["role"] == "user"
 
 
 def check_sources(
@@ -92,10 +124,8 @@ def check_sources(
     checks: Checks,
     max_reject_fraction: float,
     advance: Advance,
-    *,
-    takes_prompts: bool = False,
 ) -> dict[str, Rendered]:
-    """Sort every source's items into rows and rejects; return the rows as training sees them, by id.
+    """Cut or reject every source's rows that are too long in tokens; return all as training sees them, by id.
 
     Without a renderer nothing is returned, and what needs the rows in tokens is left unchecked.
 
@@ -103,55 +133,63 @@ def check_sources(
         DataError: more of a source than `max_reject_fraction` are rejects, or a row ends the run.
     """
     rendered: dict[str, Rendered] = {}
-    done, total = 0, sum(len(read.items) for read in reads)
+    done, total = 0, sum(len(read.rows) for read in reads)
     for read in reads:
-        for item in read.items:
-            outcome: Row | Reject | tuple[Row, Rendered | None, list[Flag]] = item
-            if isinstance(item, Row):
-                is_prompt = takes_prompts and item.messages and item.messages[-1]["role"] == "user"
-                outcome = check_prompt(item, checks) if is_prompt else check_row(item, renderer, checks)
+        rows = []
+        for row in read.rows:
+            outcome = _as_trained(row, renderer, checks) if renderer else (row, None, [])
             if isinstance(outcome, Reject):
                 read.rejects.append(outcome)
-            elif isinstance(outcome, Row):
-                read.prompts.append(outcome)
             else:
-                row, as_trained, flags = outcome
-                if as_trained is not None:
+                fitting, as_trained, flags = outcome
+                if as_trained:
                     rendered[row.id] = as_trained
-                read.rows.append(row)
-                read.flags.extend(flags)
+                read.flags += flags
+                rows.append(fitting)
             done += 1
             if done % _PROGRESS_EVERY_ROWS == 0 or done == total:
                 advance(done, total, "rows checked")
+        read.rows = rows
+        left_out = {(reject.source, reject.line) for reject in read.rejects}
+        read.flags = [flag for flag in read.flags if (flag.source, flag.line) not in left_out]
+        order = {file.file: place for place, file in enumerate(read.files)}
+        read.rejects.sort(key=lambda each: (order.get(each.source, 0), each.line))
+        read.flags.sort(key=lambda each: (order.get(each.source, 0), each.line))
     for read in reads:
-        _refuse_many_rejects(read.name, read.rejects, len(read.items), max_reject_fraction)
+        _refuse_many_rejects(read.name, read.rejects, read.num_items, max_reject_fraction)
     return rendered
 
 
-def check_row(
-    row: Row, renderer: Renderer | None, checks: Checks
-) -> tuple[Row, Rendered | None, list[Flag]] | Reject:
+def check_row(row: Row, renderer: Renderer, checks: Checks) -> tuple[Row, Rendered, list[Flag]] | Reject:
     """The row as it may teach, as training sees it, and with what it is flagged for; or why it may not.
-
-    Without a renderer it is not rendered, and not measured in tokens.
 
     Raises:
         DataError: the row ends the run.
     """
-    row, flags = mask_row(row) if checks.personal_data == "mask" else (row, [])
-    found = find_fault(row, checks) or (render_or_fault(row, renderer, checks) if renderer else (row, None))
+    outcome = judged(row, checks)
+    if isinstance(outcome, Reject):
+        return outcome
+    row, flags = outcome
+    made = _as_trained(row, renderer, checks)
+    return made if isinstance(made, Reject) else (made[0], made[1], [*flags, *made[2]])
+
+
+def _as_trained(row: Row, renderer: Renderer, checks: Checks) -> tuple[Row, Rendered, list[Flag]] | Reject:
+    """A judged row cut to fit, as training sees it, and with what that is flagged for."""
+    found = render_or_fault(row, renderer, checks)
     if isinstance(found, Fault):
         reject = Reject.of_row(row, found)
-        return mask_reject(reject) if hides_findings(checks) else reject
+        return mask_reject(reject) if hides(checks) else reject
     fitting, rendered = found
+    flags = []
     if len(fitting.messages) < len(row.messages):
         flags.append(Flag(row.source, row.line, "messages", f"cut to max_tokens {checks.max_tokens}"))
-    if renderer and rendered and fitting.messages[-1].get("tool_calls"):
+    if fitting.messages[-1].get("tool_calls"):
         fitting = replace(fitting, spoken=renderer.last_answer(rendered))
-    return fitting, rendered, [*flags, *find_flags(fitting, checks)]
+    return fitting, rendered, flags
 
 
-def check_prompt(row: Row, checks: Checks) -> Row | Reject:
+def _check_prompt(row: Row, checks: Checks) -> Row | Reject:
     """A row without an answer as it may be asked, or why it may not."""
     row, _ = mask_row(row) if checks.personal_data == "mask" else (row, [])
     bounds = {"min_response_chars": 1, "answer_schema": {}}
@@ -159,7 +197,7 @@ def check_prompt(row: Row, checks: Checks) -> Row | Reject:
     if fault is None:
         return row
     reject = Reject.of_row(row, fault)
-    return mask_reject(reject) if hides_findings(checks) else reject
+    return mask_reject(reject) if hides(checks) else reject
 
 
 def answered_by(row: Row, answer: str) -> Row:
@@ -176,14 +214,14 @@ def refuse_empty(reads: Sequence[CheckedSource], kept: Sequence[SourceRows]) -> 
     for read, rows in zip(reads, kept, strict=True):
         if rows.rows or read.prompts:
             continue
-        if not read.items:
+        if not read.num_items:
             raise DataError(
                 f"source {read.name}: it holds no rows; give it rows, or remove it from data.sources"
             )
         counts = [f"  {count} x {reason}" for reason, count in rejects_by_reason([read]).items()]
         counts += [f"  {len(read.rows)} x the same conversation as an earlier row"] if read.rows else []
         example = [f"  for instance {read.rejects[0]}"] if read.rejects else []
-        head = f"source {read.name}: no row of {len(read.items)} is left; mend them, or relax data.checks:"
+        head = f"source {read.name}: no row of {read.num_items} is left; mend them, or relax data.checks:"
         raise DataError("\n".join([head, *counts, *example]))
 
 
@@ -212,8 +250,3 @@ def _refuse_many_rejects(name: str, rejects: Sequence[Reject], num_rows: int, al
         f" {allowed}; mend them, or raise it:"
     )
     raise DataError("\n".join([head, *lines]))
-
-
-def hides_findings(checks: Checks) -> bool:
-    """Whether a reject must not quote personal data either."""
-    return checks.personal_data in ("mask", "drop")

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tunebook_data.answer_schema import answer_problem
-from tunebook_data.personal_data import RULE_NAMES, scan
+from tunebook_data.personal_data import RULE_NAMES, mask_reject, mask_row, scan
 from tunebook_data.prompts import normalised
-from tunebook_data.rejects import Fault, Flag
+from tunebook_data.rejects import Fault, Flag, Reject
 from tunebook_data.rows import Row
 from tunebook_model.conversation import Role, is_learnt, text_of
 from tunebook_spec.errors import DataError
@@ -24,6 +24,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\ufffd")
 # UTF-8 read as Latin-1 or Windows-1252: é becomes `Ã` and `©`, an apostrophe begins with `â€`, an emoji with
 # `ðŸ`. Pairs that real text has too, such as Ã before a closing quote, are left out.
 _MOJIBAKE = re.compile("[ÂÃ][\u00a0-\u00bf]|â€|ðŸ")
+DAMAGED = re.compile(f"{_CONTROL.pattern}|{_MOJIBAKE.pattern}")
 
 _BOILERPLATE = (
     "as an ai language model",
@@ -44,10 +45,27 @@ _REFUSAL = re.compile(
 )
 
 
+def judged(item: Row | Reject, checks: Checks) -> tuple[Row, list[Flag]] | Reject:
+    """A row as the spec wants it, with what it is flagged for, or why there is none; its tokens unseen."""
+    if isinstance(item, Reject):
+        return mask_reject(item) if hides(checks) else item
+    row, flags = mask_row(item) if checks.personal_data == "mask" else (item, [])
+    fault = find_fault(row, checks)
+    if fault is not None:
+        reject = Reject.of_row(row, fault)
+        return mask_reject(reject) if hides(checks) else reject
+    return row, [*flags, *find_flags(row, checks)]
+
+
+def hides(checks: Checks) -> bool:
+    """Whether a reject must not quote personal data either."""
+    return checks.personal_data in ("mask", "drop")
+
+
 def find_fault(row: Row, checks: Checks) -> Fault | None:
     """The first thing wrong with a row, before any tokenizer sees it."""
     return (
-        _roles(row)
+        roles_fault(row)
         or _calls(row)
         or _something_to_learn(row)
         or (personal_data(row) if checks.personal_data == "drop" else None)
@@ -145,7 +163,7 @@ def _without_oldest_turn(row: Row) -> Row | None:
     return replace(row, messages=(*row.messages[:first], *rest)) if rest else None
 
 
-def _roles(row: Row) -> Fault | None:
+def roles_fault(row: Row) -> Fault | None:
     roles = [message["role"] for message in row.messages]
     if len(roles) < 2:
         return Fault("messages", "fewer than two messages", len(roles))

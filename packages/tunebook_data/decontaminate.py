@@ -23,7 +23,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tunebook_data.near_duplicates import LshIndex, jaccard, ngrams, said, shingles, sketches
+from tunebook_data.minhash import candidates
+from tunebook_data.near_duplicates import jaccard, ngrams, said, shingles
 from tunebook_data.prompts import answered, prompt_key, words
 from tunebook_data.rows import Row
 from tunebook_model.conversation import Message
@@ -125,22 +126,15 @@ def _places(items: Sequence[HeldOut], n: int) -> tuple[dict[str, list[tuple[int,
 
 def _near(rows: Sequence[Row], items: Sequence[HeldOut], near: float) -> Found:
     known = [
-        (item, made)
-        for item in items
-        for made in {shingles(said(item.prompt)), shingles(said((*item.prompt, *item.answer)))}
+        (item, texts) for item in items for texts in (said(item.prompt), said((*item.prompt, *item.answer)))
     ]
-    index = LshIndex()
-    for number, sketch in enumerate(sketches(made for _, made in known)):
-        if sketch is not None:
-            index.add(number, sketch)
-    for i, row in enumerate(rows):
-        asked_and_said = [shingles(said(row.messages[:-1])), shingles(said(row.messages))]
-        best: Match | None = None
-        for made, sketch in zip(asked_and_said, sketches(asked_and_said), strict=True):
-            for number in index.candidates(sketch) if sketch is not None else ():
-                item, other = known[number]
-                similarity = jaccard(made, other)
-                if similarity >= near and (best is None or similarity > best.overlap):
-                    best = Match(item, "near", similarity)
-        if best is not None:
-            yield i, best
+    asked_and_said = [texts for row in rows for texts in (said(row.messages[:-1]), said(row.messages))]
+    best: dict[int, Match] = {}
+    for number, likely in candidates(asked_and_said, [texts for _, texts in known]).items():
+        made = shingles(asked_and_said[number])
+        for item, texts in (known[each] for each in likely):
+            similarity = jaccard(made, shingles(texts))
+            found = best.get(number // 2)
+            if similarity >= near and (found is None or similarity > found.overlap):
+                best[number // 2] = Match(item, "near", similarity)
+    yield from best.items()

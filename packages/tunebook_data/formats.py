@@ -33,6 +33,7 @@ _FIELDS: Mapping[RowFormat, tuple[str, ...]] = {
 }
 _USES_TOOLS = "uses tools, which only messages and preference can tell"
 _OLD_CALLS = "is the protocol's old way to call functions; write tools and tool_calls"
+TOOL_FIELDS = ("tools", "functions")
 _HAS_PARTS = "content is a list of parts, and only plain text is supported yet"
 _MORE_TURNS = "has earlier turns, which only messages and sharegpt can tell"
 _TOOL_ROLES = ("tool", "function", "function_call", "observation")
@@ -97,7 +98,7 @@ def conversation(
             return _chat(record)
         case "preference":
             return _preference(record)
-    for field in ("tools", "functions"):
+    for field in TOOL_FIELDS:
         if record.get(field):
             return Fault(field, _USES_TOOLS, record[field])
     match form:

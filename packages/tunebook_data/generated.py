@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from tunebook_data.checked import check_row, hides_findings
-from tunebook_data.checks import personal_data
+from tunebook_data.checked import check_row
+from tunebook_data.checks import hides, personal_data
 from tunebook_data.decontaminate import HeldOut, find_leaks
 from tunebook_data.manifest import GeneratedCounts
 from tunebook_data.near_duplicates import near_copies
@@ -139,7 +139,6 @@ def accept(
             fates[each.row.id] = Fate.of(each.row, "rejected", outcome.reason, detail)
             continue
         row, as_trained, found = outcome
-        assert as_trained is not None, "there is a renderer"
         rendered[row.id], flags[row.id] = as_trained, found
         passed.append(Candidate(row, each.parent))
     single = _without_copies(passed, known, near, fates)
@@ -226,13 +225,13 @@ def _by_reason(fates: Sequence[Fate], outcome: Outcome) -> dict[str, int]:
 
 def failures(parents: Mapping[str, Row], replies: Mapping[str, Reply], checks: Checks) -> list[Failure]:
     """The replies without a value, by the rows that they were asked about."""
-    hides = hides_findings(checks)
+    is_hidden = hides(checks)
     return [
         Failure(
             parents[id].source,
             parents[id].line,
             reply.fault,
-            tuple(scan(each.text)[0] if hides else each.text for each in reply.completions),
+            tuple(scan(each.text)[0] if is_hidden else each.text for each in reply.completions),
         )
         for id, reply in replies.items()
         if reply.fault is not None

@@ -1,26 +1,21 @@
-"""Rows that nearly repeat one another, found by MinHash without comparing every pair.
+"""Rows that nearly repeat one another.
 
-Candidates come from locality-sensitive hashing (Broder 1997; Leskovec, Rajaraman and Ullman, Mining of
-Massive Datasets, sec. 3.4): 14 bands of 8 rows, the layout of datatrove, find a pair of Jaccard similarity s
-with probability 1 - (1 - s^8)^14, which is 0.77 at 0.75, 0.92 at 0.8 and 0.9996 at 0.9. Each candidate is
-then verified by the exact Jaccard similarity of its shingles: nothing is dropped on an estimate.
+Candidates come from `minhash`. Each is then verified by the exact Jaccard similarity of its shingles: nothing
+is dropped on an estimate.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
-from rensa import RMinHash, RMinHashLSH
-
+from tunebook_data.minhash import SHINGLE_WORDS, band_keys, buckets, meet_before
 from tunebook_data.prompts import words
 from tunebook_data.rows import Row
 from tunebook_data.split import DisjointSets
 from tunebook_model.conversation import Message, text_of
 
-BANDS, ROWS_PER_BAND = 14, 8
-SHINGLE_WORDS = 3
 _CACHED_SHINGLES = 4096
 """Rows whose shingles are kept at hand; candidates are few, so all others are made again when needed."""
 
@@ -37,7 +32,7 @@ def shingles(texts: Iterable[str]) -> Shingles:
 
 def ngrams(tokens: Sequence[str], n: int) -> list[str]:
     """Runs of n words, in order; none if there are fewer."""
-    return [" ".join(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+    return [*map(" ".join, zip(*(tokens[i:] for i in range(n)), strict=False))]
 
 
 def said(messages: Iterable[Message]) -> list[str]:
@@ -48,27 +43,6 @@ def said(messages: Iterable[Message]) -> list[str]:
 def jaccard(a: Shingles, b: Shingles) -> float:
     """Shared of all; 0 where either has none, since that tells of no likeness."""
     return len(a & b) / len(a | b) if a and b else 0.0
-
-
-class LshIndex:
-    """Sets of shingles by number, and which of them a set may resemble."""
-
-    def __init__(self) -> None:
-        # The threshold is read by methods of rensa that we do not call: `query` returns all of the bands.
-        self._lsh = RMinHashLSH(threshold=0.5, num_perm=BANDS * ROWS_PER_BAND, num_bands=BANDS)
-
-    def add(self, number: int, sketch: RMinHash) -> None:
-        self._lsh.insert(number, sketch)
-
-    def candidates(self, sketch: RMinHash) -> list[int]:
-        """Numbers in ascending order, each once."""
-        return sorted(set(self._lsh.query(sketch)))
-
-
-def sketches(sets: Iterable[Shingles]) -> Iterator[RMinHash | None]:
-    """The MinHash of each set, the same on every machine; none for an empty one, which resembles nothing."""
-    for each in sets:
-        yield RMinHash.from_token_sets([list(each)], BANDS * ROWS_PER_BAND, 0)[0] if each else None
 
 
 def near_duplicates(rows: Sequence[Row], near: float) -> dict[int, tuple[int, float]]:
@@ -83,17 +57,34 @@ def near_duplicates(rows: Sequence[Row], near: float) -> dict[int, tuple[int, fl
     def of(i: int) -> Shingles:
         return shingles(said(rows[i].messages))
 
-    clusters, index = DisjointSets(), LshIndex()
-    for i, sketch in enumerate(sketches(map(of, range(len(rows))))):
-        if sketch is None:
-            continue
-        for j in index.candidates(sketch):
-            first, second = sorted((_root(clusters, i), _root(clusters, j)))
-            if first != second and rows[i].task == rows[j].task and jaccard(of(i), of(j)) >= near:
-                clusters.join(second, first)
-        index.add(i, sketch)
+    known: dict[tuple[int, int], float] = {}
+
+    def alike(i: int, j: int) -> bool:
+        similarity = jaccard(of(i), of(j)) if rows[i].task == rows[j].task else 0.0
+        if similarity >= near:
+            known[max(i, j), min(i, j)] = similarity
+        return similarity >= near
+
+    keys, filled = band_keys(said(row.messages) for row in rows)
+    clusters = DisjointSets()
+    for band, bucket in buckets(keys, filled):
+        # Its members by cluster: a row need not be compared with its own.
+        met: list[list[int]] = []
+        for i in bucket:
+            apart = []
+            mine = [i]
+            for members in met:
+                if clusters.find(members[0]) == clusters.find(i):
+                    mine = members + mine
+                elif any(not meet_before(keys, band, i, j) and alike(i, j) for j in members):
+                    first, second = sorted((_root(clusters, i), _root(clusters, members[0])))
+                    clusters.join(second, first)
+                    mine = members + mine
+                else:
+                    apart.append(members)
+            met = [*apart, mine]
     roots = ((i, _root(clusters, i)) for i in range(len(rows)))
-    return {i: (root, jaccard(of(i), of(root))) for i, root in roots if root != i}
+    return {i: (root, known.get((i, root)) or jaccard(of(i), of(root))) for i, root in roots if root != i}
 
 
 def near_copies(
@@ -113,21 +104,22 @@ def near_copies(
     def of(i: int) -> Shingles:
         return shingles(said(rows[i].messages))
 
-    index, found = LshIndex(), dict[int, tuple[int, float]]()
+    likely: dict[int, set[int]] = {i: set() for i in parents}
+    for _, bucket in buckets(*band_keys(said(row.messages) for row in rows)):
+        for at, i in enumerate(bucket):
+            if i in parents:
+                likely[i].update(bucket[:at])
+    found: dict[int, tuple[int, float]] = {}
     kin: dict[int, list[int]] = defaultdict(list)
-    for i, sketch in enumerate(sketches(map(of, range(len(rows))))):
-        if i in parents:
-            alike = set(index.candidates(sketch)) if sketch is not None else set()
-            if (parent := parents[i]) is not None:
-                alike |= {parent, *kin[parent]}
-            similarity, original = max(((jaccard(of(i), of(j)), -j) for j in alike), default=(0.0, 0))
-            if similarity >= near:
-                found[i] = -original, similarity
-                continue
-            if parent is not None:
-                kin[parent].append(i)
-        if sketch is not None:
-            index.add(i, sketch)
+    for i in sorted(parents):
+        alike = likely[i] - found.keys()
+        if (parent := parents[i]) is not None:
+            alike |= {parent, *kin[parent]}
+        similarity, original = max(((jaccard(of(i), of(j)), -j) for j in alike), default=(0.0, 0))
+        if similarity >= near:
+            found[i] = -original, similarity
+        elif parent is not None:
+            kin[parent].append(i)
     return found
 
 

@@ -34,12 +34,16 @@ class _Rule:
     pattern: re.Pattern[str]
     real: Callable[[str], str] = str
     """The part of a match, from its start, that is what the rule looks for; empty if it only looks alike."""
+    needs: tuple[str, ...] = tuple("0123456789")
+    """A text of ASCII without any of these holds no match."""
 
 
 def scan(text: str) -> tuple[str, tuple[str, ...]]:
     """The text with a placeholder such as `[EMAIL]` for each finding, and the rules that found any."""
     found = []
     for rule in RULES:
+        if text.isascii() and not any(map(text.__contains__, rule.needs)):
+            continue
         masked = rule.pattern.sub(lambda match, rule=rule: _placeholder(rule, match.group()), text)  # type: ignore[misc]
         if masked != text:
             found.append(rule.name)
@@ -104,16 +108,24 @@ _API_KEYS = (
     r"\b[rs]k_live_[A-Za-z0-9]{16,}",
     r"(?<![\w-])eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}",
 )
+_KEY_STARTS = tuple(
+    "AKIA ASIA ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ glpat- AIza hf_ npm_ sk- xox k_live_ eyJ".split()
+)
 _KEY_NAME = r"(?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
 
 # What a rule finds, later ones do not see: a card's digits are no phone number.
 RULES = (
-    _Rule("private_key", re.compile(rf"-----BEGIN {_KEY_NAME}.*?(?:-----END {_KEY_NAME}|\Z)", re.DOTALL)),
-    _Rule("api_key", re.compile("|".join(_API_KEYS))),
+    _Rule(
+        "private_key",
+        re.compile(rf"-----BEGIN {_KEY_NAME}.*?(?:-----END {_KEY_NAME}|\Z)", re.DOTALL),
+        needs=("-----BEGIN",),
+    ),
+    _Rule("api_key", re.compile("|".join(_API_KEYS)), needs=_KEY_STARTS),
     _Rule(
         "email",
         re.compile(r"(?<![\w.+-])[A-Za-z0-9][\w.+-]*@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}"),
         _no_example_address,
+        needs=("@",),
     ),
     _Rule("iban", re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"), _iban),
     _Rule("credit_card", re.compile(r"(?<![\d.-])(?:\d[ -]?){12,18}\d(?!\d)"), _card),

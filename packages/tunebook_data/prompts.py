@@ -10,8 +10,9 @@ from tunebook_model.conversation import Message, text_of
 
 # Scripts without spaces between words, each character of which is a word of its own: Thai, Lao, kana, Han.
 _UNSPACED = r"\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff"
-# Operators count as words, since in sums and code they are what tells two texts apart; punctuation does not.
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[-+*/%=<>^~&|]")
+OPERATORS = "-+*/%=<>^~&|"
+"""Count as words, since in sums and code they are what tells two texts apart; punctuation does not."""
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[{OPERATORS}]")
 
 PromptKey = tuple[tuple[str, str], ...]
 """Role and normalised content of every message before an answer, system messages left out."""

@@ -71,9 +71,20 @@ def _told_of(name: str) -> Iterator[None]:
 
 def _jsonl(name: str, stream: BinaryIO) -> Iterator[Record]:
     for number, line in enumerate(stream, start=1):
-        text = (line.removeprefix(_BOM) if number == 1 else line).strip()
-        if text:
-            yield number, _object(text)
+        record = line_record(line, is_first=number == 1)
+        if record is not None:
+            yield number, record
+
+
+def line_record(line: bytes, *, is_first: bool) -> dict[str, Any] | Fault | None:
+    """What stands in a line of JSONL; none in a blank one."""
+    text = (line.removeprefix(_BOM) if is_first else line).strip()
+    return _object(text) if text else None
+
+
+def has_lines(file: SourceFile) -> bool:
+    """Whether a file lies on this machine and is JSONL as it stands."""
+    return "://" not in file.place and PurePosixPath(file.name.lower()).suffix == ".jsonl"
 
 
 def _json(name: str, stream: BinaryIO) -> Iterator[Record]:

@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -18,6 +17,7 @@ import httpx
 import orjson
 from pyarrow import fs
 
+from tunebook_data import kept_files
 from tunebook_spec.errors import DataError
 
 _TIMEOUT_S = 30.0
@@ -32,7 +32,7 @@ class SourceFile:
     place: str
     """Where it lies; equal for two names of one file."""
     open: Callable[[], BinaryIO]
-    """Opens it, seekable; what is not of this machine is fetched into a temporary file first."""
+    """Opens it, seekable; what is not of this machine is fetched first, once for each version of it."""
 
 
 @dataclass
@@ -53,6 +53,13 @@ class Hashing:
             raise
         return stream
 
+    def known(self) -> str:
+        """The SHA-256; the file is opened for it if it has not been."""
+        if self.sha256 is None:
+            self.open().close()
+        assert self.sha256 is not None
+        return self.sha256
+
 
 def source_files(path: str, spec_dir: Path) -> list[SourceFile]:
     """The files that a path of a spec leads to, in the order of their names.
@@ -67,7 +74,7 @@ def source_files(path: str, spec_dir: Path) -> list[SourceFile]:
     match path.partition("://")[0] if "://" in path else None:
         case "http" | "https":
             name = public_name(path)
-            return [SourceFile(name, path, partial(_temporary, partial(_get, path, name)))]
+            return [SourceFile(name, path, partial(_get, path, name))]
         case "s3":
             return _stored(path)
     return _local(path, spec_dir)
@@ -145,7 +152,9 @@ def _stored(path: str) -> list[SourceFile]:
             raise DataError(f"no such file: {name}")
         if not info.size:
             raise DataError(f"is an empty file: {name}")
-        files.append(SourceFile(name, name, partial(_temporary, partial(_copy, filesystem, info.path))))
+        version = f"{query}\0{info.mtime_ns}\0{info.size}"
+        copy = partial(_copy, filesystem, info.path)
+        files.append(SourceFile(name, name, partial(kept_files.opened, name, version, copy)))
     if not files:
         raise DataError(f"no file matches: {base}")
     return files
@@ -186,30 +195,26 @@ def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
     return bool(names) and fnmatchcase(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
 
 
-def _temporary(fill: Callable[[BinaryIO], None]) -> BinaryIO:
-    file = cast(BinaryIO, tempfile.TemporaryFile())
-    try:
-        fill(file)
-    except BaseException:
-        file.close()
-        raise
-    file.seek(0)
-    return file
-
-
 def _copy(filesystem: fs.FileSystem, path: str, target: BinaryIO) -> None:
     with filesystem.open_input_stream(path) as stream:
         shutil.copyfileobj(stream, target, 1 << 20)
 
 
-def _get(url: str, name: str, target: BinaryIO) -> None:
+def _get(url: str, name: str) -> BinaryIO:
     # What is asked for is the file's own bytes: a server may not compress them on the way.
     headers = {"Accept-Encoding": "identity"}
     try:
         with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=_TIMEOUT_S) as response:
             if not response.is_success:
                 raise DataError(f"{name}: cannot be fetched (HTTP {response.status_code})")
-            for chunk in response.iter_bytes():
-                target.write(chunk)
+            tag = response.headers.get("ETag")
+            # A weak one is shared by versions that differ in their bytes.
+            version = None if tag is None or tag.startswith("W/") else tag
+            return kept_files.opened(url, version, partial(_receive, response))
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise DataError(f"{name}: cannot be fetched ({error})") from None
+
+
+def _receive(response: httpx.Response, target: BinaryIO) -> None:
+    for chunk in response.iter_bytes():
+        target.write(chunk)

@@ -12,7 +12,7 @@ from typing import Any
 from tunebook_data.datasets import medical_glossary
 from tunebook_data.formats import conversation, fields_by_format, recognise
 from tunebook_data.hub_files import hub_files, hub_name
-from tunebook_data.records import Record, read_records
+from tunebook_data.records import Record, has_lines, line_record, read_records
 from tunebook_data.rejects import Fault, Reject
 from tunebook_data.rows import Row, content_id
 from tunebook_data.source_files import Hashing, SourceFile, public_name, source_files
@@ -36,13 +36,35 @@ class SourcePart:
     """In the order of the file."""
     hashing: Hashing | None = None
     """None: of a built-in data set, whose packages are pinned."""
+    lines: LineFile | None = None
+    """The same as lines, each of which can be read again; none where it is no JSONL on this machine, or
+    its rows may lack their answer."""
 
     @property
     def sha256(self) -> str:
-        """Of the file, once an item has been read."""
+        """Of the file as it was when it was opened first."""
         assert self.hashing is not None, "a built-in data set has no file"
-        assert self.hashing.sha256 is not None, "the file has not been opened"
-        return self.hashing.sha256
+        return self.hashing.known()
+
+
+@dataclass(frozen=True)
+class LineFile:
+    """A JSONL file, and how a line of it becomes a row."""
+
+    name: str
+    place: str
+    form: RowFormat | Columns
+    task: str
+    group_by: str | None
+    system: str | None
+
+    def item(self, number: int, line: bytes, *, is_first: bool = False) -> Row | Reject | None:
+        """What a line holds; none if it is blank."""
+        record = line_record(line, is_first=is_first)
+        if record is None:
+            return None
+        items = _rows(self.name, iter([(number, record)]), self.form, self.task)
+        return next(_finished(items, self.group_by, self.system))
 
 
 def read_source(
@@ -61,8 +83,10 @@ def read_source(
     Raises:
         DataError: the source as a whole cannot be read.
     """
+    group_by = source.split.group_by
     for part in _parts(source, spec_dir, assets_dir, seed, takes_prompts):
-        yield replace(part, items=_finished(part.items, source.split.group_by, system))
+        lines = replace(part.lines, group_by=group_by, system=system) if part.lines else None
+        yield replace(part, items=_finished(part.items, group_by, system), lines=lines)
 
 
 def source_name(source: AnySource) -> str:
@@ -105,8 +129,14 @@ def _file_part(file: SourceFile, source: FileSource | HubSource, takes_prompts: 
     form: RowFormat | Columns | None = source.format or source.columns
     if form is None:
         form, records = _recognised(file.name, records)
+    # What is scanned as lines has an answer in every row.
+    lines = (
+        LineFile(file.name, file.place, form, source.task, None, None)
+        if form and has_lines(file) and not takes_prompts
+        else None
+    )
     rows = _rows(file.name, records, form, source.task, takes_prompts)
-    return SourcePart(file.name, form, rows, hashing)
+    return SourcePart(file.name, form, rows, hashing, lines)
 
 
 def _recognised(name: str, records: Iterator[Record]) -> tuple[RowFormat | None, Iterator[Record]]:
@@ -143,7 +173,7 @@ def _rows(
     records: Iterator[Record],
     form: RowFormat | Columns | None,
     task: str,
-    takes_prompts: bool,
+    takes_prompts: bool = False,
 ) -> Iterator[Row | Reject]:
     for number, record in records:
         if isinstance(record, Fault):
@@ -168,6 +198,8 @@ def _finished(
         group = _group(item, group_by)
         if isinstance(group, Fault):
             yield Reject.of_row(item, group)
+        elif group == item.group and system is None:
+            yield item
         else:
             yield replace(item, group=group, messages=_with_system(item.messages, system))
 

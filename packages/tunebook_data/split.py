@@ -9,9 +9,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
+from tunebook_data.lazy_rows import Digests, Rows
 from tunebook_data.prompts import PromptKey, answered, asked
 from tunebook_data.rejects import Duplicate
-from tunebook_data.rows import Row, identity
+from tunebook_data.rows import Row
 from tunebook_spec.errors import DataError, IntegrityError
 from tunebook_spec.models import Split
 
@@ -30,19 +34,32 @@ class SourceRows:
 
 def drop_duplicates(sources: Iterable[SourceRows]) -> tuple[list[SourceRows], list[Duplicate]]:
     """Keep the first of equal conversations of one task, over all sources; list the others."""
-    seen: dict[bytes, Row] = {}
-    kept, dropped = [], []
-    for source in sources:
-        fresh: list[Row] = []
-        for row in source.rows:
-            key = identity(row.task, row.messages, row.tools)
-            if key in seen:
-                dropped.append(Duplicate.of("exact", row, seen[key], 1.0))
-            else:
-                seen[key] = row
-                fresh.append(row)
-        kept.append(SourceRows(source.name, source.split, fresh))
+    sources = list(sources)
+    rows = [each.rows if isinstance(each.rows, Rows) else Rows.of(each.rows) for each in sources]
+    whole = Rows.joined(rows)
+    first = _first_equal(whole.digests)
+    copies = np.flatnonzero(first != np.arange(len(whole)))
+    dropped = []
+    for copy in copies.tolist():
+        places = (*whole.source_line(copy), *whole.source_line(int(first[copy])))
+        dropped.append(Duplicate(places[0], places[1], "exact", places[2], places[3], 1.0))
+    kept, start = [], 0
+    for source, each in zip(sources, rows, strict=True):
+        is_copy = (first != np.arange(len(whole)))[start : start + len(each)]
+        kept.append(SourceRows(source.name, source.split, each.take(np.flatnonzero(~is_copy))))
+        start += len(each)
     return kept, dropped
+
+
+def _first_equal(digests: Digests) -> npt.NDArray[np.intp]:
+    """For each row the first that is equal to it, which may be itself."""
+    first = np.arange(len(digests))
+    order = np.argsort(digests[:, 0])
+    equal = digests[order[1:], 0] == digests[order[:-1], 0]
+    seen: dict[tuple[int, int], int] = {}
+    for index in np.union1d(order[1:][equal], order[:-1][equal]).tolist():
+        first[index] = seen.setdefault(tuple(digests[index].tolist()), index)
+    return first
 
 
 def split_rows(sources: Sequence[SourceRows], seed: int) -> dict[str, Side]:

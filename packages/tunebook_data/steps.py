@@ -7,15 +7,14 @@ from typing import Literal
 
 from tunebook_data.assemble import Assembled
 from tunebook_data.manifest import DatasetManifest, Step
-from tunebook_data.rejects import Reject
 from tunebook_data.split import SIDES, Side
 from tunebook_spec.models import Data
 
 
 def assembly_steps(made: Assembled, data: Data) -> tuple[Step, ...]:
     """The steps that need no model; from near duplicates on they are about training rows alone."""
-    items = [item for read in made.reads for item in read.items]
-    parsed = sum(not isinstance(item, Reject) for item in items)
+    num_items = sum(read.num_items for read in made.reads)
+    parsed = sum(read.num_parsed for read in made.reads)
     checked = sum(len(read.rows) for read in made.reads)
     prompts = sum(len(read.prompts) for read in made.reads)
     for_teacher = f"; {prompts:,} more have no answer, for a teacher" if prompts else ""
@@ -29,7 +28,7 @@ def assembly_steps(made: Assembled, data: Data) -> tuple[Step, ...]:
     near = f"nearly repeat another, from similarity {data.dedup.near:g}" if data.dedup else ""
     leaks = "contain what is held out" if data.decontaminate else ""
     return (
-        _step("parse", len(items), parsed, "records to conversations"),
+        _step("parse", num_items, parsed, "records to conversations"),
         _step("check", parsed, checked, f"{_checks(made)}{for_teacher}"),
         _step("exact duplicates", checked, len(kept), "equal conversations"),
         _step("group", len(kept), len(kept), f"{groups:,} groups, none of which is split"),

@@ -43,3 +43,5 @@ def configure(form: Literal["text", "json"], level: str) -> None:
     for package in ("spec", "run", "model", "inference", "data", "train", "eval", "cli"):
         logging.getLogger(f"tunebook_{package}").setLevel(level)
     logging.getLogger("model_server").setLevel(level)
+    # It warns of a kernel for answering that it did not find; nothing here answers through it.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -49,6 +49,13 @@ CASES = {
         lambda p: change(p, "epochs: 15, learning_rate: 3.0e-3", "epochs: 0, learning_rate: -1"),
         ["2 problems", "method.epochs: Input should be greater", "method.learning_rate: Input should be"],
     ),
+    "an adapter on no module": (
+        lambda p: change(p, "kind: full,", "kind: lora, target_modules: [q_prjo],"),
+        [
+            "line 11, method.target_modules: no module matches 'q_prjo'; its linear layers are: down_proj,"
+            " gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
+        ],
+    ),
     "missing file": (
         lambda p: (p.folder / "my rows.jsonl").unlink(),
         ["line 8, data.sources.0.path:", "no such file: ", "a project/my rows.jsonl"],

@@ -61,6 +61,11 @@ def test_vllms_server_shows_tools_calls_and_their_answers_as_training_read_them(
 ) -> None:
     folder = shutil.copytree(tiny_llama, tmp_path / "tools")
     shutil.copy(TEMPLATES / "qwen2_5.jinja", folder / "chat_template.jinja")
+    for name in (
+        "config.json",
+        "tokenizer_config.json",
+    ):  # a prompt with tools is longer than the tiny context
+        (folder / name).write_text((folder / name).read_text().replace(": 512", ": 4096"))
     renderer = Renderer.load(folder, {})
     found: list[Message] = [{**FOUND, "tool_call_id": call["id"]} for call in TWO_CALLS["tool_calls"]]
     chats: list[tuple[Message, ...]] = [

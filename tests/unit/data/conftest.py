@@ -14,6 +14,11 @@ from tunebook_model.render import Renderer
 MakeRow = Callable[..., Row]
 
 
+@pytest.fixture(autouse=True)
+def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEBOOK_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture
 def make_row() -> MakeRow:
     def make(question: str, answer: str = "It is certainly blue.", **fields: Any) -> Row:

@@ -69,7 +69,7 @@ def test_an_ngram_of_many_training_groups_is_boilerplate(make_row: MakeRow) -> N
 
 def test_a_near_copy_of_a_prompt_or_of_a_whole_row_is_met(make_row: MakeRow) -> None:
     prompt = "Which of the seven seas is the one with the most salt in all of its water, roughly speaking?"
-    near = prompt.replace("roughly", "broadly")
+    near = prompt.replace("speaking", "told")
     held = HeldOut.of_row("test", make_row(prompt, "The Dead Sea."))
     rules = Decontaminate(ngram_overlap=1, near=0.7)
     other_answer = make_row(near, "An answer that was written by somebody else, and at some length too.")

@@ -219,6 +219,28 @@ def test_a_truncated_row_is_kept_and_flagged(run: Run, write_jsonl: WriteJsonl, 
     assert [message["content"] for message in cut.messages] == ["And shorter?", "It is certainly blue."]
 
 
+def test_a_row_that_is_too_long_in_tokens_is_a_reject_and_no_flag(
+    run: Run, write_jsonl: WriteJsonl, tmp_path: Path
+) -> None:
+    write_jsonl([*MESSY[:20], chat("Say it all", f"{'word ' * 60}\x07"), chat("Too short", "No.")])
+    manifest = run(checks={"max_tokens": 200, "damaged_text": "flag"}, max_reject_fraction=0.5)
+    assert manifest.rejects_by_reason.keys() == {
+        "longer than max_tokens 200",
+        "answer shorter than min_response_chars 10",
+    }
+    assert [each["line"] for each in listing(tmp_path / "out" / "rejects.jsonl")] == [21, 22]
+    assert listing(tmp_path / "out" / "flags.jsonl") == []
+
+
+@pytest.mark.parametrize("form", [None, "messages"])
+def test_the_manifest_has_the_hash_of_a_file_however_its_format_is_known(
+    run: Run, write_jsonl: WriteJsonl, tmp_path: Path, form: str | None
+) -> None:
+    write_jsonl(MESSY[:20])
+    (file,) = run(source={"format": form}).sources[0].files
+    assert file.sha256 == hashlib.sha256((tmp_path / "rows.jsonl").read_bytes()).hexdigest()
+
+
 @pytest.mark.parametrize(
     ("num_rows", "advice"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import csv
 import gzip
+import hashlib
 import io
 import lzma
 import os
@@ -25,6 +26,7 @@ from tests.unit.data.reading import ROW, read_rows
 from tunebook_data.fingerprint import source_digests
 from tunebook_data.records import read_records
 from tunebook_data.source_files import source_files
+from tunebook_run.settings import Settings
 from tunebook_spec.errors import DataError
 from tunebook_spec.models import Data
 
@@ -214,12 +216,19 @@ class Handler(SimpleHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
         pass
 
+    def end_headers(self) -> None:
+        file = Path(self.translate_path(self.path))
+        if self.path.startswith(("/tagged", "/weak")):
+            weak = "W/" if self.path.startswith("/weak") else ""
+            self.send_header("ETag", f'{weak}"{hashlib.sha256(file.read_bytes()).hexdigest()}"')
+        super().end_headers()
+
     def do_GET(self) -> None:
         if self.path.startswith("/moved"):
             self.send_response(302)
             self.send_header("Location", "/a.parquet")
             self.end_headers()
-        elif self.path.startswith("/cut"):
+        elif self.path.startswith(("/cut", "/tagged_cut")):
             self.send_response(200)
             self.send_header("Content-Length", "1000")
             self.end_headers()
@@ -314,6 +323,57 @@ def test_a_digest_covers_what_lies_behind_a_url(tmp_path: Path, web: str) -> Non
         (tmp_path / "a.jsonl").write_bytes(content)
         seen.add(source_digests(data, spec_dir=tmp_path, assets_dir=tmp_path)[f"file:{web}/a.jsonl"])
     assert len(seen) == 2
+
+
+def copies() -> list[tuple[str, int]]:
+    """The kept copies of files that lie elsewhere, each with the time when it was fetched."""
+    folder = Settings.read().cache_dir / "sources"
+    return [(each.name, each.stat().st_mtime_ns) for each in folder.iterdir()] if folder.exists() else []
+
+
+@pytest.mark.parametrize("name", ["tagged.jsonl", "weak.jsonl"])
+def test_what_lies_behind_a_url_is_fetched_once_a_version_if_its_server_tells_versions_apart(
+    tmp_path: Path, web: str, name: str
+) -> None:
+    data = Data.model_validate({"sources": [{"kind": "file", "path": f"{web}/{name}", "task": "task"}]})
+    kept: list[tuple[str, int]] = []
+    seen = set()
+    for content in (ROW, ROW, ROW + b"\n" + ROW):
+        (tmp_path / name).write_bytes(content)
+        seen.add(source_digests(data, spec_dir=tmp_path, assets_dir=tmp_path)[f"file:{web}/{name}"])
+        assert len(read_rows(tmp_path, f"{web}/{name}")) == content.count(ROW)
+        kept += copies()
+    assert len(seen) == 2
+    if name == "weak.jsonl":
+        assert kept == []
+    else:
+        assert kept[0] == kept[1] != kept[2]
+        assert len(kept) == 3
+
+
+def test_an_object_is_copied_once_a_version(tmp_path: Path, s3_url: str) -> None:
+    query = s3_url.partition("?")[2]
+    filesystem, _ = fs.FileSystem.from_uri(f"s3://bucket?{query}")
+    filesystem.create_dir("bucket")
+    path = f"bucket/{tmp_path.name}/a.jsonl"
+    kept = []
+    for content in (ROW, ROW + b"\n" + ROW):
+        with filesystem.open_output_stream(path) as stream:
+            stream.write(content)
+        for _ in range(2):
+            assert len(read_rows(tmp_path, f"s3://{path}?{query}")) == content.count(ROW)
+            kept += copies()
+    assert kept[0] == kept[1] != kept[2] == kept[3]
+    assert len(kept) == 4
+
+
+def test_a_fetch_that_breaks_off_leaves_nothing_behind(tmp_path: Path, web: str) -> None:
+    (tmp_path / "tagged.jsonl").write_bytes(ROW)
+    first = read_rows(tmp_path, f"{web}/tagged.jsonl")
+    (tmp_path / "tagged_cut.jsonl").write_bytes(ROW)
+    with pytest.raises(DataError, match=r"/tagged_cut\.jsonl: cannot be fetched \(peer closed connection"):
+        read_rows(tmp_path, f"{web}/tagged_cut.jsonl")
+    assert len(copies()) == len(first) == 1
 
 
 def test_a_file_that_is_no_file_is_told(tmp_path: Path) -> None:

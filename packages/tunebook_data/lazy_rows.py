@@ -1,0 +1,107 @@
+"""Rows of which only their places are in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+
+from tunebook_data.digest import digest
+from tunebook_data.rows import Row
+from tunebook_data.sources import LineFile
+from tunebook_spec.errors import DataError
+
+Digests = npt.NDArray[np.uint64]
+"""Two numbers a row: `digest`."""
+Places = npt.NDArray[np.int64]
+"""Offset in the file, length, and line of each row [N, 3]."""
+
+
+@dataclass(frozen=True)
+class Rows(Sequence[Row]):
+    """Rows in order. One that is not in memory is read from its file and made again when it is asked for."""
+
+    files: tuple[LineFile, ...]
+    file_of: npt.NDArray[np.intp]
+    """Which of the files a row is in [N]."""
+    places: Places
+    digests: Digests
+    made: dict[int, Row]
+    """Those in memory, by index; their places are void."""
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Rows:
+        """Rows that are in memory."""
+        none = np.zeros((len(rows), 3), np.int64)
+        return cls((), none[:, 0], none, as_array([*map(digest, rows)]), dict(enumerate(rows)))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Rows]) -> Rows:
+        """One after the other."""
+        if not parts:
+            return cls.of(())
+        starts = np.cumsum([0, *map(len, parts)])
+        file_starts = np.cumsum([0, *(len(part.files) for part in parts)])
+        return cls(
+            tuple(file for part in parts for file in part.files),
+            np.concatenate([part.file_of + first for part, first in zip(parts, file_starts, strict=False)]),
+            np.concatenate([part.places for part in parts]),
+            np.concatenate([part.digests for part in parts]),
+            {
+                int(first) + index: row
+                for part, first in zip(parts, starts, strict=False)
+                for index, row in part.made.items()
+            },
+        )
+
+    def take(self, indices: npt.NDArray[np.intp]) -> Rows:
+        """Those at some indices."""
+        made = {i: self.made[old] for i, old in enumerate(indices.tolist()) if old in self.made}
+        return Rows(self.files, self.file_of[indices], self.places[indices], self.digests[indices], made)
+
+    def further_down(self, num_lines: int) -> Rows:
+        """The same that many lines further down in their file."""
+        made = {i: replace(row, line=row.line + num_lines) for i, row in self.made.items()}
+        return replace(self, places=self.places + np.array([0, 0, num_lines]), made=made)
+
+    def source_line(self, index: int) -> tuple[str, int]:
+        """What a listing calls a row."""
+        if index in self.made:
+            return self.made[index].source, self.made[index].line
+        return self.files[self.file_of[index]].name, int(self.places[index, 2])
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> Rows: ...
+    def __getitem__(self, index: int | slice) -> Row | Rows:
+        chosen = self.take(np.atleast_1d(np.arange(len(self))[index]))
+        return chosen if isinstance(index, slice) else next(iter(chosen))
+
+    def __iter__(self) -> Iterator[Row]:
+        with ExitStack() as stack:
+            streams = [stack.enter_context(open(file.place, "rb")) for file in self.files]
+            for index, (at, (offset, length, line)) in enumerate(
+                zip(self.file_of.tolist(), self.places.tolist(), strict=True)
+            ):
+                if index in self.made:
+                    yield self.made[index]
+                    continue
+                streams[at].seek(offset)
+                item = self.files[at].item(line, streams[at].read(length))
+                if not isinstance(item, Row):
+                    raise DataError(
+                        f"{self.files[at].name}: has changed while it was read: line {line}; run again"
+                    )
+                yield item
+
+
+def as_array(digests: Sequence[bytes]) -> Digests:
+    return np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2)

@@ -1,0 +1,42 @@
+import multiprocessing
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+from contender import compete
+
+from tunebook_data.cleaning import clean_train
+from tunebook_data.rows import Row
+from tunebook_data.sources import read_source
+from tunebook_spec.models import Data, FileSource
+
+# As in a run: stages and their workers are forked from a process that has imported what they need.
+multiprocessing.get_context("forkserver").set_forkserver_preload(["tunebook_data.minhash"])
+
+
+def work(folder: Path) -> tuple[Row, ...]:
+    data = Data.model_validate(
+        {
+            "sources": [{"kind": "file", "path": "documents.jsonl", "task": "task"}],
+            "dedup": {"near": 0.5},
+            "decontaminate": None,
+        }
+    )
+    (source,) = data.sources
+    assert isinstance(source, FileSource)
+    parts = read_source(source, system=None, spec_dir=folder, assets_dir=folder, seed=0)
+    rows = [item for part in parts for item in part.items if isinstance(item, Row)]
+    cleaned = clean_train(rows, [], data)
+    return tuple(row for row in rows if row.id in cleaned.near_duplicate_ids)
+
+
+def answer(dropped: tuple[Row, ...]) -> dict[str, Any]:
+    return {"dropped": [int(row.meta["id"]) for row in dropped]}
+
+
+if __name__ == "__main__":
+    forkserver.ensure_running()
+    warm = multiprocessing.get_context("forkserver").Process(target=int)
+    warm.start()
+    warm.join()
+    compete(work, answer, "numpy", "orjson")

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.benchmarks import data_dedup, data_validate, harness
+from tests.benchmarks.harness import US, Answer, BenchError, Benchmark, Peer, run
+
+SCRIPT = """
+import time
+from contender import compete
+
+def work(folder):
+    time.sleep({seconds})
+    return len((folder / "rows.txt").read_text().splitlines())
+
+compete(work, lambda rows: {{"rows": rows + {too_many}}})
+"""
+
+
+def tiny(folder: Path, *peers: Peer) -> Benchmark:
+    def make(to: Path, size: int) -> None:
+        (to / "rows.txt").write_text("row\n" * size)
+
+    def equal(_: Path, answers: Mapping[str, Answer]) -> dict[str, Any]:
+        if len({answer["rows"] for answer in answers.values()}) > 1:
+            raise BenchError(f"rows differ: {answers}")
+        return {"rows": answers[US]["rows"]}
+
+    return Benchmark("tiny", 10, peers, make, equal)
+
+
+def script(folder: Path, name: str, seconds: float, too_many: int = 0) -> None:
+    (folder / f"tiny_{name}.py").write_text(SCRIPT.format(seconds=seconds, too_many=too_many))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "scripts").mkdir()
+    monkeypatch.setattr(harness, "WORK", tmp_path / "work")
+    made = tmp_path / "scripts"
+    shutil.copy(harness.SCRIPTS / "contender.py", made)
+    return made
+
+
+def test_a_benchmark_ends_in_one_json_object_with_ratios_by_peer(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark = tiny(folder, Peer("slow", ()), Peer("slowest", (), max_size=4))
+    for name, seconds in ((US, 0.02), ("slow", 0.1), ("slowest", 0.2)):
+        script(folder, name, seconds)
+    monkeypatch.setattr(harness, "SCRIPTS", folder)
+    said: list[str] = []
+    made = json.loads(json.dumps(run(benchmark, size=10, repeats=3, say=said.append)))
+    assert list(made) == ["name", "ratios", "measured", "raw", "equal", "versions", "machine"]
+    assert made["name"] == "tiny"
+    assert 2 < made["ratios"]["slow"] < made["ratios"]["slowest"] < 12
+    assert {name: len(seconds) for name, seconds in made["raw"].items()} == {
+        US: 3,
+        "slow": 3,
+        "tunebook at 4": 3,
+        "slowest": 3,
+    }
+    assert {name: each["rows"] for name, each in made["measured"].items()} == {
+        US: 10,
+        "slow": 10,
+        "tunebook at 4": 4,
+        "slowest": 4,
+    }
+    assert made["equal"] == {"10": {"rows": 10}, "4": {"rows": 4}}
+    assert set(made["machine"]) == {"cpu", "cores", "memory_gib", "load_1min", "python", "system"}
+    turns = [line.split(": ")[1].split()[0] for line in said if "repeat" in line]
+    assert turns[:6] == [US, "slow", "slow", US, US, "slow"]
+
+
+def test_contenders_that_did_not_do_the_same_give_no_ratio(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark = tiny(folder, Peer("other", ()))
+    script(folder, US, 0)
+    script(folder, "other", 0, too_many=1)
+    monkeypatch.setattr(harness, "SCRIPTS", folder)
+    with pytest.raises(BenchError, match="rows differ"):
+        run(benchmark, size=3, repeats=1, say=lambda line: None)
+
+
+def test_a_contender_that_fails_is_told_with_its_last_words(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark = tiny(folder)
+    (folder / f"tiny_{US}.py").write_text("raise SystemExit('no such thing')")
+    monkeypatch.setattr(harness, "SCRIPTS", folder)
+    with pytest.raises(BenchError, match=r"tiny_tunebook\.py failed:\nno such thing"):
+        run(benchmark, size=3, repeats=1, say=lambda line: None)
+
+
+def test_an_environment_that_pip_cannot_make_is_told(folder: Path) -> None:
+    with pytest.raises(BenchError, match="no environment for none"):
+        harness.environment(Peer("none", ("./no-such-folder",)), lambda line: None)
+
+
+def ours(benchmark: Benchmark, size: int, folder: Path) -> tuple[Answer, Path]:
+    made = folder / "input"
+    made.mkdir()
+    benchmark.make(made, size)
+    return harness._one(Path(sys.executable), benchmark.name, US, made).answer, made
+
+
+def test_validation_finds_what_was_planted_and_tells_a_peer_that_does_not(folder: Path) -> None:
+    answer, made = ours(data_validate.BENCHMARK, 3000, folder)
+    assert len(answer["rejects"]) > 6
+    assert answer["duplicates"] > 20
+    answers = {US: answer, "pydantic_rows": answer, "raw_orjson": {"lines": 3000}}
+    assert data_validate.equal(made, answers)["lines"] == 3000
+    wrong = {**answer, "duplicates": answer["duplicates"] + 1}
+    with pytest.raises(BenchError, match="planted"):
+        data_validate.equal(made, {**answers, US: wrong, "pydantic_rows": wrong})
+    with pytest.raises(BenchError, match="ours"):
+        data_validate.equal(made, {**answers, "pydantic_rows": {}})
+
+
+def test_near_duplicates_are_found_as_the_curve_says_and_a_peer_that_does_not_is_told(folder: Path) -> None:
+    answer, made = ours(data_dedup.BENCHMARK, 2000, folder)
+    told = data_dedup.equal(made, {US: answer})
+    assert list(told["recall"]) == ["0.913", "0.808", "0.760", "0.714", "0.610"]
+    assert told["wrongly_dropped"] == {US: 0}
+    with pytest.raises(BenchError, match=r"peer: recall 0\.0 at 0\.913"):
+        data_dedup.equal(made, {US: answer, "peer": {"dropped": []}})
+    with pytest.raises(BenchError, match="resemble no other"):
+        data_dedup.equal(made, {US: {"dropped": [*answer["dropped"], *lone(made)]}})
+
+
+def lone(made: Path) -> list[int]:
+    """The first document that has no copy."""
+    pairs = json.loads((made / "pairs.json").read_text())
+    planted = {number for each in pairs.values() for pair in each for number in pair}
+    return [next(number for number in range(2000) if number not in planted)]
+
+
+def test_every_benchmark_has_a_script_for_each_contender() -> None:
+    for benchmark in (data_dedup.BENCHMARK, data_validate.BENCHMARK):
+        for name in (US, *(peer.name for peer in benchmark.peers)):
+            assert (harness.SCRIPTS / f"{benchmark.name}_{name}.py").is_file()
