@@ -79,20 +79,12 @@ class VLLMEngine:
                 disable_log_stats=True,
                 use_tqdm_on_load=False,
                 seed=self.decoding.seed,
-                **({} if torch.cuda.is_available() else self._cpu_arguments()),
+                **machine_arguments(self.model, self.dtype, self.max_num_seqs),
             )
             started = time.monotonic()
             engine = LLMEngine.from_engine_args(arguments)
         logger.info("vllm started in %.1f s dtype=%s", time.monotonic() - started, self.dtype)
         return engine
-
-    def _cpu_arguments(self) -> dict[str, Any]:
-        return {
-            "enforce_eager": True,
-            "block_size": 32,  # 128 by default, so that shorter shared prompts would never be found again
-            "enable_chunked_prefill": False,  # with it, a seeded request whose prompt is cut ends the engine
-            "kv_cache_memory_bytes": kv_cache_bytes(self.model, self.dtype, self.max_num_seqs),
-        }
 
     def _add(self, request: ChatRequest, finish: OnDone) -> None:
         ids = self.renderer.prompt_ids(request.messages, request.tools)
@@ -141,6 +133,18 @@ class VLLMEngine:
 def _likeliest(place: Mapping[int, Any]) -> TokenLogprobs:
     ranked = sorted(place.items(), key=lambda entry: entry[1].rank)
     return tuple((id, entry.logprob) for id, entry in ranked)
+
+
+def machine_arguments(model: Path, dtype: Dtype, num_seqs: int) -> dict[str, Any]:
+    """Engine arguments by name: nothing on a GPU, where vLLM's own choices are good."""
+    if torch.cuda.is_available():
+        return {}
+    return {
+        "enforce_eager": True,
+        "block_size": 32,  # 128 by default, so that shorter shared prompts would never be found again
+        "enable_chunked_prefill": False,  # with it, a seeded request whose prompt is cut ends the engine
+        "kv_cache_memory_bytes": kv_cache_bytes(model, dtype, num_seqs),
+    }
 
 
 def kv_cache_bytes(model: Path, dtype: Dtype, num_seqs: int) -> int:

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from tunebook_inference.vllm_engine import MAX_NUM_SEQS, Dtype, engine_environment, kv_cache_bytes
+from tunebook_inference.vllm_engine import MAX_NUM_SEQS, Dtype, engine_environment, machine_arguments
 from tunebook_model.precision import compute_dtype
 from tunebook_run.record import RunRecord, find_run
 from tunebook_run.settings import Settings
@@ -53,10 +53,14 @@ def arguments(
         # A request without a temperature is answered as the run was evaluated.
         *("--generation-config", "vllm"),
         *("--override-generation-config", json.dumps({"temperature": decoding.temperature})),
-        *("--block-size", "32", "--enforce-eager", "--no-enable-chunked-prefill", "--disable-log-stats"),
-        *("--max-num-seqs", str(MAX_NUM_SEQS)),
-        *("--kv-cache-memory-bytes", str(kv_cache_bytes(model, dtype, MAX_NUM_SEQS))),
+        *("--disable-log-stats", "--max-num-seqs", str(MAX_NUM_SEQS)),
     ]
+    for argument, value in machine_arguments(model, dtype, MAX_NUM_SEQS).items():
+        name = argument.replace("_", "-")
+        if isinstance(value, bool):
+            options.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            options += [f"--{name}", str(value)]
     if pinned := spec.base_model.chat_template_kwargs:
         options += ["--default-chat-template-kwargs", json.dumps(pinned)]
     return options
