@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ def load(path: Path, *, profile: str | None = None, overrides: Sequence[str] = (
     for candidate in candidates if profile or not profiles else [None, *profiles]:
         merged, where = _overlay(document, lines, candidate, profiles)
         if candidate == profile:
+            merged = deepcopy(merged)  # what it shares with the other profiles stays as it is
             for override in overrides:
                 _override(merged, where, override, path)
         try:

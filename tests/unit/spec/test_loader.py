@@ -60,6 +60,17 @@ def test_profile_merges_maps_and_a_changed_kind_replaces_the_object(tmp_path: Pa
     }
 
 
+def test_an_override_changes_no_other_profile(tmp_path: Path) -> None:
+    evaluation = (
+        "evaluation={sets: {a: {task: other, metrics: [exact_match]}},"
+        " gates: [{metric: a.exact_match, at_least: 0.5}]}"
+    )
+    overrides = ["data.sources.0.task=other", evaluation]
+    assert (
+        load(write(tmp_path, SPEC), profile="local", overrides=overrides).spec.data.sources[0].task == "other"
+    )
+
+
 def test_overrides_come_after_the_profile(tmp_path: Path) -> None:
     overrides = ["method.epochs=7", "evaluation.gates.0.at_least=0.25", "data.system=Be brief."]
     spec = load(write(tmp_path, SPEC), profile="local", overrides=overrides).spec
