@@ -175,5 +175,6 @@ def _source_counts(
         repeats=num_copies,
         **sides,
     )
+    assert counts.capped >= 0, "no row is in two places"
     assert counts.accounted == counts.rows_in, "every row that came in is accounted for"
     return counts

@@ -12,6 +12,7 @@ import numpy as np
 
 from tunebook_data.assemble import Assembled, Splits
 from tunebook_data.manifest import DatasetManifest, Step, size_advice
+from tunebook_data.near_duplicates import said
 from tunebook_data.personal_data import scan
 from tunebook_data.rejects import Duplicate, Flag, Reject
 from tunebook_data.shown_rows import ShownRow, choose_rows, show_rows
@@ -233,7 +234,7 @@ def _histograms(by_side: Mapping[Side, Sequence[int]]) -> dict[Side, Lengths]:
 
 def _said(messages: Iterable[Message]) -> str:
     """A conversation in a line; the system message, which many share, is left out."""
-    return _masked(" / ".join(each["content"] for each in messages if each["role"] != "system"))
+    return _masked(" / ".join(said(messages)))
 
 
 def _masked(text: str) -> str:

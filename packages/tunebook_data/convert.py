@@ -78,7 +78,8 @@ def _source(path: str) -> FileSource:
 
 
 def _line(row: Row, keep_fields: bool) -> bytes:
-    fields = {**(row.meta if keep_fields else {}), "messages": row.messages}
+    tools = {"tools": row.tools} if row.tools else {}
+    fields = {**(row.meta if keep_fields else {}), "messages": row.messages, **tools}
     return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
 
 

@@ -60,6 +60,23 @@ def test_other_fields_are_left_out_and_told_or_kept(write_jsonl: WriteJsonl) -> 
     assert "left out" not in done.summary()
 
 
+def test_tools_calls_and_weights_are_written_as_they_were_read(write_jsonl: WriteJsonl) -> None:
+    function = {"name": "look", "description": None, "parameters": {"type": "object", "properties": {}}}
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    messages = [
+        {**USER},
+        {**ASSISTANT, "weight": 0},
+        {**USER},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "Blue.", "tool_call_id": "c1"},
+        {**ASSISTANT},
+    ]
+    record = {"messages": messages, "tools": [{"type": "function", "function": function}]}
+    rows, done, _ = run(write_jsonl([record]))
+    assert rows == [record]
+    assert done.left_out == {}
+
+
 def test_rejects_are_told_with_their_line_and_no_secret(write_jsonl: WriteJsonl) -> None:
     rows, done, told = run(
         write_jsonl([{"messages": [USER, ASSISTANT]}, b"{ ada@uni-ulm.de", {"messages": "x"}])
