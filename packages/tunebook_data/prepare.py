@@ -101,7 +101,7 @@ def _add_replay(
     picked, counts = mix_replay(
         pool,
         share=inputs.data.replay.share,
-        weight=inputs.data.replay.weight,
+        weight=inputs.data.replay.loss_weight,
         task_tokens=sum(len(rendered[row.id].input_ids) for row in splits["train"]),
         leave_out=contaminated(pool, held_out, inputs.data.decontaminate),
         max_tokens=inputs.data.checks.max_tokens,

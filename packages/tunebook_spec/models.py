@@ -244,7 +244,7 @@ class Replay(Frozen):
     The base's probabilities are rehearsed, not only the tokens that it chose (Li and Hoiem 2016, Learning
     without Forgetting, arXiv 1606.09282).
     """
-    weight: float = Field(1.0, gt=0)
+    loss_weight: float = Field(1.0, gt=0)
     """How much a rehearsed token counts in the loss against a supervised token of the task."""
     max_tokens: int = Field(32, ge=8)
     """Longest answer; one that would go on is rehearsed as far as it goes."""
