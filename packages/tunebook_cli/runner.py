@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -20,16 +20,17 @@ from tunebook_cli.graph import generates, stages
 from tunebook_cli.local_ray import LocalRay
 from tunebook_cli.request import Request
 from tunebook_cli.stage_processes import StageProcesses
-from tunebook_data.fingerprint import refuse_problems, source_digests
+from tunebook_data.fingerprint import preflight, source_digests
 from tunebook_data.manifest import CARD_PAGE
+from tunebook_inference.supporting import identity
 from tunebook_model.resolve import ReadyModel, resolve
 from tunebook_run.record import RunRecord, StageRecord, Status, claim_number, save
 from tunebook_run.settings import Settings
 from tunebook_run.stages import Artifact, Stage, find, read_artifact
 from tunebook_run.store import Store
 from tunebook_spec import LoadedSpec
-from tunebook_spec.errors import SpecError, StageError
-from tunebook_spec.models import AdapterMethod, AnyBaseModel, FolderModel, GgufModel
+from tunebook_spec.errors import Problem, SpecError, StageError
+from tunebook_spec.models import AdapterMethod, AnyBaseModel, EndpointModel, FolderModel, GgufModel
 from tunebook_train.targets import target_problems
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,20 @@ logger = logging.getLogger(__name__)
 
 def base_model(loaded: LoadedSpec, settings: Settings) -> ReadyModel:
     """The base model made ready on this machine."""
-    reference: AnyBaseModel = loaded.spec.base_model
+    return _ready(loaded.spec.base_model, loaded, settings)
+
+
+def supporting_models(loaded: LoadedSpec, settings: Settings) -> dict[str, ReadyModel]:
+    """The supporting models that write rows and run on this machine, made ready, by role."""
+    used = {role: loaded.spec.models[role] for role in loaded.spec.data.roles}
+    return {
+        role: _ready(reference, loaded, settings)
+        for role, reference in used.items()
+        if not isinstance(reference, EndpointModel)
+    }
+
+
+def _ready(reference: AnyBaseModel, loaded: LoadedSpec, settings: Settings) -> ReadyModel:
     if isinstance(reference, FolderModel | GgufModel):
         reference = reference.model_copy(update={"path": str(loaded.relative(reference.path))})
     return resolve(
@@ -49,25 +63,49 @@ def base_model(loaded: LoadedSpec, settings: Settings) -> ReadyModel:
     )
 
 
-def plan(loaded: LoadedSpec, model: ReadyModel, settings: Settings) -> dict[str, Stage]:
-    """Every stage of the spec and where its output lives, with nothing run.
+@dataclass(frozen=True)
+class Plan:
+    """Every stage of a spec, and the models that they need."""
+
+    stages: Mapping[str, Stage]
+    model: ReadyModel
+    supporting: dict[str, ReadyModel]
+
+
+def plan(loaded: LoadedSpec, settings: Settings) -> Plan:
+    """Where the output of every stage lives, with nothing run.
 
     Raises:
         SpecError: what only a look at the machine can tell, a missing file for one.
     """
-    refuse_problems(loaded, assets_dir=settings.assets_dir)
+    model = base_model(loaded, settings)
+    problems = [*preflight(loaded, assets_dir=settings.assets_dir), *_unknown_endpoints(loaded, settings)]
     if isinstance(method := loaded.spec.method, AdapterMethod):
         found = target_problems(method, model.path)
-        problems = [loaded.problem(("method", field), message) for field, message in found]
-        if problems:
-            raise SpecError(str(loaded.path), tuple(problems))
+        problems += [loaded.problem(("method", field), message) for field, message in found]
+    if problems:
+        raise SpecError(str(loaded.path), tuple(problems))
+    ready = supporting_models(loaded, settings)
+    who = {
+        role: identity(loaded.spec.models[role], settings.of_model(role), ready.get(role))
+        for role in loaded.spec.data.roles
+    }
     sources = source_digests(loaded.spec.data, spec_dir=loaded.path.parent, assets_dir=settings.assets_dir)
-    return stages(loaded.spec, base_model=model.digest, sources=sources)
+    made = stages(loaded.spec, base_model=model.digest, sources=sources, supporting=who)
+    return Plan(made, model, ready)
+
+
+def _unknown_endpoints(loaded: LoadedSpec, settings: Settings) -> Iterator[Problem]:
+    for role in loaded.spec.data.roles:
+        is_endpoint = isinstance(loaded.spec.models[role], EndpointModel)
+        if is_endpoint and settings.of_model(role).base_url is None:
+            message = f"is an endpoint, and nothing says where: set TUNEBOOK_MODELS__{role.upper()}__BASE_URL"
+            yield loaded.problem(("models", role), message)
 
 
 def describe(loaded: LoadedSpec, settings: Settings) -> str:
     """The resolved spec, and for each stage whether it would run."""
-    planned = plan(loaded, base_model(loaded, settings), settings)
+    planned = plan(loaded, settings).stages
     store = Store(settings.storage_url, settings.cache_dir)
     lines = [
         f"{name:<16} {'skip: made' if find(store, stage) else 'run'} {stage.key}"
@@ -83,11 +121,10 @@ def run(loaded: LoadedSpec, settings: Settings) -> RunRecord:
         StageFailed: with the exit status of the stage's process.
         KeyboardInterrupt: after the stage's process has ended; the run can be resumed.
     """
-    model = base_model(loaded, settings)
-    planned = plan(loaded, model, settings)
+    planned = plan(loaded, settings)
     store = Store(settings.storage_url, settings.cache_dir)
-    run_ = _Run(loaded, settings, model, planned, store, _begin(loaded, store))
-    # The base is here: no stage looks anything up on a hub, as bitsandbytes would.
+    run_ = _Run(loaded, settings, planned, store, _begin(loaded, store))
+    # The models are here: no stage looks anything up on a hub, as bitsandbytes would.
     os.environ["HF_HUB_OFFLINE"] = "1"
     status: Status = "failed"
     try:
@@ -109,25 +146,25 @@ class _Run:
 
     loaded: LoadedSpec
     settings: Settings
-    model: ReadyModel
-    planned: Mapping[str, Stage]
+    plan: Plan
     store: Store
     record: RunRecord
     ray: LocalRay = field(default_factory=LocalRay)
 
     @cached_property
     def processes(self) -> StageProcesses:
-        missing = [name for name, stage in self.planned.items() if find(self.store, stage) is None]
-        return StageProcesses(engines=any(generates(name) for name in missing))
+        missing = [name for name, stage in self.plan.stages.items() if find(self.store, stage) is None]
+        writes = "prepare" in missing and bool(self.plan.supporting)
+        return StageProcesses(engines=writes or any(generates(name) for name in missing))
 
     def update(self, **changes: Any) -> None:
         self.record = RunRecord.model_validate({**self.record.model_dump(), **changes})
         save(self.store, self.record)
 
     def make_stages(self) -> None:
-        if self.settings.ray_address is None and find(self.store, self.planned["train"]) is None:
+        if self.settings.ray_address is None and find(self.store, self.plan.stages["train"]) is None:
             self.ray.start()
-        for name, stage in self.planned.items():
+        for name, stage in self.plan.stages.items():
             started = time.monotonic()
             artifact = find(self.store, stage)
             skipped = artifact is not None
@@ -162,11 +199,12 @@ class _Run:
             address = self.settings.ray_address or self.ray.address()
         request = Request(
             stage=stage,
-            parents={name: self.planned[name].key for name in stage.parents},
-            model=self.model,
+            parents={name: self.plan.stages[name].key for name in stage.parents},
+            model=self.plan.model,
+            supporting=self.plan.supporting,
             spec_dir=self.loaded.path.parent.resolve(),
             ray_address=address,
-            facts=_facts(self.record, self.model, self.store),
+            facts=_facts(self.record, self.plan.model, self.store),
         )
         status = self.processes.run(request)
         if status < 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -12,7 +13,7 @@ from tunebook_cli.request import Request
 from tunebook_run import log
 from tunebook_run.progress import Advance, progress
 from tunebook_run.settings import Settings
-from tunebook_run.stages import commit, find, writing
+from tunebook_run.stages import commit, find, read_artifact, writing
 from tunebook_run.store import Store
 from tunebook_spec.errors import TunebookError
 
@@ -114,16 +115,32 @@ def _replay(work: Work) -> Outcome:
 def _prepare(work: Work) -> Outcome:
     from tunebook_data.inputs import PrepareInputs
     from tunebook_data.prepare import prepare
+    from tunebook_inference.kept_answers import KeptAnswers
+    from tunebook_inference.supporting import open_model
 
-    done = prepare(
-        PrepareInputs.model_validate(work.fields),
-        model_dir=work.request.model.path,
-        spec_dir=work.request.spec_dir,
-        assets_dir=work.settings.assets_dir,
-        replay_dir=work.parents.get("replay"),
-        out=work.out,
-        advance=work.advance,
-    )
+    inputs = PrepareInputs.model_validate(work.fields)
+    with contextlib.ExitStack() as stack:
+        models = {}
+        if inputs.models:
+            # Beside the artifacts, since money paid for it; an object store can hold no database.
+            kept = KeptAnswers((work.store.local_root or work.settings.cache_dir) / "answers.sqlite")
+            stack.callback(kept.close)
+            models = {
+                role: open_model(
+                    role, reference, work.settings.of_model(role), work.request.supporting.get(role), kept
+                )
+                for role, reference in inputs.models.items()
+            }
+        done = prepare(
+            inputs,
+            model_dir=work.request.model.path,
+            spec_dir=work.request.spec_dir,
+            assets_dir=work.settings.assets_dir,
+            replay_dir=work.parents.get("replay"),
+            out=work.out,
+            advance=work.advance,
+            models=models,
+        )
     return Outcome(done.model_dump(mode="json"), done.summary())
 
 
@@ -197,6 +214,7 @@ def _evaluate(work: Work) -> Outcome:
 
 def _decide(work: Work) -> Outcome:
     from tunebook_data.card_page import read_card
+    from tunebook_data.manifest import DatasetManifest
     from tunebook_eval.decide import decide
     from tunebook_eval.evaluate import read_report
     from tunebook_eval.inputs import DecideInputs
@@ -205,6 +223,11 @@ def _decide(work: Work) -> Outcome:
     inputs = DecideInputs.model_validate(work.fields)
     report = read_report(work.parents["evaluate"])
     verdict = decide(report, inputs.gates)
+    # The card tells what any attempt would; a run's report also tells what this one met.
+    card = read_card(work.parents["prepare"])
+    prepared = read_artifact(work.store, work.request.parents["prepare"])
+    assert prepared is not None
+    manifest = {name: value for name, value in prepared.result.items() if name != "summary"}
     facts = work.request.facts
     write_report(
         work.out,
@@ -214,7 +237,7 @@ def _decide(work: Work) -> Outcome:
         report=report,
         verdict=verdict,
         training_metrics=_training_metrics(work.parents["train"] / "metrics.jsonl"),
-        card=read_card(work.parents["prepare"]),
+        card=card.model_copy(update={"manifest": DatasetManifest.model_validate(manifest)}),
         stages=facts["stages"],
         lineage=facts["lineage"],
     )

@@ -5,8 +5,8 @@ Importing this loads no model library, so that a check of data starts at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from tunebook_data.decontaminate import HeldOut
 from tunebook_data.inputs import PrepareInputs
 from tunebook_data.manifest import FEW_ROWS, SourceCounts, size_advice
 from tunebook_data.mixture import drawn, repeats
-from tunebook_data.rejects import Duplicate
+from tunebook_data.rejects import Duplicate, Flag
 from tunebook_data.rows import Row
 from tunebook_data.sources import source_name
 from tunebook_data.split import SIDES, Side, SourceRows, cap_rows, check_leaks, drop_duplicates, split_rows
@@ -26,6 +26,7 @@ from tunebook_spec.errors import DataError
 from tunebook_spec.models import AnySource, DatasetSource
 
 if TYPE_CHECKING:
+    from tunebook_data.generated import Writer, Written
     from tunebook_model.render import Rendered, Renderer
 
 Splits = dict[Side, list[Row]]
@@ -50,10 +51,18 @@ class Assembled:
     """Exact ones, then near ones."""
     rendered: dict[str, Rendered]
     """The rows as training sees them, by id; empty where no model was at hand."""
+    written: Mapping[Writer, Written] = field(default_factory=dict)
+    """What teachers have made of these rows and of prompts; empty where none was asked."""
+
+    @property
+    def distinct(self) -> Splits:
+        """What sources give, each row once."""
+        return _joined(self.trained)
 
     @property
     def splits(self) -> Splits:
-        made = _joined(self.trained)
+        made = self.distinct
+        made["train"] += [row for each in self.written.values() for row in each.rows]
         made["train"] += [copy for each in self.copies for _, copy in each]
         return made
 
@@ -64,11 +73,23 @@ class Assembled:
 
     @property
     def num_train(self) -> int:
+        """Distinct training rows of sources."""
         return sum(len(each["train"]) for each in self.trained)
 
     @property
+    def num_taught(self) -> int:
+        """These, and what teachers have written."""
+        return self.num_train + sum(len(each.rows) for each in self.written.values())
+
+    @property
+    def flags(self) -> tuple[Flag, ...]:
+        """Of the rows of sources, then of those that teachers have written."""
+        written = (flag for each in self.written.values() for flag in each.flags)
+        return (*(flag for read in self.reads for flag in read.flags), *written)
+
+    @property
     def warnings(self) -> tuple[str, ...]:
-        few = [size_advice(self.num_train)] if self.num_train < FEW_ROWS else []
+        few = [size_advice(self.num_taught)] if self.num_taught < FEW_ROWS else []
         return (*self.cleaned.warnings, *few)
 
 
@@ -168,6 +189,7 @@ def _source_counts(
         rows_in=read.num_items,
         rejects=len(read.rejects),
         duplicates=len(read.rows) - len(kept.rows),
+        prompts=len(read.prompts),
         files=tuple(read.files),
         near_duplicates=near,
         contaminated=contaminated,

@@ -124,11 +124,11 @@ def make_card(
     kinds = [each.kind for each in made.duplicates]
     shown = list(choose_rows(splits["train"], SHOWN_ROWS))
     return DataCard(
-        manifest=manifest,
-        advice=size_advice(made.num_train),
+        manifest=manifest.of_any_attempt,
+        advice=size_advice(made.num_taught),
         steps=all_steps(made, data, manifest),
         rejects=_reasons(manifest.rejects_by_reason, (each for read in made.reads for each in read.rejects)),
-        flags=_reasons(manifest.flags_by_reason, (each for read in made.reads for each in read.flags)),
+        flags=_reasons(manifest.flags_by_reason, made.flags),
         duplicates={"exact": kinds.count("exact"), "near": kinds.count("near")},
         pairs=_pairs(made),
         leaks=_leaks(made) if data.decontaminate else None,

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
-from tunebook_data.checks import hides, judged, render_or_fault
+from tunebook_data.checks import find_fault, hides, judged, render_or_fault
 from tunebook_data.formats import NOTES
 from tunebook_data.inputs import PrepareInputs
 from tunebook_data.lazy_rows import Rows
 from tunebook_data.manifest import FileCounts
-from tunebook_data.personal_data import RULE_NAMES, mask_reject
+from tunebook_data.personal_data import RULE_NAMES, mask_reject, mask_row
 from tunebook_data.rejects import Fault, Flag, Reject
 from tunebook_data.rows import Row
 from tunebook_data.scan import Scanned, scan
@@ -44,6 +44,8 @@ class CheckedSource:
     files: list[FileCounts] = field(default_factory=list)
     rows: Sequence[Row] = ()
     rejects: list[Reject] = field(default_factory=list)
+    prompts: list[Row] = field(default_factory=list)
+    """Rows without an answer, for a teacher."""
     flags: list[Flag] = field(default_factory=list)
     """Of the rows alone; a reject is told by its reason."""
 
@@ -61,9 +63,19 @@ def read_whole(source: AnySource, inputs: PrepareInputs, spec_dir: Path, assets_
     made = CheckedSource(source)
     system, seed = inputs.data.system, inputs.seed
     rows: list[Rows] = []
-    for part in read_source(source, system=system, spec_dir=spec_dir, assets_dir=assets_dir, seed=seed):
-        found = _scanned(part, inputs.data.checks)
+    takes_prompts = inputs.data.distill is not None
+    parts = read_source(
+        source,
+        system=system,
+        spec_dir=spec_dir,
+        assets_dir=assets_dir,
+        seed=seed,
+        takes_prompts=takes_prompts,
+    )
+    for part in parts:
+        found = _scanned(part, inputs.data.checks, takes_prompts)
         rows.append(found.rows)
+        made.prompts += found.prompts
         made.rejects += found.rejects
         made.flags += found.flags
         made.num_items += found.num_records
@@ -83,21 +95,27 @@ def read_whole(source: AnySource, inputs: PrepareInputs, spec_dir: Path, assets_
     return made
 
 
-def _scanned(part: SourcePart, checks: Checks) -> Scanned:
+def _scanned(part: SourcePart, checks: Checks, takes_prompts: bool) -> Scanned:
     if part.lines is not None:
         return scan(part.lines, checks)
     found, rows = Scanned(Rows.of(())), []
     for item in part.items:
         found.num_records += 1
         found.num_parsed += isinstance(item, Row)
-        outcome = judged(item, checks)
+        outcome = _check_prompt(item, checks) if takes_prompts and _is_prompt(item) else judged(item, checks)
         if isinstance(outcome, Reject):
             found.rejects.append(outcome)
+        elif isinstance(outcome, Row):
+            found.prompts.append(outcome)
         else:
             rows.append(outcome[0])
             found.flags += outcome[1]
     found.rows = Rows.of(rows)
     return found
+
+
+def _is_prompt(item: Row | Reject) -> TypeGuard[Row]:
+    return isinstance(item, Row) and bool(item.messages) and item.messages[-1]["role"] == "user"
 
 
 def check_sources(
@@ -119,19 +137,14 @@ def check_sources(
     for read in reads:
         rows = []
         for row in read.rows:
-            found = render_or_fault(row, renderer, checks) if renderer else (row, None)
-            if isinstance(found, Fault):
-                reject = Reject.of_row(row, found)
-                read.rejects.append(mask_reject(reject) if hides(checks) else reject)
+            outcome = _as_trained(row, renderer, checks) if renderer else (row, None, [])
+            if isinstance(outcome, Reject):
+                read.rejects.append(outcome)
             else:
-                fitting, as_trained = found
-                if len(fitting.messages) < len(row.messages):
-                    reason = f"cut to max_tokens {checks.max_tokens}"
-                    read.flags.append(Flag(row.source, row.line, "messages", reason))
-                if renderer and as_trained:
+                fitting, as_trained, flags = outcome
+                if as_trained:
                     rendered[row.id] = as_trained
-                    if fitting.messages[-1].get("tool_calls"):
-                        fitting = replace(fitting, spoken=renderer.last_answer(as_trained))
+                read.flags += flags
                 rows.append(fitting)
             done += 1
             if done % _PROGRESS_EVERY_ROWS == 0 or done == total:
@@ -147,6 +160,51 @@ def check_sources(
     return rendered
 
 
+def check_row(row: Row, renderer: Renderer, checks: Checks) -> tuple[Row, Rendered, list[Flag]] | Reject:
+    """The row as it may teach, as training sees it, and with what it is flagged for; or why it may not.
+
+    Raises:
+        DataError: the row ends the run.
+    """
+    outcome = judged(row, checks)
+    if isinstance(outcome, Reject):
+        return outcome
+    row, flags = outcome
+    made = _as_trained(row, renderer, checks)
+    return made if isinstance(made, Reject) else (made[0], made[1], [*flags, *made[2]])
+
+
+def _as_trained(row: Row, renderer: Renderer, checks: Checks) -> tuple[Row, Rendered, list[Flag]] | Reject:
+    """A judged row cut to fit, as training sees it, and with what that is flagged for."""
+    found = render_or_fault(row, renderer, checks)
+    if isinstance(found, Fault):
+        reject = Reject.of_row(row, found)
+        return mask_reject(reject) if hides(checks) else reject
+    fitting, rendered = found
+    flags = []
+    if len(fitting.messages) < len(row.messages):
+        flags.append(Flag(row.source, row.line, "messages", f"cut to max_tokens {checks.max_tokens}"))
+    if fitting.messages[-1].get("tool_calls"):
+        fitting = replace(fitting, spoken=renderer.last_answer(rendered))
+    return fitting, rendered, flags
+
+
+def _check_prompt(row: Row, checks: Checks) -> Row | Reject:
+    """A row without an answer as it may be asked, or why it may not."""
+    row, _ = mask_row(row) if checks.personal_data == "mask" else (row, [])
+    bounds = {"min_response_chars": 1, "answer_schema": {}}
+    fault = find_fault(answered_by(row, "-"), checks.model_copy(update=bounds))
+    if fault is None:
+        return row
+    reject = Reject.of_row(row, fault)
+    return mask_reject(reject) if hides(checks) else reject
+
+
+def answered_by(row: Row, answer: str) -> Row:
+    """A row without an answer, with one."""
+    return replace(row, messages=(*row.messages, {"role": "assistant", "content": answer}))
+
+
 def refuse_empty(reads: Sequence[CheckedSource], kept: Sequence[SourceRows]) -> None:
     """Raise for the first source of which no row is left, with what became of its rows.
 
@@ -154,7 +212,7 @@ def refuse_empty(reads: Sequence[CheckedSource], kept: Sequence[SourceRows]) -> 
         DataError: names the source, the reasons, and an example.
     """
     for read, rows in zip(reads, kept, strict=True):
-        if rows.rows:
+        if rows.rows or read.prompts:
             continue
         if not read.num_items:
             raise DataError(
@@ -171,14 +229,12 @@ def rejects_by_reason(reads: Sequence[CheckedSource]) -> dict[str, int]:
     return dict(Counter(reject.reason for read in reads for reject in read.rejects).most_common())
 
 
-def flags_by_reason(reads: Sequence[CheckedSource], checks: Checks) -> dict[str, int]:
+def flags_by_reason(flags: Iterable[Flag], checks: Checks) -> dict[str, int]:
     """Rows by what they are flagged for, and a zero for each rule of personal data that found nothing."""
     told = {"flag": "personal data: ", "mask": "masked "}.get(checks.personal_data)
     counts = Counter({f"{told}{rule}": 0 for rule in RULE_NAMES} if told else {})
     counts.update(
-        reason
-        for read in reads
-        for _, _, reason in dict.fromkeys((flag.source, flag.line, flag.reason) for flag in read.flags)
+        reason for _, _, reason in dict.fromkeys((flag.source, flag.line, flag.reason) for flag in flags)
     )
     return dict(counts.most_common())
 

@@ -81,8 +81,16 @@ def fields_by_format() -> str:
     return "; ".join(f"{name} ({', '.join(fields)})" for name, fields in _FIELDS.items())
 
 
-def conversation(record: dict[str, Any], form: RowFormat | Columns) -> Conversation | Fault:
-    """The conversation of a record, whose content is left as it is."""
+def conversation(
+    record: dict[str, Any], form: RowFormat | Columns, *, takes_prompts: bool = False
+) -> Conversation | Fault:
+    """The conversation of a record, whose content is left as it is.
+
+    Args:
+        record: as it was read.
+        form: what its fields mean.
+        takes_prompts: a record may lack its answer.
+    """
     if isinstance(form, Columns):
         return _columns(record, form)
     match form:
@@ -97,9 +105,9 @@ def conversation(record: dict[str, Any], form: RowFormat | Columns) -> Conversat
         case "sharegpt":
             return _turns(record, _SHAREGPT)
         case "alpaca":
-            return _alpaca(record)
+            return _alpaca(record, takes_prompts)
         case "prompt_completion":
-            return _pair(record, "prompt", "completion")
+            return _pair(record, "prompt", "completion", takes_prompts)
 
 
 def _chat(record: dict[str, Any]) -> Conversation | Fault:
@@ -211,32 +219,32 @@ def _turn_fault(turn: Any, at: str, form: _Turns) -> Fault | None:
     return None
 
 
-def _alpaca(record: dict[str, Any]) -> Conversation | Fault:
+def _alpaca(record: dict[str, Any], takes_prompts: bool) -> Conversation | Fault:
     for field in ("input", "system"):
         if record.get(field) is not None and (fault := _not_text(record, field)):
             return fault
     if record.get("history"):
         return Fault("history", _MORE_TURNS, record["history"])
-    pair = _pair(record, "instruction", "output")
+    pair = _pair(record, "instruction", "output", takes_prompts)
     if isinstance(pair, Fault):
         return pair
-    user, assistant = pair.messages
+    user, *answer = pair.messages
     if record.get("input"):
         user = {"role": "user", "content": f"{user['content']}\n\n{record['input']}"}
     system: list[Message] = [{"role": "system", "content": record["system"]}] if record.get("system") else []
     used = ("instruction", "input", "output", "system", "history")
-    return Conversation((*system, user, assistant), _without(record, *used))
+    return Conversation((*system, user, *answer), _without(record, *used))
 
 
-def _pair(record: dict[str, Any], user: str, assistant: str) -> Conversation | Fault:
-    for field in (user, assistant):
+def _pair(record: dict[str, Any], user: str, assistant: str, takes_prompts: bool) -> Conversation | Fault:
+    is_prompt = takes_prompts and record.get(assistant) is None
+    for field in (user,) if is_prompt else (user, assistant):
         if fault := _not_text(record, field):
             return fault
-    messages: tuple[Message, ...] = (
-        {"role": "user", "content": record[user]},
-        {"role": "assistant", "content": record[assistant]},
-    )
-    return Conversation(messages, _without(record, user, assistant))
+    messages: list[Message] = [{"role": "user", "content": record[user]}]
+    if not is_prompt:
+        messages.append({"role": "assistant", "content": record[assistant]})
+    return Conversation(tuple(messages), _without(record, user, assistant))
 
 
 def _columns(record: dict[str, Any], columns: Columns) -> Conversation | Fault:

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from tunebook_spec import Spec
-from tunebook_spec.models import Data, Frozen, InlineSet, SuiteName, SuiteSet, TextsName, TextsSet
+from tunebook_spec.models import (
+    AnySupportingModel,
+    Data,
+    Frozen,
+    InlineSet,
+    SuiteName,
+    SuiteSet,
+    TextsName,
+    TextsSet,
+)
 
 
 class ReplayInputs(Frozen):
@@ -34,6 +45,8 @@ class PrepareInputs(Frozen):
     """Questions of the spec's own suites, likewise."""
     texts: tuple[TextsName, ...]
     """Collections of texts that evaluate, likewise."""
+    models: dict[str, AnySupportingModel] = Field(default_factory=dict)
+    """The supporting models that write rows, by role."""
 
     @classmethod
     def of(cls, spec: Spec) -> PrepareInputs:
@@ -45,4 +58,5 @@ class PrepareInputs(Frozen):
             suites=tuple(sorted({each.suite for each in sets if isinstance(each, SuiteSet)})),
             questions=tuple(item.q for each in sets if isinstance(each, InlineSet) for item in each.items),
             texts=tuple(sorted({each.texts for each in sets if isinstance(each, TextsSet)})),
+            models={role: spec.models[role] for role in spec.data.roles},
         )

@@ -42,6 +42,8 @@ class SourceCounts(Frozen):
     """Training rows that nearly repeat an earlier one; 0 too where the spec drops none."""
     contaminated: int = 0
     """Training rows that contain what is held out; 0 too where the spec looks for none."""
+    prompts: int = 0
+    """Rows without an answer, for a teacher; `distill` tells what became of them."""
     capped: int
     """Left out by max_train_rows, max_test_rows, or a weight below 1."""
     train: int
@@ -55,7 +57,7 @@ class SourceCounts(Frozen):
     @property
     def accounted(self) -> int:
         left_out = self.rejects + self.duplicates + self.near_duplicates + self.contaminated + self.capped
-        return left_out + self.train + self.validation + self.test
+        return left_out + self.prompts + self.train + self.validation + self.test
 
 
 class Step(Frozen):
@@ -93,6 +95,73 @@ class ReplayCounts(Frozen):
     """Answers left out because they fail the checks."""
 
 
+class GeneratedCounts(Frozen):
+    """Rows that a teacher was asked about, and the rows that it made of them."""
+
+    teacher: str
+    reported_models: tuple[str, ...]
+    """Models that an endpoint said had answered."""
+    withheld: int
+    """Training rows that no endpoint is shown, since personal data were found in them."""
+    uses_tools: int
+    """Rows with tools or calls, about which no teacher is asked."""
+    asked: int
+    """Rows asked about: `parsed` plus `failed`."""
+    parsed: int
+    repaired: int
+    """Of these, only after the model had been shown what was wrong with its first answer."""
+    failed: int
+    """No answer that can be used; generated_failures.jsonl has the reasons and the answers."""
+    made: int
+    """Rows in the answers: the sum of the next four."""
+    rejected_by_reason: dict[str, int]
+    copies_by_reason: dict[str, int]
+    contaminated_by_rule: dict[str, int]
+    kept: int
+    answers: int
+    """Those of repairs included."""
+    resumed: int
+    """Of these, answered before and not asked for, or paid for, again."""
+    troubles: dict[str, int]
+    """Calls of this attempt that were not answered, by what was wrong."""
+    prompt_tokens: int
+    """Of all answers, whenever they were made; so is the rest."""
+    completion_tokens: int
+    cost: float | None
+    """None where the prices are not known."""
+
+    @property
+    def accounted(self) -> int:
+        left_out = (self.rejected_by_reason, self.copies_by_reason, self.contaminated_by_rule)
+        return self.kept + sum(sum(counts.values()) for counts in left_out)
+
+    @property
+    def of_any_attempt(self) -> GeneratedCounts:
+        """Without what the attempt at hand met, which another at the same rows would not."""
+        return self.model_copy(update={"resumed": 0, "troubles": {}})
+
+    def summary(self, what: str) -> str:
+        """One line for people."""
+        parts = [
+            f"{count} {why}"
+            for count, why in (
+                (self.repaired, "repaired"),
+                (self.failed, "failed"),
+                (self.withheld, "withheld for personal data"),
+                (self.uses_tools, "with tools left out"),
+                (sum(self.rejected_by_reason.values()), "rejected"),
+                (sum(self.copies_by_reason.values()), "copies"),
+                (sum(self.contaminated_by_rule.values()), "contaminated"),
+                (self.resumed, "answers not asked for again"),
+            )
+            if count
+        ]
+        parts += [f"{count} x {kind}" for kind, count in self.troubles.items()]
+        parts.append(f"{self.prompt_tokens + self.completion_tokens} tokens")
+        parts += [] if self.cost is None else [f"cost {self.cost:.4f}"]
+        return f"{self.kept} of {self.made} {what} of {self.asked} rows kept ({', '.join(parts)})"
+
+
 class Attribution(Frozen):
     """What a built-in data set is made of."""
 
@@ -109,8 +178,10 @@ class DatasetManifest(Frozen):
 
     Beside it lie train.jsonl, validation.jsonl, test.jsonl, probes.jsonl, the token tables train.tokens.arrow
     and validation.tokens.arrow, whose rows are those of the JSONL files, in order, and what was left out, row
-    by row: rejects.jsonl, duplicates.jsonl, leaks.jsonl; flags.jsonl lists rows that stay. card.html, whose
-    content is in card.json, shows it all to people.
+    by row: rejects.jsonl, duplicates.jsonl, leaks.jsonl; flags.jsonl lists rows that stay. Where a teacher
+    made rows, generated.jsonl and distilled.jsonl say what became of each, and generated_failures.jsonl and
+    distilled_failures.jsonl hold its answers that could not be used. card.html, whose content is in
+    card.json, shows it all to people.
     """
 
     sources: tuple[SourceCounts, ...]
@@ -122,21 +193,43 @@ class DatasetManifest(Frozen):
     """Contaminated training rows by the rule that found them."""
     splits: dict[Side, SplitCounts]
     """Replay rows and repeats are among those of train."""
+    augment: GeneratedCounts | None = None
+    """The variations that are kept are among the training rows, and in no source's counts."""
+    distill: GeneratedCounts | None = None
+    """Likewise of rows that a teacher has answered; `made` are the answers, and prompts not worth asking."""
     replay: ReplayCounts | None
     attribution: tuple[Attribution, ...]
     warnings: tuple[str, ...] = ()
+
+    @property
+    def of_any_attempt(self) -> DatasetManifest:
+        """The same for the same inputs, whatever teachers were asked before and however often they failed."""
+        written = {"augment": self.augment, "distill": self.distill}
+        return self.model_copy(
+            update={name: counts and counts.of_any_attempt for name, counts in written.items()}
+        )
+
+    @property
+    def num_taught(self) -> int:
+        """Training rows without the rehearsed ones."""
+        written = sum(each.kept for each in (self.augment, self.distill) if each)
+        return sum(source.train for source in self.sources) + written
 
     def summary(self) -> str:
         rows = ", ".join(f"{counts.rows} {side}" for side, counts in self.splits.items())
         train = self.splits["train"]
         parts = [f"rows: {rows}", f"{train.tokens} training tokens, {train.supervised_tokens} supervised"]
+        if self.augment:
+            parts.append(self.augment.summary("variations"))
+        if self.distill:
+            parts.append(self.distill.summary("answered prompts"))
         if self.replay:
             parts.append(f"{self.replay.rows} replay rows are {self.replay.share:.1%} of them")
         for name in ("rejects", "duplicates", "near_duplicates", "contaminated", "capped", "repeats"):
             count = sum(getattr(source, name) for source in self.sources)
             parts += [f"{count} {name.replace('_', ' ')}"] if count else []
         parts += [f"{count} x {reason}" for reason, count in self.flags_by_reason.items() if count]
-        parts.append(size_advice(sum(source.train for source in self.sources)))
+        parts.append(size_advice(self.num_taught))
         return "; ".join(parts)
 
 

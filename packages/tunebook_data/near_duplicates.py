@@ -6,7 +6,8 @@ is dropped on an estimate.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from tunebook_data.minhash import SHINGLE_WORDS, band_keys, buckets, meet_before
@@ -84,6 +85,42 @@ def near_duplicates(rows: Sequence[Row], near: float) -> dict[int, tuple[int, fl
             met = [*apart, mine]
     roots = ((i, _root(clusters, i)) for i in range(len(rows)))
     return {i: (root, known.get((i, root)) or jaccard(of(i), of(root))) for i, root in roots if root != i}
+
+
+def near_copies(
+    rows: Sequence[Row], parents: Mapping[int, int | None], near: float
+) -> dict[int, tuple[int, float]]:
+    """Index of each generated row that repeats an earlier row of any task -> that row's index, and how much.
+
+    Args:
+        rows: those that stay in any case, then the generated ones; of these, one that is a copy is none that
+            later ones are compared with.
+        parents: index of each generated row -> that of the row it was made from, if that is among them. A row
+            is compared with its parent and its siblings in any case, and with what the hashing finds.
+        near: Jaccard similarity from which a row is a copy.
+    """
+
+    @lru_cache(_CACHED_SHINGLES)
+    def of(i: int) -> Shingles:
+        return shingles(said(rows[i].messages))
+
+    likely: dict[int, set[int]] = {i: set() for i in parents}
+    for _, bucket in buckets(*band_keys(said(row.messages) for row in rows)):
+        for at, i in enumerate(bucket):
+            if i in parents:
+                likely[i].update(bucket[:at])
+    found: dict[int, tuple[int, float]] = {}
+    kin: dict[int, list[int]] = defaultdict(list)
+    for i in sorted(parents):
+        alike = likely[i] - found.keys()
+        if (parent := parents[i]) is not None:
+            alike |= {parent, *kin[parent]}
+        similarity, original = max(((jaccard(of(i), of(j)), -j) for j in alike), default=(0.0, 0))
+        if similarity >= near:
+            found[i] = -original, similarity
+        elif parent is not None:
+            kin[parent].append(i)
+    return found
 
 
 def _root(clusters: DisjointSets, i: int) -> int:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 
-from tunebook_data.assemble import Splits, assemble
+from tunebook_data.assemble import Assembled, Splits, assemble
+from tunebook_data.augment import augment
 from tunebook_data.card import make_card
 from tunebook_data.card_page import write_card
 from tunebook_data.checked import flags_by_reason, rejects_by_reason
 from tunebook_data.contract import PROBES, choose_probes, write_probes
 from tunebook_data.datasets.medical_glossary import CARD
 from tunebook_data.decontaminate import HeldOut
+from tunebook_data.distill import distill
+from tunebook_data.generated import Writer, Written
 from tunebook_data.inputs import PrepareInputs
 from tunebook_data.manifest import Attribution, DatasetManifest, ReplayCounts, SplitCounts
 from tunebook_data.rejects import write_listing
@@ -23,6 +27,7 @@ from tunebook_data.rows import Row, write_rows
 from tunebook_data.split import check_leaks
 from tunebook_data.tokens import write_tokens
 from tunebook_data.wheels import pinned_wheels
+from tunebook_inference.supporting import SupportingModel
 from tunebook_model.render import Rendered, Renderer
 from tunebook_run.progress import Advance
 from tunebook_spec.errors import IntegrityError
@@ -40,6 +45,7 @@ def prepare(
     replay_dir: Path | None,
     out: Path,
     advance: Advance,
+    models: Mapping[str, SupportingModel] = MappingProxyType({}),
 ) -> DatasetManifest:
     """Write the data set of a spec; the same inputs give the same bytes.
 
@@ -50,16 +56,21 @@ def prepare(
         assets_dir: the folder that set-up filled.
         replay_dir: output of `replay`; none where the spec rehearses nothing.
         out: an existing folder.
-        advance: told of rows checked.
+        advance: told of rows checked, and of rows that a teacher has answered for.
+        models: the supporting models of the spec that write rows, by role.
 
     Raises:
         DataError: a source cannot be read, too many of its rows are rejects, nothing is left of it, or it
             cannot be split.
         IntegrityError: a loss mask or the split is not what it must be.
+        StageError: a supporting model answers no more, or its budget is spent.
     """
     renderer = Renderer.load(model_dir, inputs.chat_template_kwargs)
     made = assemble(inputs, renderer=renderer, spec_dir=spec_dir, assets_dir=assets_dir, advance=advance)
+    made = replace(made, written=_write_by_models(made, inputs, models, renderer, out, advance))
     splits, rendered = made.splits, made.rendered
+    for each in made.written.values():
+        rendered.update(each.rendered)
     replay = None
     if inputs.data.replay and inputs.data.replay.share:
         assert replay_dir is not None, "the spec rehearses, so the replay stage comes first"
@@ -68,7 +79,7 @@ def prepare(
     _audit(splits, rendered, renderer)
     _write(out, splits, rendered, renderer)
     write_listing(out / "rejects.jsonl", (reject for read in made.reads for reject in read.rejects))
-    write_listing(out / "flags.jsonl", (flag for read in made.reads for flag in read.flags))
+    write_listing(out / "flags.jsonl", made.flags)
     write_listing(out / "duplicates.jsonl", made.duplicates)
     write_listing(out / "leaks.jsonl", made.cleaned.leaks)
     for warning in made.warnings:
@@ -76,9 +87,11 @@ def prepare(
     manifest = DatasetManifest(
         sources=made.sources,
         rejects_by_reason=rejects_by_reason(made.reads),
-        flags_by_reason=flags_by_reason(made.reads, inputs.data.checks),
+        flags_by_reason=flags_by_reason(made.flags, inputs.data.checks),
         leaks_by_rule=dict(Counter(leak.rule for leak in made.cleaned.leaks).most_common()),
         splits={side: _split_counts(rows, rendered) for side, rows in splits.items()},
+        augment=made.written["augment"].counts if "augment" in made.written else None,
+        distill=made.written["distill"].counts if "distill" in made.written else None,
         replay=replay,
         attribution=_attribution(inputs.data.sources),
         warnings=made.warnings,
@@ -87,6 +100,49 @@ def prepare(
         out, make_card(made, manifest, inputs.data, splits=splits, rendered=rendered, renderer=renderer)
     )
     return manifest
+
+
+def _write_by_models(
+    made: Assembled,
+    inputs: PrepareInputs,
+    models: Mapping[str, SupportingModel],
+    renderer: Renderer,
+    out: Path,
+    advance: Advance,
+) -> dict[Writer, Written]:
+    """Rows that teachers write, by what asks for them; what one has written is shown to no other.
+
+    They are made of what cleaning, caps and weights leave, not of copies, and are themselves not copied.
+    """
+    known = [row for source in made.kept for row in source.rows]
+    sides = made.distinct
+    written: dict[Writer, Written] = {}
+    if inputs.data.augment:
+        written["augment"] = augment(
+            sides["train"],
+            known=known,
+            held_out=made.held_out,
+            inputs=inputs,
+            teacher=models[inputs.data.augment.teacher],
+            renderer=renderer,
+            out=out,
+            advance=advance,
+        )
+        known += written["augment"].rows
+    if inputs.data.distill:
+        written["distill"] = distill(
+            [row for read in made.reads for row in read.prompts],
+            known=known,
+            train=sides["train"],
+            tested=[*sides["test"], *sides["validation"]],
+            held_out=made.held_out,
+            inputs=inputs,
+            teacher=models[inputs.data.distill.teacher],
+            renderer=renderer,
+            out=out,
+            advance=advance,
+        )
+    return written
 
 
 def _add_replay(

@@ -100,7 +100,39 @@ class Leak:
     """1 for `exact`, the share of the item's words for `ngram`, the Jaccard similarity for `near`."""
 
 
-def write_listing(path: Path, entries: Iterable[Reject | Flag | Duplicate | Leak]) -> None:
+Outcome = Literal["kept", "rejected", "copy", "contaminated"]
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of a row that a model wrote."""
+
+    id: str
+    source: str
+    line: int
+    """Of the row that it was made from."""
+    outcome: Outcome
+    reason: str
+    """The same words for every row with this fate; empty for one that is kept."""
+    detail: str
+
+    @classmethod
+    def of(cls, row: Row, outcome: Outcome, reason: str = "", detail: str = "") -> Fate:
+        return cls(row.id, row.source, row.line, outcome, reason, detail)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A question to a model, asked about a row, of whose answer no row could be made."""
+
+    source: str
+    line: int
+    reason: str
+    answers: tuple[str, ...]
+    """All that it said: its answer, and the repaired one."""
+
+
+def write_listing(path: Path, entries: Iterable[Reject | Flag | Duplicate | Leak | Fate | Failure]) -> None:
     """Write one JSON object per line, in order."""
     with path.open("wb") as file:
         for entry in entries:

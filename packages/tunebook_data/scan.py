@@ -50,6 +50,8 @@ class Scanned:
     num_records: int = 0
     num_parsed: int = 0
     """Of the records, those that hold a conversation, whatever else may be wrong with it."""
+    prompts: list[Row] = field(default_factory=list)
+    """Rows without an answer, where those are taken."""
     rejects: list[Reject] = field(default_factory=list)
     flags: list[Flag] = field(default_factory=list)
 

@@ -37,7 +37,8 @@ class SourcePart:
     hashing: Hashing | None = None
     """None: of a built-in data set, whose packages are pinned."""
     lines: LineFile | None = None
-    """The same as lines, each of which can be read again; none where it is no JSONL on this machine."""
+    """The same as lines, each of which can be read again; none where it is no JSONL on this machine, or
+    its rows may lack their answer."""
 
     @property
     def sha256(self) -> str:
@@ -67,15 +68,23 @@ class LineFile:
 
 
 def read_source(
-    source: AnySource, *, system: str | None, spec_dir: Path, assets_dir: Path, seed: int
+    source: AnySource,
+    *,
+    system: str | None,
+    spec_dir: Path,
+    assets_dir: Path,
+    seed: int,
+    takes_prompts: bool = False,
 ) -> Iterator[SourcePart]:
     """The rows of one source, each with its group and a system message if the spec has one.
+
+    With `takes_prompts`, a row may lack its answer.
 
     Raises:
         DataError: the source as a whole cannot be read.
     """
     group_by = source.split.group_by
-    for part in _parts(source, spec_dir, assets_dir, seed):
+    for part in _parts(source, spec_dir, assets_dir, seed, takes_prompts):
         lines = replace(part.lines, group_by=group_by, system=system) if part.lines else None
         yield replace(part, items=_finished(part.items, group_by, system), lines=lines)
 
@@ -96,11 +105,13 @@ def files_of(source: FileSource | HubSource, spec_dir: Path) -> list[SourceFile]
     return hub_files(source) if isinstance(source, HubSource) else source_files(source.path, spec_dir)
 
 
-def _parts(source: AnySource, spec_dir: Path, assets_dir: Path, seed: int) -> Iterator[SourcePart]:
+def _parts(
+    source: AnySource, spec_dir: Path, assets_dir: Path, seed: int, takes_prompts: bool
+) -> Iterator[SourcePart]:
     match source:
         case FileSource() | HubSource():
             for file in files_of(source, spec_dir):
-                yield _file_part(file, source)
+                yield _file_part(file, source, takes_prompts)
         case DatasetSource(name="medical_glossary"):
             rows = medical_glossary.rows(
                 source.task,
@@ -112,16 +123,20 @@ def _parts(source: AnySource, spec_dir: Path, assets_dir: Path, seed: int) -> It
             yield SourcePart(source.name, None, iter(rows))
 
 
-def _file_part(file: SourceFile, source: FileSource | HubSource) -> SourcePart:
+def _file_part(file: SourceFile, source: FileSource | HubSource, takes_prompts: bool) -> SourcePart:
     hashing = Hashing(file)
     records = read_records(replace(file, open=hashing.open))
     form: RowFormat | Columns | None = source.format or source.columns
     if form is None:
         form, records = _recognised(file.name, records)
+    # What is scanned as lines has an answer in every row.
     lines = (
-        LineFile(file.name, file.place, form, source.task, None, None) if form and has_lines(file) else None
+        LineFile(file.name, file.place, form, source.task, None, None)
+        if form and has_lines(file) and not takes_prompts
+        else None
     )
-    return SourcePart(file.name, form, _rows(file.name, records, form, source.task), hashing, lines)
+    rows = _rows(file.name, records, form, source.task, takes_prompts)
+    return SourcePart(file.name, form, rows, hashing, lines)
 
 
 def _recognised(name: str, records: Iterator[Record]) -> tuple[RowFormat | None, Iterator[Record]]:
@@ -154,14 +169,18 @@ def _recognised(name: str, records: Iterator[Record]) -> tuple[RowFormat | None,
 
 
 def _rows(
-    name: str, records: Iterator[Record], form: RowFormat | Columns | None, task: str
+    name: str,
+    records: Iterator[Record],
+    form: RowFormat | Columns | None,
+    task: str,
+    takes_prompts: bool = False,
 ) -> Iterator[Row | Reject]:
     for number, record in records:
         if isinstance(record, Fault):
             yield Reject.of(name, number, record)
             continue
         assert form is not None, "a format is found where there is an object"
-        made = conversation(record, form)
+        made = conversation(record, form, takes_prompts=takes_prompts)
         if isinstance(made, Fault):
             yield Reject.of(name, number, made)
         else:

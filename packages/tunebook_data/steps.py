@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from tunebook_data.assemble import Assembled
@@ -16,6 +16,8 @@ def assembly_steps(made: Assembled, data: Data) -> tuple[Step, ...]:
     num_items = sum(read.num_items for read in made.reads)
     parsed = sum(read.num_parsed for read in made.reads)
     checked = sum(len(read.rows) for read in made.reads)
+    prompts = sum(len(read.prompts) for read in made.reads)
+    for_teacher = f"; {prompts:,} more have no answer, for a teacher" if prompts else ""
     kept = [row for each in made.kept for row in each.rows]
     groups = len({(row.task, row.group) for row in kept})
     dealt = {side: sum(len(each[side]) for each in made.dealt) for side in SIDES}
@@ -27,7 +29,7 @@ def assembly_steps(made: Assembled, data: Data) -> tuple[Step, ...]:
     leaks = "contain what is held out" if data.decontaminate else ""
     return (
         _step("parse", num_items, parsed, "records to conversations"),
-        _step("check", parsed, checked, _checks(made)),
+        _step("check", parsed, checked, f"{_checks(made)}{for_teacher}"),
         _step("exact duplicates", checked, len(kept), "equal conversations"),
         _step("group", len(kept), len(kept), f"{groups:,} groups, none of which is split"),
         _step("split", len(kept), split, f"{_listed(dealt)}{beyond}"),
@@ -47,16 +49,33 @@ def all_steps(made: Assembled, data: Data, manifest: DatasetManifest) -> tuple[S
     tokens = (
         f"{train.tokens:,} training tokens, {train.supervised_tokens:,} supervised; every loss mask audited"
     )
+    copies = sum(len(each) for each in made.copies)
+    shown = made.num_taught + copies
     packed = "left to training: end to end, without padding, and none sees another"
     return (
         *assembly_steps(made, data),
-        _step("rehearse", made.num_train, train.rows, rehearsed or _OFF, "training rows"),
+        *_teachers_steps(made, manifest),
+        _step("repeat", made.num_taught, shown, "data.sources.weight" if copies else _OFF, "training rows"),
+        _step("rehearse", shown, train.rows, rehearsed or _OFF, "training rows"),
         _step("tokenise", written, written, tokens),
         _step("pack", train.rows, None, packed, "training rows"),
     )
 
 
 _OFF = "off in this spec"
+
+
+def _teachers_steps(made: Assembled, manifest: DatasetManifest) -> Iterator[Step]:
+    """Teachers see what the steps before leave, and what they write passes the same steps."""
+    count = made.num_train
+    for name, counts, what in (
+        ("augment", manifest.augment, "variations"),
+        ("distill", manifest.distill, "answered prompts"),
+    ):
+        kept = counts.kept if counts else 0
+        note = f"{kept:,} of {counts.made:,} {what} pass all steps above" if counts else _OFF
+        yield _step(name, count, count + kept, note, "training rows")
+        count += kept
 
 
 def _step(

@@ -49,7 +49,7 @@ def show_check(made: Assembled, data: Data, console: Console) -> None:
     for counts, what in (
         (rejects_by_reason(made.reads), "rejected"),
         (
-            {reason: count for reason, count in flags_by_reason(made.reads, data.checks).items() if count},
+            {reason: count for reason, count in flags_by_reason(made.flags, data.checks).items() if count},
             "flagged",
         ),
     ):
@@ -64,6 +64,9 @@ def show_check(made: Assembled, data: Data, console: Console) -> None:
         console.print(plain(f"warning {warning}", "yellow"), soft_wrap=True)
     console.print(plain(f"advice  {size_advice(made.num_train)}"), soft_wrap=True)
     console.print(plain(f"not checked, for want of the base model: {LEFT_OUT}"), soft_wrap=True)
+    if data.roles:
+        asked = " and ".join(f"data.{key}" for key in ("augment", "distill") if getattr(data, key))
+        console.print(plain(f"left out, since it asks a teacher: {asked}"), soft_wrap=True)
 
 
 def show_row(row: ShownRow, console: Console) -> None:

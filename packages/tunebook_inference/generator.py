@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from tunebook_model.conversation import FunctionTool, Message
 
@@ -29,6 +29,12 @@ class ChatRequest:
     """How many of the likeliest tokens to report at each place of the answer."""
     tools: tuple[FunctionTool, ...] = ()
     """What the model may call."""
+    temperature: float | None = None
+    """None: the generator's own."""
+    sample: int = 0
+    """Tells several answers to the same question apart."""
+    json_schema: Mapping[str, Any] | None = None
+    """What the answer has to match, held to where the generator can; who asks checks it all the same."""
 
 
 TokenLogprobs = tuple[tuple[int, float], ...]
@@ -49,6 +55,8 @@ class Completion:
     """One entry a token; empty where none were asked for."""
     error: str | None = None
     """Why this row has no answer; set exactly when `finish_reason` is `error`."""
+    model: str = ""
+    """What answered, as an endpoint reports it; empty where the one who asks chose the weights."""
 
 
 OnDone = Callable[[Completion], None]
@@ -60,5 +68,6 @@ class Generator(Protocol):
 
         Each completion is handed to `on_done` as soon as it is finished, so that a killed caller keeps what
         it has. A request that cannot be answered becomes a completion with its error; the others go on.
+        An exception that `on_done` raises ends the work: nothing more is asked, and it is raised again.
         """
         ...

@@ -46,6 +46,8 @@ class VLLMEngine:
     dtype: Dtype
     max_num_seqs: int = MAX_NUM_SEQS
     """Most answers under way at once."""
+    takes_schemas: bool = False
+    """Whether requests may bring a JSON Schema, to which the answer is then held token by token."""
     _engine: Any = field(default=None, init=False, repr=False)
 
     def generate(self, requests: Sequence[ChatRequest], on_done: OnDone) -> list[Completion]:
@@ -74,7 +76,7 @@ class VLLMEngine:
                 dtype=self.dtype,
                 max_model_len=-1,  # the model's own, or as much as the key-value memory holds
                 max_num_seqs=self.max_num_seqs,
-                skip_tokenizer_init=True,
+                skip_tokenizer_init=not self.takes_schemas,  # a grammar is made of the tokenizer's words
                 generation_config="vllm",  # a model's own would sample; its stop ids come from the renderer
                 disable_log_stats=True,
                 use_tqdm_on_load=False,
@@ -98,11 +100,15 @@ class VLLMEngine:
 
     def _sampling(self, request: ChatRequest) -> Any:
         from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
+        own = request.temperature is None
+        schema = request.json_schema
+        assert schema is None or self.takes_schemas, "the engine was started without a tokenizer"
         return SamplingParams(
-            temperature=self.decoding.temperature,
-            seed=self.decoding.seed,
+            temperature=self.decoding.temperature if own else request.temperature,
+            seed=self.decoding.seed + request.sample,
+            structured_outputs=StructuredOutputsParams(json=dict(schema)) if schema else None,
             max_tokens=request.max_tokens,
             logprobs=request.top_logprobs or None,
             stop_token_ids=sorted(self.renderer.end_of_turn),

@@ -4,12 +4,69 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tunebook_spec.errors import SettingsError
+
+
+class ModelSettings(BaseModel):
+    """Where a supporting model of specs is reached, and what its answers may cost.
+
+    A budget is no part of a spec: it decides whether a data set is finished, never what is in it. So a run
+    that it stopped goes on under a bigger one, with all that was answered.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    base_url: str | None = None
+    """Of the OpenAI protocol, e.g. `https://api.openai.com/v1`; an endpoint needs one."""
+    api_key: SecretStr | None = None
+    """None: the endpoint asks for none."""
+    concurrency: int = Field(8, ge=1)
+    """Most requests under way at once."""
+    timeout_s: float = Field(120.0, gt=0)
+    """For one request, after which it is asked again."""
+    price_in: float | None = Field(None, ge=0)
+    """Money for a million prompt tokens; in any currency, that of `price_out` and `budget_cost`."""
+    price_out: float | None = Field(None, ge=0)
+    """Money for a million tokens of answers."""
+    budget_tokens: int | None = Field(None, ge=1)
+    """What the answers of one stage may take, prompts included and whenever they were answered; at most the
+    requests under way go beyond it."""
+    budget_cost: float | None = Field(None, gt=0)
+    """The same in money."""
+
+    @field_validator("base_url")
+    @classmethod
+    def base_url_can_be_opened_and_holds_no_secret(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise ValueError("is no http:// or https:// URL")
+        if "@" in parts.netloc or parts.query:
+            raise ValueError("holds a user, password or query; a key belongs into API_KEY")
+        return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def prices_are_known_where_money_counts(self) -> ModelSettings:
+        if (self.price_in is None) != (self.price_out is None):
+            raise ValueError("PRICE_IN and PRICE_OUT go together")
+        if self.budget_cost is not None and self.price_in is None:
+            raise ValueError("BUDGET_COST needs PRICE_IN and PRICE_OUT")
+        return self
 
 
 class Settings(BaseSettings):
@@ -38,9 +95,15 @@ class Settings(BaseSettings):
     """Whether the Hugging Face hub may be asked."""
     hf_token: SecretStr | None = None
     """For gated models."""
+    models: dict[str, ModelSettings] = {}
+    """By role of a spec, e.g. TUNEBOOK_MODELS__TEACHER__BASE_URL."""
     log: Literal["text", "json"] = "text"
     """Form of the log on stderr."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    def of_model(self, role: str) -> ModelSettings:
+        """The settings of a role; the defaults where nothing is set."""
+        return self.models.get(role, ModelSettings())
 
     @classmethod
     def read(cls) -> Settings:
@@ -52,8 +115,15 @@ class Settings(BaseSettings):
         try:
             return cls()
         except ValidationError as error:
-            lines = [
-                f"  TUNEBOOK_{'__'.join(map(str, d['loc'])).upper()}: {d['msg']} (got {d['input']!r})"
-                for d in error.errors()
-            ]
+            lines = [_line(dict(detail)) for detail in error.errors()]
             raise SettingsError("\n".join(["settings of this machine:", *lines])) from None
+
+
+def _line(detail: dict[str, Any]) -> str:
+    """One problem; a value is shown only where it can be no secret: not of a URL, group or unknown name."""
+    name = "__".join(map(str, detail["loc"])).upper()
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        return f"  TUNEBOOK_{name}: unknown; known: {', '.join(ModelSettings.model_fields).upper()}"
+    hidden = isinstance(detail["input"], dict) or detail["loc"][-1] in ("api_key", "base_url", "hf_token")
+    return f"  TUNEBOOK_{name}: {message}" + ("" if hidden else f" (got {detail['input']!r})")

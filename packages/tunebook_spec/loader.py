@@ -289,6 +289,9 @@ def _inconsistencies(spec: Spec) -> Iterator[tuple[Path_, str]]:
         for metric in set(each.metrics) - set(_allowed(each)):
             message = f"{metric!r} cannot score this kind of set; it can have: {', '.join(_allowed(each))}"
             yield ("evaluation", "sets", name, "metrics"), message
+    for name, asks in (("augment", spec.data.augment), ("distill", spec.data.distill)):
+        if asks and asks.teacher not in spec.models:
+            yield ("data", name, "teacher"), _no_role(asks.teacher, spec)
     for index, gate in enumerate(spec.evaluation.gates):
         if gate.metric not in declared:
             message = f"no set declares {gate.metric!r}; declared: {', '.join(sorted(declared))}"
@@ -298,6 +301,11 @@ def _inconsistencies(spec: Spec) -> Iterator[tuple[Path_, str]]:
                 ("evaluation", "gates", index, "gain_over"),
                 "the few_shot arm is not among `evaluation.arms`",
             )
+
+
+def _no_role(name: str, spec: Spec) -> str:
+    known = ", ".join(sorted(spec.models)) or "none"
+    return f"no model {name!r} under `models`; there are: {known}"
 
 
 def _allowed(each: EvaluationSet) -> tuple[str, ...]:

@@ -67,6 +67,20 @@ class HubModel(BaseModelReference):
 AnyBaseModel = Annotated[BuiltinModel | FolderModel | GgufModel | HubModel, Field(discriminator="kind")]
 
 
+class EndpointModel(Frozen):
+    kind: Literal["endpoint"]
+    """An endpoint of the OpenAI protocol; where it is, its key, prices and budget are settings of the
+    machine: TUNEBOOK_MODELS__<ROLE>__BASE_URL and so on."""
+    model: str = Field(min_length=1)
+    """The name that the endpoint knows the model by."""
+
+
+AnySupportingModel = Annotated[
+    EndpointModel | BuiltinModel | FolderModel | GgufModel | HubModel, Field(discriminator="kind")
+]
+"""All but an endpoint are run on this machine, by vLLM."""
+
+
 class Split(Frozen):
     group_by: Name | None = None
     """Rows that share this field stay on one side of every split; none: each row is a group of its own."""
@@ -270,6 +284,43 @@ class Decontaminate(Frozen):
     """Jaccard similarity of word 3-shingles from which a training row is dropped."""
 
 
+class Augment(Frozen):
+    teacher: Name
+    """The role under `models` that is asked for variations."""
+    variations: int = Field(5, ge=1, le=20)
+    """Variations to ask for each row, in one request.
+
+    Each must pass every check and be no near copy of any row, held-out ones included; where `dedup` or
+    `decontaminate` is off, their defaults hold for variations.
+    """
+    rows: int | None = Field(None, ge=1)
+    """Training rows to vary, drawn by seed, evenly over groups; none: all."""
+    temperature: float = Field(0.8, ge=0)
+    max_tokens: int = Field(4096, ge=16)
+    """Longest answer of the teacher, all variations of a row together."""
+
+
+class Distill(Frozen):
+    teacher: Name
+    """The role under `models` that answers rows without an answer; these all train, and none is held out."""
+    samples: int = Field(1, ge=1, le=20)
+    """Answers to each prompt; of several, the one is kept that more than half agree on, case and white space
+    aside, and none where there is no such."""
+    teacher_system: str | None = None
+    """System message that the teacher answers under; the row keeps its own (context distillation)."""
+    shots: int = Field(0, ge=0, le=16)
+    """Training rows of the same task that the teacher is shown as examples, which the row does not keep."""
+    temperature: float = Field(0.7, ge=0)
+    max_tokens: int = Field(1024, ge=16)
+    """Longest answer; a longer one is not kept."""
+
+    @model_validator(mode="after")
+    def samples_differ(self) -> Distill:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError("at temperature 0 all samples are the same: raise it, or ask for one")
+        return self
+
+
 class Data(Frozen):
     system: str | None = None
     """System message of every row that brings none."""
@@ -285,7 +336,16 @@ class Data(Frozen):
     """
     decontaminate: Decontaminate | None = Decontaminate()
     """Drop training rows that contain what evaluation or validation asks; none: none is looked for."""
+    augment: Augment | None = None
+    """Variations of training rows, written by a teacher, train beside them."""
+    distill: Distill | None = None
+    """Rows without an answer are answered by a teacher; none: such a row is a reject."""
     replay: Replay | None = None
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The supporting models that write rows."""
+        return tuple(dict.fromkeys(each.teacher for each in (self.augment, self.distill) if each))
 
     @model_validator(mode="after")
     def answer_schemas_are_for_tasks_of_sources(self) -> Data:
@@ -489,5 +549,7 @@ class Spec(Frozen):
     """Splits, shuffles and the choice of few-shot rows follow from it."""
     base_model: AnyBaseModel
     data: Data
+    models: dict[Name, AnySupportingModel] = {}
+    """Supporting models by role, e.g. `teacher`."""
     method: AnyMethod
     evaluation: Evaluation

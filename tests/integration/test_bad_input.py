@@ -31,6 +31,11 @@ def short_answers(project: Project) -> None:
     (project.folder / "my rows.jsonl").write_text(json.dumps(row) + "\n")
 
 
+def endpoint_without_url(project: Project) -> None:
+    change(project, "  replay:", "  augment: {teacher: teacher}\n  replay:")
+    change(project, "evaluation:", "models: {teacher: {kind: endpoint, model: gpt-x}}\nevaluation:")
+
+
 CASES = {
     "unknown key": (
         lambda p: change(p, "epochs: 15", "epoks: 4"),
@@ -74,6 +79,10 @@ CASES = {
     "a list": (
         lambda p: (p.folder / "specs" / "tiny.yaml").write_text("- a\n"),
         ["is a list; a spec is a map"],
+    ),
+    "endpoint without a URL": (
+        endpoint_without_url,
+        ["models.teacher: is an endpoint, and nothing says where", "TUNEBOOK_MODELS__TEACHER__BASE_URL"],
     ),
     "no tokenizer": (no_tokenizer, ["tokenizer", "models/tiny llama"]),
 }

@@ -27,6 +27,11 @@ data:
     - {kind: hub, repo: a/b, path: a.jsonl, task: hub}
     - {kind: file, path: own.csv, task: own, columns: {system: Be kind., user: "{q}", assistant: "{a}"}}
   replay: {share: 0.1}
+  augment: {teacher: teacher}
+  distill: {teacher: teacher}
+models:
+  teacher: {kind: endpoint, model: gpt-x}
+  other: {kind: endpoint, model: gpt-x}
 method: {kind: full}
 evaluation:
   sets:
@@ -109,6 +114,19 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "Decontaminate.ngram_words": ("data.decontaminate.ngram_words=13", DATA),
     "Decontaminate.ngram_overlap": ("data.decontaminate.ngram_overlap=0.7", DATA),
     "Decontaminate.near": ("data.decontaminate.near=0.7", DATA),
+    "Augment.teacher": ("data.augment.teacher=other", DATA),
+    "Augment.variations": ("data.augment.variations=3", DATA),
+    "Augment.rows": ("data.augment.rows=50", DATA),
+    "Augment.temperature": ("data.augment.temperature=0.5", DATA),
+    "Augment.max_tokens": ("data.augment.max_tokens=512", DATA),
+    "Distill.teacher": ("data.distill.teacher=other", DATA),
+    "Distill.samples": ("data.distill.samples=3", DATA),
+    "Distill.teacher_system": ("data.distill.teacher_system=Think first.", DATA),
+    "Distill.shots": ("data.distill.shots=2", DATA),
+    "Distill.temperature": ("data.distill.temperature=0.5", DATA),
+    "Distill.max_tokens": ("data.distill.max_tokens=512", DATA),
+    "EndpointModel.kind": ("models.teacher={kind: builtin, name: smollm2-135m-instruct}", DATA),
+    "EndpointModel.model": ("models.teacher.model=gpt-y", DATA),
     "Replay.share": ("data.replay.share=0.2", DATA),
     "Replay.loss_weight": ("data.replay.loss_weight=4", DATA),
     "Replay.max_tokens": ("data.replay.max_tokens=48", ("replay", "prepare")),
@@ -212,7 +230,9 @@ def plan(folder: Path, change: str, profile: str | None = None) -> dict[str, Sta
         for s in spec.data.sources
     }
     sources["suites"] = "what ships"
-    return stages(spec, base_model=hashlib.sha256(reference.encode()).hexdigest(), sources=sources)
+    supporting = {role: model.model_dump_json() for role, model in spec.models.items()}
+    digest = hashlib.sha256(reference.encode()).hexdigest()
+    return stages(spec, base_model=digest, sources=sources, supporting=supporting)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tunebook_data.near_duplicates import jaccard, near_duplicates, said, shingles
+from tunebook_data.near_duplicates import jaccard, near_copies, near_duplicates, said, shingles
 from tunebook_data.rows import Row
 
 MakeRow = Callable[..., Row]
@@ -88,3 +88,27 @@ def test_shingles_are_runs_of_three_words(text: str, expected: set[str]) -> None
 
 def test_no_shingle_runs_over_two_messages() -> None:
     assert shingles(["a b c", "d e f"]) == {"a b c", "d e f"}
+
+
+def words_of(**counts: int) -> str:
+    return " ".join(f"{letter}{n}" for letter, count in counts.items() for n in range(count))
+
+
+def test_a_generated_row_is_compared_with_its_kin_even_where_the_hashing_finds_nothing(
+    make_row: MakeRow,
+) -> None:
+    parent = make_row(words_of(w=40))
+    of_parent = make_row(words_of(w=24, x=16))
+    assert near_copies([parent, of_parent], {1: None}, 0.3) == {}
+    assert near_copies([parent, of_parent], {1: 0}, 0.3) == {1: (0, pytest.approx(0.4286, abs=1e-4))}
+    first, sibling = make_row(words_of(z=24, x=24)), make_row(words_of(y=14, x=24))
+    assert near_copies([parent, first, sibling], {1: 0, 2: None}, 0.3) == {}
+    found = near_copies([parent, first, sibling], {1: 0, 2: 0}, 0.3)
+    assert found == {2: (1, pytest.approx(0.3871, abs=1e-4))}
+
+
+def test_a_copy_is_none_that_later_rows_are_compared_with(make_row: MakeRow) -> None:
+    parent, copy = make_row(words_of(w=40)), make_row(words_of(w=40, x=4))
+    copy_of_copy = make_row(words_of(w=40, x=12))
+    assert near_copies([parent, copy, copy_of_copy], {1: 0, 2: 0}, 0.85).keys() == {1}
+    assert near_copies([parent, copy_of_copy], {1: 0}, 0.85) == {}

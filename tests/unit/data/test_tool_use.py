@@ -22,6 +22,10 @@ from tunebook_data.prepare import prepare
 from tunebook_data.rejects import Reject
 from tunebook_data.rows import read_rows as read_prepared
 from tunebook_data.tokens import TokenTable
+from tunebook_inference.generator import ChatRequest
+from tunebook_inference.kept_answers import KeptAnswers
+from tunebook_inference.scripted import ScriptedGenerator
+from tunebook_inference.supporting import SupportingModel
 from tunebook_model.render import Renderer
 from tunebook_spec.errors import DataError
 from tunebook_spec.models import Checks, Data
@@ -237,10 +241,12 @@ def tools_llama(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
-def prepared(folder: Path, model_dir: Path) -> DatasetManifest:
+def prepared(
+    folder: Path, model_dir: Path, teacher: SupportingModel | None = None, **data: Any
+) -> DatasetManifest:
     source = {"kind": "file", "path": "rows.jsonl", "task": "chat", "split": {"test": 0.2, "validation": 0}}
     inputs = PrepareInputs(
-        data=Data.model_validate({"sources": [source]}),
+        data=Data.model_validate({"sources": [source], **data}),
         seed=0,
         chat_template_kwargs={"date_string": "26 Jul 2024"},
         suites=(),
@@ -256,7 +262,38 @@ def prepared(folder: Path, model_dir: Path) -> DatasetManifest:
         replay_dir=None,
         out=folder / "out",
         advance=lambda done, total, note="": None,
+        models={"t": teacher} if teacher else {},
     )
+
+
+def test_no_teacher_sees_a_row_with_tools(write_jsonl: WriteJsonl, tmp_path: Path, tools_llama: Path) -> None:
+    plain = [{"messages": [user(f"Why is it {n}?"), says(f"Since it was {n} before.")]} for n in range(20)]
+    told_to = [
+        record(user(f"Weather in {n}?"), calls(call()), told(), says(f"{n} degrees, I read."))
+        for n in range(20)
+    ]
+    prompts = [{"messages": [user("Who asks?")]}, record(user("Weather in Ulm?"))]
+    write_jsonl([*plain, *told_to, *prompts])
+    seen: list[str] = []
+
+    def answers(request: ChatRequest) -> str:
+        seen.append(orjson.dumps(request.messages).decode())
+        assert {key for message in request.messages for key in message} == {"role", "content"}
+        if request.json_schema is None:
+            return "Nobody that I know of."
+        return orjson.dumps({"variations": [[{"user": f"q{len(seen)}?", "assistant": "As ever."}]]}).decode()
+
+    kept = KeptAnswers(tmp_path / "answers.sqlite")
+    teacher = SupportingModel("t", "scripted", ScriptedGenerator(answers), kept)
+    augment, distill = {"teacher": "t", "variations": 1}, {"teacher": "t", "shots": 16}
+    manifest = prepared(tmp_path, tools_llama, teacher, augment=augment, distill=distill)
+    assert manifest.augment is not None
+    assert manifest.distill is not None
+    train = read_prepared(tmp_path / "out" / "train.jsonl")
+    assert manifest.augment.uses_tools == sum(bool(row.tools) for row in train) > 0
+    assert (manifest.distill.uses_tools, manifest.distill.kept) == (1, 1)
+    assert manifest.augment.asked + manifest.augment.uses_tools == manifest.sources[0].train
+    assert not any("Weather" in each for each in seen)
 
 
 def test_prepare_trains_on_the_calls_and_gives_them_to_whoever_asks(

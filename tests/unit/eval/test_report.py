@@ -9,7 +9,14 @@ import pytest
 
 from tests.unit.eval.answers_on_disk import asked, general, leave
 from tunebook_data.card import DataCard, Example, Reason
-from tunebook_data.manifest import DatasetManifest, SourceCounts, SplitCounts, Step, size_advice
+from tunebook_data.manifest import (
+    DatasetManifest,
+    GeneratedCounts,
+    SourceCounts,
+    SplitCounts,
+    Step,
+    size_advice,
+)
 from tunebook_eval.decide import decide
 from tunebook_eval.evaluate import evaluate
 from tunebook_eval.evidence import EvalReport
@@ -77,6 +84,29 @@ def evidence(tmp_path: Path) -> tuple[EvalReport, GateVerdict]:
     return report, decide(report, GATES)
 
 
+VARIED = GeneratedCounts(
+    teacher="gpt-x at a.example/v1",
+    reported_models=("gpt-x-1",),
+    withheld=0,
+    uses_tools=0,
+    asked=4,
+    parsed=3,
+    repaired=1,
+    failed=1,
+    made=6,
+    rejected_by_reason={"empty content": 1},
+    copies_by_reason={"a near copy": 2},
+    contaminated_by_rule={},
+    kept=3,
+    answers=6,
+    resumed=2,
+    troubles={"HTTP 429": 5},
+    prompt_tokens=100,
+    completion_tokens=50,
+    cost=0.0125,
+)
+
+
 def write(folder: Path, evidence: tuple[EvalReport, GateVerdict], metrics: list[dict[str, Any]]) -> str:
     split = SplitCounts(rows=9, groups=4, tokens=1234, supervised_tokens=500, longest_tokens=60)
     source = SourceCounts(
@@ -94,6 +124,7 @@ def write(folder: Path, evidence: tuple[EvalReport, GateVerdict], metrics: list[
         sources=(source,),
         rejects_by_reason={"answer too short": 3},
         splits={"train": split, "validation": split, "test": split},
+        augment=VARIED,
         replay=None,
         attribution=(),
     )
@@ -158,6 +189,14 @@ def test_scores_answers_rejects_times_and_lineage_are_on_the_page(
     ):
         assert part in words.replace(" 2.13.0", "")
     assert "glossary / seen note 1 AKI: meaning 1 MRI: imaging" in words
+
+
+def test_what_a_teacher_made_is_told_with_its_troubles_and_cost(
+    tmp_path: Path, evidence: tuple[EvalReport, GateVerdict]
+) -> None:
+    words = Page(write(tmp_path, evidence, METRICS)).words
+    told = "3 of 6 variations of 4 rows kept (1 repaired, 1 failed, 1 rejected, 2 copies, 2 answers not asked"
+    assert f"gpt-x at a.example/v1: {told} for again, 5 x HTTP 429, 150 tokens, cost 0.0125)." in words
 
 
 def test_what_a_model_wrote_is_shown_and_never_run(

@@ -243,3 +243,16 @@ def test_errors_survive_pickling(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
         load(write(tmp_path, "- a\n"))
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_a_role_that_no_model_plays_is_named(tmp_path: Path) -> None:
+    text = SPEC.replace("task: chat}\n", "task: chat}\n  augment: {teacher: teacher}\n", 1)
+    models = "models: {writer: {kind: endpoint, model: gpt-x}}\n"
+    (found,) = problems(tmp_path, text.replace("method:", f"{models}method:", 1))
+    assert found == "line 7, data.augment.teacher: no model 'teacher' under `models`; there are: writer"
+
+
+def test_a_key_of_an_endpoint_in_a_spec_is_refused(tmp_path: Path) -> None:
+    models = "models: {teacher: {kind: endpoint, model: gpt-x, api_key: sk-1}}\n"
+    (found,) = problems(tmp_path, SPEC.replace("method:", f"{models}method:", 1))
+    assert "models.teacher.api_key: unknown key" in found

@@ -1,0 +1,212 @@
+"""Rows without an answer, answered by a teacher: under its own, longer prompt if the spec has one."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tunebook_data.checked import answered_by
+from tunebook_data.decontaminate import HeldOut, find_leaks
+from tunebook_data.generated import (
+    Candidate,
+    Provenance,
+    Written,
+    accept,
+    counts_of,
+    failures,
+    may_be_shown,
+    refuse_all_failed,
+    uses_tools,
+)
+from tunebook_data.inputs import PrepareInputs
+from tunebook_data.prompts import asked, normalised, prompt_key
+from tunebook_data.rejects import Fate, write_listing
+from tunebook_data.rows import Row
+from tunebook_data.split import cap_rows
+from tunebook_data.structured import Reply, sha256_of
+from tunebook_inference.generator import ChatRequest, Completion
+from tunebook_inference.supporting import SupportingModel
+from tunebook_model.conversation import Message
+from tunebook_model.render import Renderer
+from tunebook_run.progress import Advance
+from tunebook_spec.models import Decontaminate, Distill
+
+
+def distill(
+    prompts: Sequence[Row],
+    *,
+    known: Sequence[Row],
+    train: Sequence[Row],
+    tested: Sequence[Row],
+    held_out: Sequence[HeldOut],
+    inputs: PrepareInputs,
+    teacher: SupportingModel,
+    renderer: Renderer,
+    out: Path,
+    advance: Advance,
+) -> Written:
+    """Have rows answered, and keep those that may teach.
+
+    What became of each is listed in distilled.jsonl, and what the teacher said in vain in
+    distilled_failures.jsonl. A prompt that is answered already, or that knows what is held out, is not asked;
+    nor is one with tools or calls, which is counted, and no such row is a shot.
+
+    Args:
+        prompts: rows whose last message is the user's.
+        known: every row of every side.
+        train: those of them that are trained on.
+        tested: those of the test and validation side.
+        held_out: everything that something is measured on.
+        inputs: those of `prepare`.
+        teacher: a supporting model.
+        renderer: of the base model.
+        out: an existing folder.
+        advance: told of answers.
+
+    Raises:
+        StageError: the teacher answers no more, its budget is spent, or no answer of it can be used.
+    """
+    spec = inputs.data.distill
+    assert spec is not None
+    before = replace(teacher.spent)
+    plain = [row for row in prompts if not uses_tools(row)]
+    may_see = [row for row in plain if may_be_shown(row, inputs.data.checks, teacher)]
+    skipped = _not_worth_asking(may_see, known, tested, held_out, inputs)
+    asked_about = {row.id: row for row in may_see if row.id not in skipped}
+    shots = _shots(train, spec, inputs.seed)
+    requests = {id: _messages(row, spec, shots[row.task]) for id, row in asked_about.items()}
+    replies = _ask(teacher, requests, spec, advance)
+    failed = failures(asked_about, replies, inputs.data.checks)
+    write_listing(out / "distilled_failures.jsonl", failed)
+    refuse_all_failed(teacher, failed, len(replies))
+    candidates = [
+        _candidate(asked_about[id], requests[id], reply, spec, teacher)
+        for id, reply in replies.items()
+        if reply.fault is None
+    ]
+    accepted = accept(
+        candidates,
+        known=known,
+        train=train,
+        held_out=held_out,
+        renderer=renderer,
+        data=inputs.data,
+        near=inputs.data.dedup.near if inputs.data.dedup else None,
+    )
+    fates = [*skipped.values(), *accepted.fates]
+    write_listing(out / "distilled.jsonl", fates)
+    spent = teacher.spent.since(before)
+    counts = counts_of(
+        teacher,
+        replies,
+        fates,
+        spent,
+        withheld=len(plain) - len(may_see),
+        uses_tools=len(prompts) - len(plain),
+    )
+    assert counts.withheld + counts.failed + counts.made == len(plain), "every prompt is accounted for"
+    return Written(accepted.rows, accepted.rendered, accepted.flags, counts)
+
+
+def _not_worth_asking(
+    prompts: Sequence[Row],
+    known: Sequence[Row],
+    tested: Sequence[Row],
+    held_out: Sequence[HeldOut],
+    inputs: PrepareInputs,
+) -> dict[str, Fate]:
+    """Prompts that may not train whatever is answered, with why."""
+    fates: dict[str, Fate] = {}
+    seen = {asked(row.messages): row for row in reversed(known)}
+    groups = {(row.task, row.group): row for row in tested}
+    for row in prompts:
+        first = seen.setdefault(prompt_key(row.messages), row)
+        if first is not row:
+            detail = f"{first.source}:{first.line}"
+            fates[row.id] = Fate.of(row, "copy", "its prompt is there already", detail)
+        elif (row.task, row.group) in groups:
+            other = groups[(row.task, row.group)]
+            fates[row.id] = Fate.of(row, "contaminated", "group", f"{other.source}:{other.line}")
+    left = [row for row in prompts if row.id not in fates]
+    rules = inputs.data.decontaminate or Decontaminate()
+    # Prompts alone: what is asked tells, whatever will be answered.
+    for index, match in find_leaks([answered_by(row, "-") for row in left], held_out, rules).items():
+        detail = f"{match.item.name}, overlap {match.overlap:.4g}"
+        fates[left[index].id] = Fate.of(left[index], "contaminated", match.rule, detail)
+    return fates
+
+
+def _shots(train: Sequence[Row], spec: Distill, seed: int) -> Mapping[str, list[Message]]:
+    """For each task the same training rows, drawn by seed, evenly over groups."""
+    by_task: dict[str, list[Row]] = defaultdict(list)
+    for row in train:
+        if not uses_tools(row):
+            by_task[row.task].append(row)
+    shots: dict[str, list[Message]] = defaultdict(list)
+    for task, rows in by_task.items():
+        shown = cap_rows(rows, spec.shots, dealt=False, seed=seed)
+        shots[task] = [each for row in shown for each in row.messages if each["role"] != "system"]
+    return shots
+
+
+def _messages(row: Row, spec: Distill, shots: Sequence[Message]) -> tuple[Message, ...]:
+    own = row.messages[:1] if row.messages[0]["role"] == "system" else ()
+    system: tuple[Message, ...] = own
+    if spec.teacher_system is not None:
+        system = ({"role": "system", "content": spec.teacher_system},)
+    said = (*system, *shots, *row.messages[len(own) :])
+    # A weight is for training, and no endpoint knows it.
+    return tuple({"role": each["role"], "content": each["content"]} for each in said)
+
+
+def _ask(
+    teacher: SupportingModel,
+    prompts: Mapping[str, tuple[Message, ...]],
+    spec: Distill,
+    advance: Advance,
+) -> dict[str, Reply]:
+    requests = [
+        ChatRequest(f"{id}/{sample}", messages, spec.max_tokens, temperature=spec.temperature, sample=sample)
+        for id, messages in prompts.items()
+        for sample in range(spec.samples)
+    ]
+    num_done = 0
+
+    def on_done(_: Completion) -> None:
+        nonlocal num_done
+        num_done += 1
+        advance(num_done, len(requests), f"answers {teacher.spent}")
+
+    answers = iter(teacher.generate(requests, on_done))
+    return {id: choose([next(answers) for _ in range(spec.samples)]) for id in prompts}
+
+
+def choose(answers: Sequence[Completion]) -> Reply:
+    """The first of the answers that more than half of all agree on, case and white space aside."""
+    usable = [each for each in answers if each.finish_reason == "stop" and each.text.strip()]
+    if not usable:
+        last = answers[-1]
+        fault = f"no answer: {last.error}" if last.error else f"{'cut off' if last.text.strip() else 'empty'}"
+        return Reply(None, fault, tuple(answers))
+    votes = Counter(normalised(each.text) for each in usable)
+    best, count = votes.most_common(1)[0]
+    if 2 * count <= len(answers):
+        return Reply(None, f"no majority: {count} of {len(answers)} answers agree", tuple(answers))
+    chosen = next(each for each in usable if normalised(each.text) == best)
+    return Reply(chosen.text, None, tuple(answers))
+
+
+def _candidate(
+    row: Row, messages: tuple[Message, ...], reply: Reply, spec: Distill, teacher: SupportingModel
+) -> Candidate:
+    provenance = Provenance.of(
+        row,
+        teacher,
+        sha256_of(messages),
+        reply,
+        temperature=spec.temperature,
+        shared_by=1,
+    )
+    return Candidate.of(replace(answered_by(row, reply.value), id=f"{row.id}-d"), row, provenance)

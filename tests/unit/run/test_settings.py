@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+
+from tunebook_run.settings import Settings
+from tunebook_spec.errors import SettingsError
+
+TEACHER = "TUNEBOOK_MODELS__TEACHER__"
+
+
+def test_the_models_of_a_machine_are_told_by_role(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{TEACHER}BASE_URL", "https://api.example.com/v1/")
+    monkeypatch.setenv(f"{TEACHER}API_KEY", "sk-secret")
+    monkeypatch.setenv(f"{TEACHER}CONCURRENCY", "3")
+    settings = Settings.read()
+    teacher = settings.of_model("teacher")
+    assert (teacher.base_url, teacher.concurrency) == ("https://api.example.com/v1", 3)
+    assert settings.of_model("judge").base_url is None
+    assert "sk-secret" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("CONCURRENCY", "0", "CONCURRENCY: Input should be greater than or equal to 1 (got '0')"),
+        ("BASE_URL", "api.example.com", "BASE_URL: is no http:// or https:// URL"),
+        ("BASE_URL", "https://me:sk-secret@a/v1", "BASE_URL: holds a user, password or query"),
+        ("BASE_URL", "https://a/v1?key=sk-secret", "BASE_URL: holds a user, password or query"),
+        ("APIKEY", "sk-secret", "APIKEY: unknown; known: BASE_URL, API_KEY, "),
+        ("BUDGET_COST", "5", "TEACHER: BUDGET_COST needs PRICE_IN and PRICE_OUT"),
+        ("PRICE_IN", "5", "TEACHER: PRICE_IN and PRICE_OUT go together"),
+    ],
+)
+def test_a_bad_setting_of_a_model_is_named_and_shows_no_secret(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: str
+) -> None:
+    monkeypatch.setenv(f"{TEACHER}API_KEY", "sk-secret")
+    monkeypatch.setenv(f"{TEACHER}{name}", value)
+    with pytest.raises(SettingsError) as caught:
+        Settings.read()
+    assert expected in str(caught.value)
+    assert "sk-secret" not in str(caught.value)
