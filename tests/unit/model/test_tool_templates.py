@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from tests.unit.model.test_trl_templates import END_OF_TURN, KWARGS, TEMPLATES, read, spans
+from tests.unit.model.test_trl_templates import END_OF_TURN, KWARGS, TEMPLATES, read, spans, tokenizer_for
 from tunebook_model.conversation import Message, ToolCall, normal_tool
 from tunebook_model.render import Rendered, Renderer
 from tunebook_spec.errors import DataError
@@ -91,12 +91,7 @@ CONVERSATIONS: dict[str, list[Message]] = {
 
 @pytest.fixture(scope="module")
 def tokenizer(make_tokenizer: Any) -> PreTrainedTokenizerFast:
-    text = "".join(read(name) for name in NAMES)
-    control = sorted(set(re.findall(r"<\|[^<>\s|]+\|?>|<[a-z_]+\|?>|</[a-z_]+>|\[/?[A-Z]+\]", text)))
-    trained: PreTrainedTokenizerFast = make_tokenizer(
-        special=("<s>", "<|im_end|>", *control, "<|endoftext|>")
-    )
-    return trained
+    return tokenizer_for("".join(map(read, NAMES)), make_tokenizer)
 
 
 def renderer(tokenizer: PreTrainedTokenizerFast, name: str) -> Renderer:

@@ -105,14 +105,18 @@ def read(name: str) -> str:
     return text.replace('strftime_now("%Y-%m-%d")', '"2026-01-04"')
 
 
-@pytest.fixture(scope="module")
-def tokenizer(make_tokenizer: Any) -> PreTrainedTokenizerFast:
-    text = "".join(read(name) for name in NAMES)
+def tokenizer_for(text: str, make_tokenizer: Any) -> PreTrainedTokenizerFast:
+    """One that knows every control token of some templates."""
     control = sorted(set(re.findall(r"<\|[^<>\s|]+\|?>|<[a-z_]+\|?>|</[a-z_]+>|\[/?[A-Z]+\]", text)))
     trained: PreTrainedTokenizerFast = make_tokenizer(
         special=("<s>", "<|im_end|>", *control, "<|endoftext|>")
     )
     return trained
+
+
+@pytest.fixture(scope="module")
+def tokenizer(make_tokenizer: Any) -> PreTrainedTokenizerFast:
+    return tokenizer_for("".join(map(read, NAMES)), make_tokenizer)
 
 
 def renderer(tokenizer: PreTrainedTokenizerFast, name: str, template: str) -> Renderer:
