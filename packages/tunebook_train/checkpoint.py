@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -28,12 +29,15 @@ class Training:
     """Steps done, and so the position in the data."""
     metrics: list[dict[str, Any]] = field(default_factory=list)
     """One entry a step or validation."""
+    best: dict[str, Tensor] = field(default_factory=dict)
+    """Weights of the lowest validation loss, where they are kept: on the CPU of rank 0."""
 
     def save(self, folder: Path) -> None:
         state = {
             "model": self._trained(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "best": self.best,
         }
         torch.save(state, folder / "state.pt")
         position = {"digest": self.digest, "step": self.step, "metrics": self.metrics}
@@ -52,12 +56,26 @@ class Training:
                 f"this is {self.digest[:12]}; delete it and run again"
             )
         state = torch.load(folder / "state.pt", weights_only=True)
-        with torch.no_grad():
-            for name, parameter in self._trained().items():
-                parameter.copy_(state["model"][name])
+        self._put(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.step, self.metrics = position["step"], position["metrics"]
+        self.step, self.metrics, self.best = position["step"], position["metrics"], state["best"]
+
+    def keep_as_best(self) -> None:
+        self.best = {name: p.detach().to("cpu", copy=True) for name, p in self._trained().items()}
+
+    def return_to_best(self) -> None:
+        """The best weights again, where they are kept; they are let go."""
+        self._put(self.best)
+        self.best = {}
+
+    def _put(self, weights: dict[str, Tensor]) -> None:
+        trained = self._trained()
+        with torch.no_grad():
+            for name, tensor in weights.items():
+                trained[name].copy_(tensor)
 
     def _trained(self) -> dict[str, nn.Parameter]:
-        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        ddp = isinstance(self.model, DistributedDataParallel)
+        inner: nn.Module = self.model.module if ddp else self.model
+        return {name: p for name, p in inner.named_parameters() if p.requires_grad}

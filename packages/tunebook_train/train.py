@@ -44,6 +44,9 @@ class TrainResult(Frozen):
     """Of the last step."""
     validation_loss_before: float | None
     validation_loss: float | None
+    """Of the weights that were kept."""
+    best_step: int | None
+    """Whose weights were kept; None where it is the last one, because nothing stopped early."""
     num_workers: int
     dtype: str
 
@@ -53,7 +56,8 @@ class TrainResult(Frozen):
         line = f"{trained}: {self.steps} steps, {speed}"
         if self.validation_loss is None or self.validation_loss_before is None:
             return f"{line}; loss {self.loss:.4f}"
-        return f"{line}; validation loss {self.validation_loss_before:.4f} to {self.validation_loss:.4f}"
+        line += f"; validation loss {self.validation_loss_before:.4f} to {self.validation_loss:.4f}"
+        return line if self.best_step is None else f"{line}, of step {self.best_step}, which was the best"
 
 
 def train(
@@ -166,7 +170,8 @@ def _read(store: Store, key: str) -> list[dict[str, Any]]:
 
 def _result(entries: list[dict[str, Any]], num_workers: int, dtype: str) -> TrainResult:
     steps = [entry for entry in entries if "loss" in entry]
-    validations = [entry["validation_loss"] for entry in entries if "validation_loss" in entry]
+    validations = {entry["step"]: entry["validation_loss"] for entry in entries if "validation_loss" in entry}
+    best = next((entry["step"] for entry in entries if entry.get("is_best")), None)
     trainable, total = entries[0]["trainable_parameters"], entries[0]["parameters"]
     return TrainResult(
         trainable_parameters=trainable,
@@ -178,7 +183,8 @@ def _result(entries: list[dict[str, Any]], num_workers: int, dtype: str) -> Trai
         tokens_per_s=steps[-1]["tokens_per_s"],
         loss=steps[-1]["loss"],
         validation_loss_before=validations[0],
-        validation_loss=validations[-1],
+        validation_loss=validations[steps[-1]["step"] if best is None else best],
+        best_step=best,
         num_workers=num_workers,
         dtype=dtype,
     )

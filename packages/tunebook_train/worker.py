@@ -68,7 +68,7 @@ def work(job: Job) -> str | None:
         if worker.world_rank == 0:
             _publish(store, job, training, facts)
         if training.step % method.checkpoint_every_steps == 0 and training.step < len(steps):
-            _report(training, loss, worker)
+            _report(training, worker)
 
     try:
         check_loss(loss, Pack.of(train, [int(train.lengths.argmax())], device))
@@ -76,6 +76,7 @@ def work(job: Job) -> str | None:
     except StageError as error:
         return str(error)
     if worker.world_rank == 0:
+        _publish(store, job, training, facts)
         save_weights(loss, store, job)
     ray.train.report({"step": training.step})
     return None
@@ -88,17 +89,14 @@ def _publish(store: Store, job: Job, training: Training, facts: dict[str, int]) 
     store.write(f"{job.stage_key}/{METRICS}", lines.encode())
 
 
-def _report(training: Training, loss: SupervisedLoss, worker: Worker) -> None:
+def _report(training: Training, worker: Worker) -> None:
     """A checkpoint, taken by rank 0; a barrier for all."""
     metrics = {"step": training.step}
     if worker.world_rank != 0:
         ray.train.report(metrics)
         return
     with tempfile.TemporaryDirectory() as folder:
-        plain = Training(
-            loss, training.optimizer, training.schedule, training.digest, training.step, training.metrics
-        )
-        plain.save(Path(folder))
+        training.save(Path(folder))
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
