@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from tunebook_run import log
 from tunebook_run.progress import Advance, progress
 from tunebook_run.settings import Settings
 from tunebook_run.stages import commit, find, read_artifact, writing
-from tunebook_run.store import Store
+from tunebook_run.store import Store, is_disk_full
 from tunebook_spec.errors import TunebookError
 
 logger = logging.getLogger(__name__)
@@ -52,8 +53,12 @@ def main(request: Request) -> int:
         return error.exit_status
     except KeyboardInterrupt:
         return 130
-    except Exception:
-        logger.exception("stage %s: this is a defect of Tunebook", request.stage.name)
+    except Exception as error:
+        if is_disk_full(error):
+            place = f"no space left under {settings.storage_url.split('?')[0]} or {tempfile.gettempdir()}"
+            logger.error("stage %s: %s; free some and run again", request.stage.name, place)
+        else:
+            logger.exception("stage %s: this is a defect of Tunebook", request.stage.name)
         return 1
     return 0
 

@@ -361,7 +361,7 @@ class Data(Frozen):
 
 
 class EarlyStopping(Frozen):
-    """Training ends where the validation loss no longer falls; the weights of its lowest are what is merged."""
+    """Training ends where the validation loss falls no more; the weights of its lowest are merged."""
 
     eval_steps: int = Field(10, ge=1)
     """Steps from one validation to the next; the last step has one in any case."""
@@ -382,7 +382,7 @@ class TrainingMethod(Frozen):
     max_pack_tokens: int = Field(1024, ge=8)
     """Rows are packed, without padding and unseen by one another, up to this length."""
     lr_scheduler_type: Schedule = "cosine_with_min_lr"
-    """The rate after warm-up: a cosine to a tenth of the peak, a cosine or a line to 0, or the peak throughout."""
+    """The rate after warm-up: by a cosine to a tenth of the peak, by a cosine or a line to 0, or the peak."""
     warmup_ratio: Share = 0.06
     """Share of all steps in which the rate rises to its peak."""
     weight_decay: float = Field(0.0, ge=0)

@@ -1,4 +1,4 @@
-"""When training stops early, told from its metrics alone, so that a resumed one and every worker decide alike."""
+"""When training stops early, by its metrics alone: a resumed one and every worker decide alike."""
 
 from __future__ import annotations
 

@@ -144,6 +144,8 @@ def _followed(store: Store, key: str, advance: Advance) -> Iterator[None]:
                 resumed = entry.get("resumed_at_step")
                 if resumed is not None and resumed not in said:
                     said.add(resumed)
+                    for damage in entry.get("damaged", ()):
+                        logger.warning("train            %s", damage)
                     logger.info("train            goes on from step %d", resumed)
             steps = [entry for entry in entries if "loss" in entry]
             if steps:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -59,6 +60,23 @@ def test_a_folder_that_lacks_a_shard_is_refused(model_folder: Path, tmp_path: Pa
     (model_folder / "model.safetensors.index.json").write_text(index)
     with pytest.raises(ModelError, match=r"1 of 2 weight files are missing, first 'model-00002"):
         ready(folder_model(model_folder), tmp_path)
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["text model", "several parts"])
+def test_a_vocabulary_smaller_than_the_tokenizer_s_is_refused_with_both_numbers(
+    model_folder: Path, tmp_path: Path, nested: bool
+) -> None:
+    config = json.loads((model_folder / "config.json").read_text())
+    highest = config.pop("vocab_size") - 1
+    for size in (highest, highest + 1, highest + 64):
+        sized = {"vocab_size": size}
+        content = {**config, "text_config": sized} if nested else {**config, **sized}
+        (model_folder / "config.json").write_text(json.dumps(content))
+        if size > highest:
+            ready(folder_model(model_folder), tmp_path)
+            continue
+        with pytest.raises(ModelError, match=rf"has ids up to {highest}, and the model embeds {size} "):
+            ready(folder_model(model_folder), tmp_path)
 
 
 def test_a_broken_config_is_refused(model_folder: Path, tmp_path: Path) -> None:
