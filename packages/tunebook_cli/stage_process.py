@@ -20,7 +20,7 @@ from tunebook_spec.errors import TunebookError
 
 if TYPE_CHECKING:
     from tunebook_train.inputs import TrainInputs
-    from tunebook_train.train import TrainResult
+    from tunebook_train.result import TrainResult
 
 logger = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ def _train(work: Work) -> Outcome:
 def _merge(work: Work) -> Outcome:
     from tunebook_train.inputs import MergeInputs, TrainInputs
     from tunebook_train.merge import MODEL, merge
-    from tunebook_train.train import TrainResult
+    from tunebook_train.result import TrainResult
 
     done = merge(
         MergeInputs.model_validate(work.fields),

@@ -11,7 +11,7 @@ from tunebook_data.manifest import DatasetManifest
 from tunebook_model import builtin
 from tunebook_model.resolve import ReadyModel
 from tunebook_train.inputs import TrainInputs
-from tunebook_train.train import TrainResult
+from tunebook_train.result import TrainResult
 
 NAME = "README.md"
 
@@ -66,7 +66,8 @@ def _lines(facts: ModelFacts, licence: str | None, *, is_adapter: bool) -> Itera
         counts = (source.rows_in, source.train, source.validation, source.test)
         yield f"| {source.source} | {source.task} | {' | '.join(map(str, counts))} |"
     train = facts.manifest.splits["train"]
-    yield f"\nTrained on {train.rows} rows of {train.tokens} tokens, {train.supervised_tokens} of them learnt.\n"
+    learnt = f"{train.tokens} tokens, {train.supervised_tokens} of them learnt"
+    yield f"\nTrained on {train.rows} rows of {learnt}.\n"
     if facts.manifest.replay:
         yield f"Of these, {facts.manifest.replay.rows} rows rehearse answers of the base itself.\n"
     for each in facts.manifest.attribution:

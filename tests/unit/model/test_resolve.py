@@ -62,20 +62,20 @@ def test_a_folder_that_lacks_a_shard_is_refused(model_folder: Path, tmp_path: Pa
         ready(folder_model(model_folder), tmp_path)
 
 
+@pytest.mark.parametrize("vocab", [{"a": 0, "b": 1}, [["a", -1.0], ["b", -2.0]]], ids=["BPE", "Unigram"])
 @pytest.mark.parametrize("nested", [False, True], ids=["text model", "several parts"])
 def test_a_vocabulary_smaller_than_the_tokenizer_s_is_refused_with_both_numbers(
-    model_folder: Path, tmp_path: Path, nested: bool
+    model_folder: Path, tmp_path: Path, nested: bool, vocab: object
 ) -> None:
-    config = json.loads((model_folder / "config.json").read_text())
-    highest = config.pop("vocab_size") - 1
-    for size in (highest, highest + 1, highest + 64):
-        sized = {"vocab_size": size}
-        content = {**config, "text_config": sized} if nested else {**config, **sized}
-        (model_folder / "config.json").write_text(json.dumps(content))
-        if size > highest:
-            ready(folder_model(model_folder), tmp_path)
-            continue
-        with pytest.raises(ModelError, match=rf"has ids up to {highest}, and the model embeds {size} "):
+    tokenizer = {"model": {"vocab": vocab}, "added_tokens": [{"id": 2, "content": "<|end|>"}]}
+    (model_folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    for size, is_refused in ((1, True), (2, True), (3, False), (64, False)):
+        config = {"text_config": {"vocab_size": size}} if nested else {"vocab_size": size}
+        (model_folder / "config.json").write_text(json.dumps(config))
+        if is_refused:
+            with pytest.raises(ModelError, match=rf"has ids up to 2, and the model embeds {size} "):
+                ready(folder_model(model_folder), tmp_path)
+        else:
             ready(folder_model(model_folder), tmp_path)
 
 

@@ -11,7 +11,7 @@ from tunebook_model.resolve import ReadyModel
 from tunebook_spec.models import EarlyStopping, FullMethod, LoraMethod
 from tunebook_train.inputs import TrainInputs
 from tunebook_train.model_card import ModelFacts, model_card
-from tunebook_train.train import TrainResult
+from tunebook_train.result import TrainResult
 
 SPLIT = SplitCounts(rows=40, groups=4, tokens=900, supervised_tokens=321, longest_tokens=50)
 MANIFEST = DatasetManifest(
