@@ -109,8 +109,8 @@ class Training:
                 trained[name].copy_(tensor)
 
     def _trained(self) -> dict[str, nn.Parameter]:
-        ddp = isinstance(self.model, DistributedDataParallel)
-        inner: nn.Module = self.model.module if ddp else self.model
+        model = self.model
+        inner: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
         return {name: p for name, p in inner.named_parameters() if p.requires_grad}
 
 
