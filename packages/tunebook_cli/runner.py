@@ -30,7 +30,14 @@ from tunebook_run.stages import Artifact, Stage, find, read_artifact
 from tunebook_run.store import Store
 from tunebook_spec import LoadedSpec
 from tunebook_spec.errors import Problem, SpecError, StageError
-from tunebook_spec.models import AdapterMethod, AnyBaseModel, EndpointModel, FolderModel, GgufModel
+from tunebook_spec.models import (
+    AdapterMethod,
+    AnyBaseModel,
+    BaseModelReference,
+    EndpointModel,
+    FolderModel,
+    GgufModel,
+)
 from tunebook_train.targets import target_problems
 
 logger = logging.getLogger(__name__)
@@ -42,12 +49,12 @@ def base_model(loaded: LoadedSpec, settings: Settings) -> ReadyModel:
 
 
 def supporting_models(loaded: LoadedSpec, settings: Settings) -> dict[str, ReadyModel]:
-    """The supporting models that write rows and run on this machine, made ready, by role."""
+    """The supporting models of the data that vLLM runs on this machine, made ready, by role."""
     used = {role: loaded.spec.models[role] for role in loaded.spec.data.roles}
     return {
         role: _ready(reference, loaded, settings)
         for role, reference in used.items()
-        if not isinstance(reference, EndpointModel)
+        if isinstance(reference, BaseModelReference)
     }
 
 
@@ -86,11 +93,12 @@ def plan(loaded: LoadedSpec, settings: Settings) -> Plan:
     if problems:
         raise SpecError(str(loaded.path), tuple(problems))
     ready = supporting_models(loaded, settings)
+    folder = loaded.path.parent
     who = {
-        role: identity(loaded.spec.models[role], settings.of_model(role), ready.get(role))
+        role: identity(loaded.spec.models[role], settings.of_model(role), ready.get(role), folder)
         for role in loaded.spec.data.roles
     }
-    sources = source_digests(loaded.spec.data, spec_dir=loaded.path.parent, assets_dir=settings.assets_dir)
+    sources = source_digests(loaded.spec.data, spec_dir=folder, assets_dir=settings.assets_dir)
     made = stages(loaded.spec, base_model=model.digest, sources=sources, supporting=who)
     return Plan(made, model, ready)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from string import Formatter
+from string import Formatter, Template
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -75,10 +75,51 @@ class EndpointModel(Frozen):
     """The name that the endpoint knows the model by."""
 
 
+class ScriptedReply(Frozen):
+    pattern: str
+    """A regular expression (Python's), looked for in the last message that the model is sent."""
+    answers: tuple[str, ...] = Field(min_length=1)
+    """What it then answers: the first one, and with several samples one after the other. `$name` stands for
+    what the group `(?P<name>...)` of the pattern has found; a dollar sign is written `$$`."""
+
+    @model_validator(mode="after")
+    def answers_name_groups_of_the_pattern(self) -> ScriptedReply:
+        try:
+            groups = re.compile(self.pattern).groupindex
+        except re.error as error:
+            raise ValueError(f"pattern {self.pattern!r} is no regular expression: {error}") from None
+        for answer in self.answers:
+            template = Template(answer)
+            if not template.is_valid():
+                raise ValueError(f"{answer!r} has a $ that names nothing; write $$ for a dollar sign")
+            unknown = sorted(set(template.get_identifiers()) - set(groups))
+            if unknown:
+                way_out = f"write (?P<{unknown[0]}>...) in it, or $$ for a dollar sign"
+                raise ValueError(f"{answer!r}: the pattern has no group {unknown[0]!r}; {way_out}")
+        return self
+
+
+class ScriptedModel(Frozen):
+    """No model: it says what it is told to, so that the way of the data can be tried at no cost."""
+
+    kind: Literal["scripted"]
+    script: tuple[ScriptedReply, ...] = ()
+    """The first whose pattern is found answers; where none is, there is no answer."""
+    path: str | None = None
+    """The same as lines of JSON in a file, relative to the spec."""
+
+    @model_validator(mode="after")
+    def its_script_stands_in_one_place(self) -> ScriptedModel:
+        if bool(self.script) == (self.path is not None):
+            raise ValueError("a scripted model has either a `script` or the `path` of one")
+        return self
+
+
 AnySupportingModel = Annotated[
-    EndpointModel | BuiltinModel | FolderModel | GgufModel | HubModel, Field(discriminator="kind")
+    EndpointModel | ScriptedModel | BuiltinModel | FolderModel | GgufModel | HubModel,
+    Field(discriminator="kind"),
 ]
-"""All but an endpoint are run on this machine, by vLLM."""
+"""All but an endpoint and a script are run on this machine, by vLLM."""
 
 
 class Split(Frozen):

@@ -32,6 +32,7 @@ data:
 models:
   teacher: {kind: endpoint, model: gpt-x}
   other: {kind: endpoint, model: gpt-x}
+  told: {kind: scripted, script: [{pattern: a, answers: [b]}]}
 method: {kind: full}
 evaluation:
   sets:
@@ -125,6 +126,10 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "Distill.shots": ("data.distill.shots=2", DATA),
     "Distill.temperature": ("data.distill.temperature=0.5", DATA),
     "Distill.max_tokens": ("data.distill.max_tokens=512", DATA),
+    "ScriptedModel.kind": ("models.teacher={kind: scripted, path: a.jsonl}", DATA),
+    "ScriptedModel.path": ("models.scripted={kind: scripted, path: b.jsonl}", DATA),
+    "ScriptedReply.pattern": ("models.scripted.script.0.pattern=c", DATA),
+    "ScriptedReply.answers": ("models.scripted.script.0.answers=[c]", DATA),
     "EndpointModel.kind": ("models.teacher={kind: builtin, name: smollm2-135m-instruct}", DATA),
     "EndpointModel.model": ("models.teacher.model=gpt-y", DATA),
     "Replay.share": ("data.replay.share=0.2", DATA),
