@@ -197,7 +197,8 @@ class Columns(Frozen):
     system: Annotated[str, AfterValidator(_plain_fields)] | None = None
     """Overrides `data.system`."""
     user: Annotated[str, AfterValidator(_some_field)]
-    assistant: Annotated[str, AfterValidator(_some_field)]
+    assistant: Annotated[str, AfterValidator(_some_field)] | None = None
+    """None: no row has an answer, and `data.distill` has a teacher give them."""
 
 
 class RowsSource(Source):
@@ -341,12 +342,33 @@ class Augment(Frozen):
     """Longest answer of the teacher, all variations of a row together."""
 
 
+class Judging(Frozen):
+    judge: Name
+    """The role under `models` that scores answers from 0 to 10."""
+    criteria: str = Field(min_length=1)
+    """What makes an answer good: all that the judge is told of it."""
+    max_tokens: int = Field(512, ge=16)
+    """Longest answer of the judge, which gives its reason before the score."""
+
+
+class Choice(Judging):
+    may_judge_itself: bool = False
+    """Whether judge and teacher may be one model, which tends to like what it wrote."""
+
+
+class Quality(Judging):
+    at_least: int = Field(ge=1, le=10)
+    """A training row that scores less is a reject; one that the judge cannot score stays, and is flagged."""
+
+
 class Distill(Frozen):
     teacher: Name
     """The role under `models` that answers rows without an answer; these all train, and none is held out."""
     samples: int = Field(1, ge=1, le=20)
-    """Answers to each prompt; of several, the one is kept that more than half agree on, case and white space
-    aside, and none where there is no such."""
+    """Answers to each prompt, of which one is kept."""
+    choose: Choice | None = None
+    """The answer is kept that a judge scores best, of equals the first, and none where it can score none;
+    none: the one that more than half agree on, case and white space aside, or none where there is no such."""
     teacher_system: str | None = None
     """System message that the teacher answers under; the row keeps its own (context distillation)."""
     shots: int = Field(0, ge=0, le=16)
@@ -359,6 +381,12 @@ class Distill(Frozen):
     def samples_differ(self) -> Distill:
         if self.samples > 1 and self.temperature == 0:
             raise ValueError("at temperature 0 all samples are the same: raise it, or ask for one")
+        return self
+
+    @model_validator(mode="after")
+    def a_judge_has_a_choice(self) -> Distill:
+        if self.choose is not None and self.samples == 1:
+            raise ValueError("a judge cannot choose among one answer: raise `samples`, or leave `choose` out")
         return self
 
 
@@ -377,6 +405,11 @@ class Data(Frozen):
     """
     decontaminate: Decontaminate | None = Decontaminate()
     """Drop training rows that contain what evaluation or validation asks; none: none is looked for."""
+    quality: Quality | None = None
+    """Drop training rows of sources that a judge scores low; none: none is judged.
+
+    What is held out is not judged, so that no judge decides what is measured.
+    """
     augment: Augment | None = None
     """Variations of training rows, written by a teacher, train beside them."""
     distill: Distill | None = None
@@ -385,8 +418,21 @@ class Data(Frozen):
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """The supporting models that write rows."""
-        return tuple(dict.fromkeys(each.teacher for each in (self.augment, self.distill) if each))
+        """The supporting models that judge or write rows."""
+        judges = (self.quality, self.distill.choose if self.distill else None)
+        asked = [each.judge for each in judges if each]
+        asked += [each.teacher for each in (self.augment, self.distill) if each]
+        return tuple(dict.fromkeys(asked))
+
+    @model_validator(mode="after")
+    def columns_without_an_answer_get_one(self) -> Data:
+        for index, source in enumerate(self.sources):
+            columns = source.columns if isinstance(source, RowsSource) else None
+            if columns and columns.assistant is None and self.distill is None:
+                raise ValueError(
+                    f"sources.{index}.columns: `assistant` is required, since no `distill` has rows answered"
+                )
+        return self
 
     @model_validator(mode="after")
     def answer_schemas_are_for_tasks_of_sources(self) -> Data:
