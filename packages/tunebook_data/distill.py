@@ -261,7 +261,7 @@ def best(answers: Sequence[Completion], given: Sequence[Score | None]) -> Chosen
 
     Where none was fit, the first that can be used goes on, to be rejected for what it is.
     """
-    values = tuple(each and each.value for each in given)
+    values = tuple(each.value if each else None for each in given)
     scored = [(value, -sample) for sample, value in enumerate(values) if value is not None]
     if scored:
         return Chosen(Reply(answers[-max(scored)[1]].text, None, tuple(answers)), values)

@@ -20,6 +20,7 @@ from tunebook_spec.models import (
     AnySupportingModel,
     EvaluationSet,
     InlineSet,
+    RowsSource,
     Spec,
     SuiteSet,
     TaskSet,
@@ -297,6 +298,11 @@ def _inconsistencies(spec: Spec) -> Iterator[tuple[Path_, str]]:
         for metric in set(each.metrics) - set(_allowed(each)):
             message = f"{metric!r} cannot score this kind of set; it can have: {', '.join(_allowed(each))}"
             yield ("evaluation", "sets", name, "metrics"), message
+    for index, source in enumerate(spec.data.sources):
+        columns = source.columns if isinstance(source, RowsSource) else None
+        if columns and columns.assistant is None and spec.data.distill is None:
+            message = "is required, since no `data.distill` has a teacher answer the rows"
+            yield ("data", "sources", index, "columns", "assistant"), message
     augment, distill, quality = spec.data.augment, spec.data.distill, spec.data.quality
     for at, role in (
         (("augment", "teacher"), augment and augment.teacher),

@@ -425,16 +425,6 @@ class Data(Frozen):
         return tuple(dict.fromkeys(asked))
 
     @model_validator(mode="after")
-    def columns_without_an_answer_get_one(self) -> Data:
-        for index, source in enumerate(self.sources):
-            columns = source.columns if isinstance(source, RowsSource) else None
-            if columns and columns.assistant is None and self.distill is None:
-                raise ValueError(
-                    f"sources.{index}.columns: `assistant` is required, since no `distill` has rows answered"
-                )
-        return self
-
-    @model_validator(mode="after")
     def answer_schemas_are_for_tasks_of_sources(self) -> Data:
         unknown = sorted(set(self.checks.answer_schema) - {source.task for source in self.sources})
         if unknown:
