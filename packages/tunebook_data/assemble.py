@@ -79,6 +79,11 @@ class Assembled:
         return sum(len(each["train"]) for each in self.trained)
 
     @property
+    def num_capped(self) -> int:
+        """These, and those that a judge has scored too low: what caps leave."""
+        return self.num_train + len(self.below)
+
+    @property
     def num_taught(self) -> int:
         """These, and what teachers have written."""
         return self.num_train + sum(len(each.rows) for each in self.written.values())

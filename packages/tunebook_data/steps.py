@@ -35,7 +35,7 @@ def assembly_steps(made: Assembled, data: Data) -> tuple[Step, ...]:
         _step("split", len(kept), split, f"{_listed(dealt)}{beyond}"),
         _step("near duplicates", dealt["train"], single, near or _OFF, "training rows"),
         _step("decontaminate", single, clean, leaks or _OFF, "training rows"),
-        _step("cap", clean, made.num_train, "data.sources.max_train_rows", "training rows"),
+        _step("cap", clean, made.num_capped, "data.sources.max_train_rows", "training rows"),
     )
 
 
@@ -79,7 +79,7 @@ def _quality_step(made: Assembled, manifest: DatasetManifest) -> Step:
         )
         unjudged = ", ".join(f"{count:,} {why}" for count, why in kept if count)
         note += f", and kept: {unjudged}" if unjudged else ""
-    return _step("quality", made.num_train + len(made.below), made.num_train, note, "training rows")
+    return _step("quality", made.num_capped, made.num_train, note, "training rows")
 
 
 def _teachers_steps(made: Assembled, manifest: DatasetManifest) -> Iterator[Step]:
