@@ -38,8 +38,8 @@ def run(
 ) -> None:
     """Take a spec from its sources to a verdict; what is already made is not made again.
 
-    Exit status: 0 pass, or stopped where asked to; 1 a stage failed, 2 bad spec or usage, 3 a gate failed, 4 inconclusive,
-    130 interrupted.
+    Exit status: 0 pass, or stopped where --until says; 1 a stage failed, 2 bad spec or usage, 3 a gate
+    failed, 4 inconclusive, 130 interrupted.
     """
     from tunebook_cli import runner
 

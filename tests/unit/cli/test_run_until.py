@@ -1,4 +1,4 @@
-"""The way of the data by the real command, with scripts in the place of models: no engine, no Ray, no cost."""
+"""The way of the data by the real command, with scripts in the place of models."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tunebook_cli.main import main
 from tunebook_data.card import DataCard
 from tunebook_data.card_page import read_card
 from tunebook_data.rows import read_rows
@@ -35,7 +36,6 @@ models:
     kind: scripted
     script:
       - {{pattern: quite mauve, answers: ['{{"reason": "No colour that we use.", "score": 1}}']}}
-      - {{pattern: thing 7\\b, answers: [I cannot say.]}}
       - {{pattern: certainly, answers: ['{{"reason": "It names one.", "score": 9}}']}}
       - {{pattern: .*, answers: ['{{"reason": "It does, somehow.", "score": 6}}']}}
 method: {{kind: full}}
@@ -67,17 +67,24 @@ TEACHER: list[dict[str, Any]] = [
 
 
 def rows() -> list[dict[str, Any]]:
-    said = {True: "It is quite mauve, all of it.", False: "It is certainly blue, all of it."}
+    """No answer is like another; each fourth is of a colour that the judge dislikes."""
     return [
         {
             "messages": [
                 {"role": "user", "content": f"What colour has thing {n}?"},
-                {"role": "assistant", "content": f"{said[n % 4 == 0]} That is number {n}."},
+                {
+                    "role": "assistant",
+                    "content": f"It is {'quite mauve' if n % 4 == 0 else 'certainly blue'}: {words(n)}.",
+                },
             ],
             "topic": f"t{n}",
         }
         for n in range(60)
     ]
+
+
+def words(n: int) -> str:
+    return " ".join(f"w{n}{letter}" for letter in "abcdefgh")
 
 
 @pytest.fixture
@@ -126,11 +133,16 @@ def test_the_way_of_the_data_is_walked_whole_without_a_model(folder: Path) -> No
     assert {row.reference for row in answered} == {f"The case {n} is certainly green." for n in range(8)}
     assert all(row.meta["generated"]["scores"] == [6, 9, 1] for row in answered)
 
-    again = tunebook(folder, "run", "colours.yaml", "--until", "prepare")
-    assert again.returncode == 0, again.stderr
-    assert "skipped: same inputs" in again.stderr
     page = (folder / "runs" / "colours" / "1" / "card.html").read_text()
     assert f"{card.manifest.quality.below} rows below quality 5" in page  # type: ignore[union-attr]
+
+    script = (folder / "teacher.jsonl").read_text()
+    (folder / "teacher.jsonl").write_text(script.replace("green", "golden"))
+    other = tunebook(folder, "run", "colours.yaml", "--until", "prepare")
+    assert other.returncode == 0, other.stderr
+    assert "answers not asked for again" in other.stderr
+    train = read_rows(made(folder) / "train.jsonl")
+    assert len([row for row in train if row.reference.endswith("certainly golden.")]) == 8
 
 
 def check_card(card: DataCard) -> None:
@@ -143,7 +155,7 @@ def check_card(card: DataCard) -> None:
     assert (source.rows_in, source.accounted, asked.rows_in, asked.prompts) == (60, 60, 8, 8)
     assert quality.below == source.rejects > 0
     assert quality.judged.asked == source.train + quality.below == 42
-    assert quality.judged.unscored <= 1, "thing 7 may be held out"
+    assert quality.judged.scores == {1: quality.below, 9: source.train}
     assert (augment.asked, augment.made, augment.kept) == (10, 20, 20)
     assert (distill.asked, distill.made, distill.kept, distill.answers) == (8, 8, 8, 24)
     assert distill.judged is not None
@@ -154,17 +166,6 @@ def check_card(card: DataCard) -> None:
     assert steps["distill"] == (source.train + 20, source.train + 28)
     assert card.manifest.splits["train"].rows == source.train + 28
     assert sum(reason.rows for reason in card.rejects) == quality.below
-
-
-def test_another_script_is_another_data_set(folder: Path) -> None:
-    assert tunebook(folder, "run", "colours.yaml", "--until", "prepare").returncode == 0
-    before = made(folder)
-    script = (folder / "teacher.jsonl").read_text()
-    (folder / "teacher.jsonl").write_text(script.replace("green", "golden"))
-    assert tunebook(folder, "run", "colours.yaml", "--until", "prepare").returncode == 0
-    assert made(folder) != before
-    train = read_rows(made(folder) / "train.jsonl")
-    assert len([row for row in train if row.reference.endswith("certainly golden.")]) == 8
 
 
 @pytest.mark.parametrize(
@@ -181,12 +182,16 @@ def test_another_script_is_another_data_set(folder: Path) -> None:
     ids=["stage", "script", "its own judge"],
 )
 def test_what_cannot_be_run_exits_2_before_anything_runs(
-    folder: Path, change: tuple[str, str], arguments: tuple[str, ...], told: str
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    change: tuple[str, str],
+    arguments: tuple[str, ...],
+    told: str,
 ) -> None:
     spec = (folder / "colours.yaml").read_text()
     (folder / "colours.yaml").write_text(spec.replace(*change))
-    ran = tunebook(folder, "run", "colours.yaml", *arguments)
-    assert ran.returncode == 2
-    assert told in ran.stderr
-    assert "Traceback" not in ran.stderr
-    assert not (folder / "runs" / "colours" / "1").exists()
+    monkeypatch.chdir(folder)
+    assert main(["run", "colours.yaml", *arguments]) == 2
+    assert told in capfd.readouterr().err
+    assert not (folder / "runs").exists()
