@@ -396,7 +396,8 @@ class Data(Frozen):
     sources: tuple[AnySource, ...] = Field(min_length=1)
     checks: Checks = Checks()
     max_reject_fraction: float = Field(0.2, ge=0, le=1)
-    """The run stops where a larger share of a source's rows, and five at least, are rejects."""
+    """The run stops where a larger share of a source's rows, and five at least, are rejects; those of low
+    `quality` do not count."""
     dedup: Dedup | None = None
     """Drop training rows that nearly repeat another one; none: only equal conversations are dropped.
 
