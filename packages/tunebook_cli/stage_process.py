@@ -127,7 +127,12 @@ def _prepare(work: Work) -> Outcome:
             stack.callback(kept.close)
             models = {
                 role: open_model(
-                    role, reference, work.settings.of_model(role), work.request.supporting.get(role), kept
+                    role,
+                    reference,
+                    work.settings.of_model(role),
+                    work.request.supporting.get(role),
+                    kept,
+                    work.request.spec_dir,
                 )
                 for role, reference in inputs.models.items()
             }

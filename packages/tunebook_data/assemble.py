@@ -51,6 +51,8 @@ class Assembled:
     """Exact ones, then near ones."""
     rendered: dict[str, Rendered]
     """The rows as training sees them, by id; empty where no model was at hand."""
+    below: frozenset[str] = frozenset()
+    """Ids of training rows that a judge has scored too low, which are among the rejects; empty before."""
     written: Mapping[Writer, Written] = field(default_factory=dict)
     """What teachers have made of these rows and of prompts; empty where none was asked."""
 
@@ -69,12 +71,17 @@ class Assembled:
     @property
     def sources(self) -> tuple[SourceCounts, ...]:
         each = zip(self.reads, self.kept, self.dealt, self.trained, map(len, self.copies), strict=True)
-        return tuple(_source_counts(*source, self.cleaned) for source in each)
+        return tuple(_source_counts(*source, self.cleaned, self.below) for source in each)
 
     @property
     def num_train(self) -> int:
         """Distinct training rows of sources."""
         return sum(len(each["train"]) for each in self.trained)
+
+    @property
+    def num_capped(self) -> int:
+        """These, and those that a judge has scored too low: what caps leave."""
+        return self.num_train + len(self.below)
 
     @property
     def num_taught(self) -> int:
@@ -178,11 +185,18 @@ def _held_out(sources: Sequence[Splits], inputs: PrepareInputs) -> list[HeldOut]
 
 
 def _source_counts(
-    read: CheckedSource, kept: SourceRows, dealt: Splits, splits: Splits, num_copies: int, cleaned: Cleaned
+    read: CheckedSource,
+    kept: SourceRows,
+    dealt: Splits,
+    splits: Splits,
+    num_copies: int,
+    cleaned: Cleaned,
+    below: frozenset[str],
 ) -> SourceCounts:
     sides = {side: len(rows) for side, rows in splits.items()}
     near = sum(row.id in cleaned.near_duplicate_ids for row in dealt["train"])
     contaminated = sum(row.id in cleaned.contaminated_ids for row in dealt["train"])
+    judged = sum(row.id in below for row in dealt["train"])
     counts = SourceCounts(
         source=source_name(read.source),
         task=read.source.task,
@@ -193,7 +207,7 @@ def _source_counts(
         files=tuple(read.files),
         near_duplicates=near,
         contaminated=contaminated,
-        capped=len(kept.rows) - near - contaminated - sum(sides.values()),
+        capped=len(kept.rows) - near - contaminated - judged - sum(sides.values()),
         repeats=num_copies,
         **sides,
     )

@@ -53,6 +53,12 @@ class CheckedSource:
     def name(self) -> str:
         return f"{source_name(self.source)} ({self.source.task})"
 
+    def sort_findings(self) -> None:
+        """Rejects and flags in the order of the files and their lines."""
+        order = {file.file: place for place, file in enumerate(self.files)}
+        self.rejects.sort(key=lambda each: (order.get(each.source, 0), each.line))
+        self.flags.sort(key=lambda each: (order.get(each.source, 0), each.line))
+
 
 def read_whole(source: AnySource, inputs: PrepareInputs, spec_dir: Path, assets_dir: Path) -> CheckedSource:
     """Everything of a source, by all checks but those that need a model.
@@ -152,9 +158,7 @@ def check_sources(
         read.rows = rows
         left_out = {(reject.source, reject.line) for reject in read.rejects}
         read.flags = [flag for flag in read.flags if (flag.source, flag.line) not in left_out]
-        order = {file.file: place for place, file in enumerate(read.files)}
-        read.rejects.sort(key=lambda each: (order.get(each.source, 0), each.line))
-        read.flags.sort(key=lambda each: (order.get(each.source, 0), each.line))
+        read.sort_findings()
     for read in reads:
         _refuse_many_rejects(read.name, read.rejects, read.num_items, max_reject_fraction)
     return rendered

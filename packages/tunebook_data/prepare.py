@@ -21,6 +21,7 @@ from tunebook_data.distill import distill
 from tunebook_data.generated import Writer, Written
 from tunebook_data.inputs import PrepareInputs
 from tunebook_data.manifest import Attribution, DatasetManifest, ReplayCounts, SplitCounts
+from tunebook_data.quality import drop_low_quality
 from tunebook_data.rejects import write_listing
 from tunebook_data.replay import REPLAY_TASK, contaminated, mix_replay, read_pool
 from tunebook_data.rows import Row, write_rows
@@ -57,7 +58,7 @@ def prepare(
         replay_dir: output of `replay`; none where the spec rehearses nothing.
         out: an existing folder.
         advance: told of rows checked, and of rows that a teacher has answered for.
-        models: the supporting models of the spec that write rows, by role.
+        models: the supporting models of the spec that judge or write rows, by role.
 
     Raises:
         DataError: a source cannot be read, too many of its rows are rejects, nothing is left of it, or it
@@ -67,6 +68,10 @@ def prepare(
     """
     renderer = Renderer.load(model_dir, inputs.chat_template_kwargs)
     made = assemble(inputs, renderer=renderer, spec_dir=spec_dir, assets_dir=assets_dir, advance=advance)
+    quality = None
+    if inputs.data.quality:
+        judge = models[inputs.data.quality.judge]
+        made, quality = drop_low_quality(made, inputs.data, judge=judge, advance=advance)
     made = replace(made, written=_write_by_models(made, inputs, models, renderer, out, advance))
     splits, rendered = made.splits, made.rendered
     for each in made.written.values():
@@ -90,6 +95,7 @@ def prepare(
         flags_by_reason=flags_by_reason(made.flags, inputs.data.checks),
         leaks_by_rule=dict(Counter(leak.rule for leak in made.cleaned.leaks).most_common()),
         splits={side: _split_counts(rows, rendered) for side, rows in splits.items()},
+        quality=quality,
         augment=made.written["augment"].counts if "augment" in made.written else None,
         distill=made.written["distill"].counts if "distill" in made.written else None,
         replay=replay,
@@ -138,6 +144,7 @@ def _write_by_models(
             held_out=made.held_out,
             inputs=inputs,
             teacher=models[inputs.data.distill.teacher],
+            judge=models[inputs.data.distill.choose.judge] if inputs.data.distill.choose else None,
             renderer=renderer,
             out=out,
             advance=advance,
