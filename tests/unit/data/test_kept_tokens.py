@@ -175,9 +175,10 @@ def test_a_known_row_is_what_was_kept_bit_for_bit(tmp_path: Path, make_row: Make
 
 def test_a_known_row_that_is_too_long_now_is_none(tmp_path: Path, make_row: MakeRow) -> None:
     row = make_row("What?")
-    keep(tmp_path, row)
-    assert kept(tmp_path, Checks(max_tokens=4)).find(row) is not None
-    assert kept(tmp_path, Checks(max_tokens=3)).find(row) is None
+    with kept(tmp_path) as known:
+        known.keep(row, row, rendered(*range(9)))
+    assert kept(tmp_path, Checks(max_tokens=9)).find(row) is not None
+    assert kept(tmp_path, Checks(max_tokens=8)).find(row) is None
 
 
 def test_a_row_that_was_cut_is_cut_again(tmp_path: Path, renderer: Renderer) -> None:
