@@ -74,19 +74,26 @@ def clean(
     ] = None,
     dry_run: Annotated[bool, typer.Option(help="Only say what would go.")] = False,
 ) -> None:
-    """Delete old runs, and stages that no kept run points to."""
+    """Delete old runs, stages that no kept run points to, and tokens that no run has read for 30 days."""
+    from tunebook_run.clean import TOKENS, plan_clean, unused_tokens
     from tunebook_run.clean import clean as delete
-    from tunebook_run.clean import plan_clean
 
     settings = Settings.read()
     store = Store(settings.storage_url, settings.cache_dir)
     removals = plan_clean(store, keep=keep)
     for removal in removals:
         typer.echo(f"{removal.bytes / 2**20:8.1f} MiB  {removal.key}")
+    tokens = unused_tokens(settings.cache_dir, keep=keep)
+    num_bytes = sum(path.stat().st_size for path in tokens)
+    if tokens:
+        typer.echo(f"{num_bytes / 2**20:8.1f} MiB  {len(tokens)} file(s) of {settings.cache_dir / TOKENS}")
     if not dry_run:
         delete(store, removals)
-    total = sum(removal.bytes for removal in removals)
-    typer.echo(f"{'would free' if dry_run else 'freed'} {total / 2**20:.1f} MiB in {len(removals)} place(s)")
+        for path in tokens:
+            path.unlink(missing_ok=True)
+    total = num_bytes + sum(removal.bytes for removal in removals)
+    places = len(removals) + bool(tokens)
+    typer.echo(f"{'would free' if dry_run else 'freed'} {total / 2**20:.1f} MiB in {places} place(s)")
 
 
 @app.command()

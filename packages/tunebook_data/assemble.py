@@ -27,6 +27,7 @@ from tunebook_spec.models import AnySource, DatasetSource
 
 if TYPE_CHECKING:
     from tunebook_data.generated import Writer, Written
+    from tunebook_data.kept_tokens import KeptTokens
     from tunebook_model.render import Rendered, Renderer
 
 Splits = dict[Side, list[Row]]
@@ -101,7 +102,13 @@ class Assembled:
 
 
 def assemble(
-    inputs: PrepareInputs, *, renderer: Renderer | None, spec_dir: Path, assets_dir: Path, advance: Advance
+    inputs: PrepareInputs,
+    *,
+    renderer: Renderer | None,
+    spec_dir: Path,
+    assets_dir: Path,
+    advance: Advance,
+    kept_tokens: KeptTokens | None = None,
 ) -> Assembled:
     """Parse, check, drop exact duplicates, group, split, drop near duplicates and leaks, cap.
 
@@ -111,6 +118,7 @@ def assemble(
         spec_dir: what paths of the spec are relative to.
         assets_dir: the folder that set-up filled.
         advance: told of rows checked.
+        kept_tokens: rows that need not be rendered again; none: every row is.
 
     Raises:
         DataError: a source cannot be read, too many of its rows are rejects, nothing is left of it, or it
@@ -118,7 +126,8 @@ def assemble(
         IntegrityError: the split leaks.
     """
     reads = [read_whole(source, inputs, spec_dir, assets_dir) for source in inputs.data.sources]
-    rendered = check_sources(reads, renderer, inputs.data.checks, inputs.data.max_reject_fraction, advance)
+    data = inputs.data
+    rendered = check_sources(reads, renderer, data.checks, data.max_reject_fraction, advance, kept_tokens)
     kept, duplicates = drop_duplicates(SourceRows(read.name, read.source.split, read.rows) for read in reads)
     refuse_empty(reads, kept)
     dealt = _split(reads, kept, inputs.seed)

@@ -20,6 +20,7 @@ from tunebook_data.decontaminate import HeldOut
 from tunebook_data.distill import distill
 from tunebook_data.generated import Writer, Written
 from tunebook_data.inputs import PrepareInputs
+from tunebook_data.kept_tokens import KeptTokens
 from tunebook_data.manifest import Attribution, DatasetManifest, ReplayCounts, SplitCounts
 from tunebook_data.quality import drop_low_quality
 from tunebook_data.rejects import write_listing
@@ -47,6 +48,7 @@ def prepare(
     out: Path,
     advance: Advance,
     models: Mapping[str, SupportingModel] = MappingProxyType({}),
+    kept_tokens: KeptTokens | None = None,
 ) -> DatasetManifest:
     """Write the data set of a spec; the same inputs give the same bytes.
 
@@ -59,6 +61,7 @@ def prepare(
         out: an existing folder.
         advance: told of rows checked, and of rows that a teacher has answered for.
         models: the supporting models of the spec that judge or write rows, by role.
+        kept_tokens: rows that need not be rendered again; none: every row is.
 
     Raises:
         DataError: a source cannot be read, too many of its rows are rejects, nothing is left of it, or it
@@ -67,7 +70,17 @@ def prepare(
         StageError: a supporting model answers no more, or its budget is spent.
     """
     renderer = Renderer.load(model_dir, inputs.chat_template_kwargs)
-    made = assemble(inputs, renderer=renderer, spec_dir=spec_dir, assets_dir=assets_dir, advance=advance)
+    made = assemble(
+        inputs,
+        renderer=renderer,
+        spec_dir=spec_dir,
+        assets_dir=assets_dir,
+        advance=advance,
+        kept_tokens=kept_tokens,
+    )
+    if kept_tokens:
+        known, asked = kept_tokens.num_known, kept_tokens.num_asked
+        logger.info("%-16s tokens of %d rows, %d known", "prepare", asked, known)
     quality = None
     if inputs.data.quality:
         judge = models[inputs.data.quality.judge]
@@ -204,7 +217,7 @@ def _split_counts(rows: Sequence[Row], rendered: Mapping[str, Rendered]) -> Spli
         rows=len(rows),
         groups=len({(row.task, row.group) for row in rows}),
         tokens=sum(lengths),
-        supervised_tokens=sum(sum(rendered[row.id].loss_mask) for row in rows),
+        supervised_tokens=sum(int(rendered[row.id].loss_mask.sum()) for row in rows),
         longest_tokens=max(lengths, default=0),
     )
 
