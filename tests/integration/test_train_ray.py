@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import ray
@@ -64,7 +65,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         rows = []
         for number in range(count):
             ids = torch.randint(5, 250, (20 + number,), generator=generator).tolist()
-            rows.append((f"{name}-{number}", Rendered(ids, [place >= 10 for place in range(len(ids))])))
+            rows.append((f"{name}-{number}", Rendered(np.array(ids), np.arange(len(ids)) >= 10)))
         folder = store.folder("data")
         folder.mkdir(parents=True, exist_ok=True)
         write_tokens(folder / f"{name}.tokens.arrow", rows)
