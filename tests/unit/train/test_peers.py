@@ -158,9 +158,11 @@ def bench(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
 def assert_same(ours: Step, peer: Step) -> None:
     assert ours.loss == pytest.approx(peer.loss, rel=1e-4)
     assert ours.gradients.keys() == peer.gradients.keys()
+    # What is zero but for rounding (of a query that sees one key alone) is compared with all gradients.
+    whole = torch.stack([each.norm() for each in peer.gradients.values()]).norm()
     for name, gradient in ours.gradients.items():
         expected = peer.gradients[name]
-        assert (gradient - expected).norm() <= 1e-3 * expected.norm(), name
+        assert (gradient - expected).norm() <= 1e-3 * expected.norm() + 1e-7 * whole, name
         assert expected.any(), name
 
 
