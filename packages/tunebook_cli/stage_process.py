@@ -115,6 +115,7 @@ def _replay(work: Work) -> Outcome:
 def _prepare(work: Work) -> Outcome:
     from tunebook_data.inputs import PrepareInputs
     from tunebook_data.prepare import prepare
+    from tunebook_data.workers import open_workers
     from tunebook_inference.kept_answers import KeptAnswers
     from tunebook_inference.supporting import open_model
 
@@ -140,6 +141,7 @@ def _prepare(work: Work) -> Outcome:
             out=work.out,
             advance=work.advance,
             models=models,
+            workers=stack.enter_context(open_workers(work.request.ray_address)),
         )
     return Outcome(done.model_dump(mode="json"), done.summary())
 

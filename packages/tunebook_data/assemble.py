@@ -21,6 +21,7 @@ from tunebook_data.rows import Row
 from tunebook_data.sources import source_name
 from tunebook_data.split import SIDES, Side, SourceRows, cap_rows, check_leaks, drop_duplicates, split_rows
 from tunebook_data.suites import load_suite, load_texts
+from tunebook_data.workers import HERE, Workers
 from tunebook_run.progress import Advance
 from tunebook_spec.errors import DataError
 from tunebook_spec.models import AnySource, DatasetSource
@@ -94,7 +95,13 @@ class Assembled:
 
 
 def assemble(
-    inputs: PrepareInputs, *, renderer: Renderer | None, spec_dir: Path, assets_dir: Path, advance: Advance
+    inputs: PrepareInputs,
+    *,
+    renderer: Renderer | None,
+    spec_dir: Path,
+    assets_dir: Path,
+    advance: Advance,
+    workers: Workers = HERE,
 ) -> Assembled:
     """Parse, check, drop exact duplicates, group, split, drop near duplicates and leaks, cap.
 
@@ -104,20 +111,22 @@ def assemble(
         spec_dir: what paths of the spec are relative to.
         assets_dir: the folder that set-up filled.
         advance: told of rows checked.
+        workers: who does what can be done by chunks.
 
     Raises:
         DataError: a source cannot be read, too many of its rows are rejects, nothing is left of it, or it
             cannot be split.
         IntegrityError: the split leaks.
     """
-    reads = [read_whole(source, inputs, spec_dir, assets_dir) for source in inputs.data.sources]
-    rendered = check_sources(reads, renderer, inputs.data.checks, inputs.data.max_reject_fraction, advance)
+    data = inputs.data
+    reads = [read_whole(source, inputs, spec_dir, assets_dir, workers) for source in data.sources]
+    rendered = check_sources(reads, renderer, data.checks, data.max_reject_fraction, advance, workers)
     kept, duplicates = drop_duplicates(SourceRows(read.name, read.source.split, read.rows) for read in reads)
     refuse_empty(reads, kept)
     dealt = _split(reads, kept, inputs.seed)
     check_leaks(_joined(dealt))
     held_out = _held_out(dealt, inputs)
-    cleaned = clean_train([row for each in dealt for row in each["train"]], held_out, inputs.data)
+    cleaned = clean_train([row for each in dealt for row in each["train"]], held_out, data, workers)
     trained = [_trained(*each, cleaned, inputs.seed) for each in zip(reads, dealt, strict=True)]
     copies = [
         repeats(each["train"], read.source.weight, dealt=_is_dealt(read.source), seed=inputs.seed)

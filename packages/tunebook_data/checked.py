@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
@@ -20,6 +22,7 @@ from tunebook_data.rows import Row
 from tunebook_data.scan import Scanned, scan
 from tunebook_data.sources import SourcePart, read_source, source_name
 from tunebook_data.split import SourceRows
+from tunebook_data.workers import HERE, Workers, batched
 from tunebook_run.progress import Advance
 from tunebook_spec.errors import DataError
 from tunebook_spec.models import AnySource, Checks, Columns, RowsSource
@@ -29,7 +32,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_PROGRESS_EVERY_ROWS = 50
+ROWS_A_CHUNK = 64
+POOL_CHUNKS = 256
+"""Fewer chunks of rows are done before a second process would have begun."""
 _MIN_REJECTS_TO_STOP = 5
 
 
@@ -54,7 +59,9 @@ class CheckedSource:
         return f"{source_name(self.source)} ({self.source.task})"
 
 
-def read_whole(source: AnySource, inputs: PrepareInputs, spec_dir: Path, assets_dir: Path) -> CheckedSource:
+def read_whole(
+    source: AnySource, inputs: PrepareInputs, spec_dir: Path, assets_dir: Path, workers: Workers = HERE
+) -> CheckedSource:
     """Everything of a source, by all checks but those that need a model.
 
     Raises:
@@ -73,7 +80,7 @@ def read_whole(source: AnySource, inputs: PrepareInputs, spec_dir: Path, assets_
         takes_prompts=takes_prompts,
     )
     for part in parts:
-        found = _scanned(part, inputs.data.checks, takes_prompts)
+        found = _scanned(part, inputs.data.checks, takes_prompts, workers)
         rows.append(found.rows)
         made.prompts += found.prompts
         made.rejects += found.rejects
@@ -95,11 +102,26 @@ def read_whole(source: AnySource, inputs: PrepareInputs, spec_dir: Path, assets_
     return made
 
 
-def _scanned(part: SourcePart, checks: Checks, takes_prompts: bool) -> Scanned:
+def _scanned(part: SourcePart, checks: Checks, takes_prompts: bool, workers: Workers) -> Scanned:
     if part.lines is not None:
-        return scan(part.lines, checks)
+        return scan(part.lines, checks, workers)
+    judge = partial(_judged, checks, takes_prompts)
+    whole, parts = Scanned(Rows.of(())), []
+    for found in workers.map(judge, batched(part.items, ROWS_A_CHUNK), pool_from=POOL_CHUNKS):
+        parts.append(found.rows)
+        whole.num_records += found.num_records
+        whole.num_parsed += found.num_parsed
+        whole.prompts += found.prompts
+        whole.rejects += found.rejects
+        whole.flags += found.flags
+    whole.rows = Rows.joined(parts)
+    return whole
+
+
+def _judged(checks: Checks, takes_prompts: bool, items: Sequence[Row | Reject]) -> Scanned:
+    """Records of a file of any kind, judged; their lines are those of the file."""
     found, rows = Scanned(Rows.of(())), []
-    for item in part.items:
+    for item in items:
         found.num_records += 1
         found.num_parsed += isinstance(item, Row)
         outcome = _check_prompt(item, checks) if takes_prompts and _is_prompt(item) else judged(item, checks)
@@ -124,6 +146,7 @@ def check_sources(
     checks: Checks,
     max_reject_fraction: float,
     advance: Advance,
+    workers: Workers = HERE,
 ) -> dict[str, Rendered]:
     """Cut or reject every source's rows that are too long in tokens; return all as training sees them, by id.
 
@@ -135,20 +158,19 @@ def check_sources(
     rendered: dict[str, Rendered] = {}
     done, total = 0, sum(len(read.rows) for read in reads)
     for read in reads:
-        rows = []
-        for row in read.rows:
-            outcome = _as_trained(row, renderer, checks) if renderer else (row, None, [])
-            if isinstance(outcome, Reject):
-                read.rejects.append(outcome)
-            else:
+        rows: list[Row] = []
+        for chunk, outcomes in _all_as_trained(read.rows, renderer, checks, workers):
+            for row, outcome in zip(chunk, outcomes, strict=True):
+                if isinstance(outcome, Reject):
+                    read.rejects.append(outcome)
+                    continue
                 fitting, as_trained, flags = outcome
                 if as_trained:
                     rendered[row.id] = as_trained
                 read.flags += flags
-                rows.append(fitting)
-            done += 1
-            if done % _PROGRESS_EVERY_ROWS == 0 or done == total:
-                advance(done, total, "rows checked")
+                rows.append(fitting or row)
+            done += len(chunk)
+            advance(done, total, "rows checked")
         read.rows = rows
         left_out = {(reject.source, reject.line) for reject in read.rejects}
         read.flags = [flag for flag in read.flags if (flag.source, flag.line) not in left_out]
@@ -160,12 +182,54 @@ def check_sources(
     return rendered
 
 
-def check_row(row: Row, renderer: Renderer, checks: Checks) -> tuple[Row, Rendered, list[Flag]] | Reject:
-    """The row as it may teach, as training sees it, and with what it is flagged for; or why it may not.
+_Outcome = tuple[Row | None, "Rendered | None", list[Flag]] | Reject
+"""The row, if it is not as it was; as training sees it, if that was asked for; and what it is flagged for."""
+
+
+def _all_as_trained(
+    rows: Sequence[Row], renderer: Renderer | None, checks: Checks, workers: Workers
+) -> Iterator[tuple[Sequence[Row], Sequence[_Outcome]]]:
+    """Chunks of rows, and what becomes of each row."""
+    if renderer is None:
+        for chunk in batched(rows, ROWS_A_CHUNK):
+            yield chunk, [(None, None, [])] * len(chunk)
+        return
+    sent, chunks = tee(batched(rows, ROWS_A_CHUNK))
+    outcomes = workers.map(partial(_as_trained_chunk, renderer, checks), sent, pool_from=POOL_CHUNKS)
+    yield from zip(chunks, outcomes, strict=True)
+
+
+def _as_trained_chunk(renderer: Renderer, checks: Checks, rows: Sequence[Row]) -> list[_Outcome]:
+    made: list[_Outcome] = []
+    for row in rows:
+        outcome = _as_trained(row, renderer, checks)
+        # A row that stays as it is need not travel back.
+        made.append(
+            (None, *outcome[1:]) if not isinstance(outcome, Reject) and outcome[0] is row else outcome
+        )
+    return made
+
+
+def check_rows(
+    rows: Sequence[Row], renderer: Renderer, checks: Checks, workers: Workers = HERE
+) -> Iterator[tuple[Row, Rendered, list[Flag]] | Reject]:
+    """Each row as it may teach, as training sees it, and with what it is flagged for; or why it may not.
 
     Raises:
-        DataError: the row ends the run.
+        DataError: a row ends the run.
     """
+    check = partial(_check_chunk, renderer, checks)
+    chunks = workers.map(check, batched(rows, ROWS_A_CHUNK), pool_from=POOL_CHUNKS)
+    return chain.from_iterable(chunks)
+
+
+def _check_chunk(
+    renderer: Renderer, checks: Checks, rows: Sequence[Row]
+) -> list[tuple[Row, Rendered, list[Flag]] | Reject]:
+    return [_check_row(row, renderer, checks) for row in rows]
+
+
+def _check_row(row: Row, renderer: Renderer, checks: Checks) -> tuple[Row, Rendered, list[Flag]] | Reject:
     outcome = judged(row, checks)
     if isinstance(outcome, Reject):
         return outcome

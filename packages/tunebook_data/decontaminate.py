@@ -27,6 +27,7 @@ from tunebook_data.minhash import candidates
 from tunebook_data.near_duplicates import jaccard, ngrams, said, shingles
 from tunebook_data.prompts import answered, prompt_key, words
 from tunebook_data.rows import Row
+from tunebook_data.workers import HERE, Workers
 from tunebook_model.conversation import Message
 from tunebook_spec.models import Decontaminate
 
@@ -65,10 +66,12 @@ class Match:
     """1 for `exact`, the share of the item's words for `ngram`, the Jaccard similarity for `near`."""
 
 
-def find_leaks(rows: Sequence[Row], items: Sequence[HeldOut], rules: Decontaminate) -> dict[int, Match]:
+def find_leaks(
+    rows: Sequence[Row], items: Sequence[HeldOut], rules: Decontaminate, workers: Workers = HERE
+) -> dict[int, Match]:
     """Index of each contaminated row -> what it knows."""
     found: dict[int, Match] = {}
-    matches = [*_exact(rows, items), *_ngram(rows, items, rules), *_near(rows, items, rules.near)]
+    matches = [*_exact(rows, items), *_ngram(rows, items, rules), *_near(rows, items, rules.near, workers)]
     for i, match in matches:
         found.setdefault(i, match)
     return dict(sorted(found.items()))
@@ -124,13 +127,13 @@ def _places(items: Sequence[HeldOut], n: int) -> tuple[dict[str, list[tuple[int,
     return places, num_words
 
 
-def _near(rows: Sequence[Row], items: Sequence[HeldOut], near: float) -> Found:
+def _near(rows: Sequence[Row], items: Sequence[HeldOut], near: float, workers: Workers) -> Found:
     known = [
         (item, texts) for item in items for texts in (said(item.prompt), said((*item.prompt, *item.answer)))
     ]
     asked_and_said = [texts for row in rows for texts in (said(row.messages[:-1]), said(row.messages))]
     best: dict[int, Match] = {}
-    for number, likely in candidates(asked_and_said, [texts for _, texts in known]).items():
+    for number, likely in candidates(asked_and_said, [texts for _, texts in known], workers).items():
         made = shingles(asked_and_said[number])
         for item, texts in (known[each] for each in likely):
             similarity = jaccard(made, shingles(texts))

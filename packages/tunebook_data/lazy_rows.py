@@ -45,10 +45,14 @@ class Rows(Sequence[Row]):
         if not parts:
             return cls.of(())
         starts = np.cumsum([0, *map(len, parts)])
-        file_starts = np.cumsum([0, *(len(part.files) for part in parts)])
+        files = [*dict.fromkeys(file for part in parts for file in part.files)]
+        number = {file: index for index, file in enumerate(files)}
+        numbers = [np.array([number[file] for file in part.files], np.intp) for part in parts]
         return cls(
-            tuple(file for part in parts for file in part.files),
-            np.concatenate([part.file_of + first for part, first in zip(parts, file_starts, strict=False)]),
+            tuple(files),
+            np.concatenate(
+                [mine[part.file_of] if len(mine) else part.file_of for part, mine in zip(parts, numbers)]
+            ),
             np.concatenate([part.places for part in parts]),
             np.concatenate([part.digests for part in parts]),
             {

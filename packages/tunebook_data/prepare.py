@@ -27,6 +27,7 @@ from tunebook_data.rows import Row, write_rows
 from tunebook_data.split import check_leaks
 from tunebook_data.tokens import write_tokens
 from tunebook_data.wheels import pinned_wheels
+from tunebook_data.workers import HERE, Workers
 from tunebook_inference.supporting import SupportingModel
 from tunebook_model.render import Rendered, Renderer
 from tunebook_run.progress import Advance
@@ -46,8 +47,9 @@ def prepare(
     out: Path,
     advance: Advance,
     models: Mapping[str, SupportingModel] = MappingProxyType({}),
+    workers: Workers = HERE,
 ) -> DatasetManifest:
-    """Write the data set of a spec; the same inputs give the same bytes.
+    """Write the data set of a spec; the same inputs give the same bytes, whoever works on them.
 
     Args:
         inputs: what of the spec this reads.
@@ -58,6 +60,7 @@ def prepare(
         out: an existing folder.
         advance: told of rows checked, and of rows that a teacher has answered for.
         models: the supporting models of the spec that write rows, by role.
+        workers: who does what can be done by chunks.
 
     Raises:
         DataError: a source cannot be read, too many of its rows are rejects, nothing is left of it, or it
@@ -66,8 +69,15 @@ def prepare(
         StageError: a supporting model answers no more, or its budget is spent.
     """
     renderer = Renderer.load(model_dir, inputs.chat_template_kwargs)
-    made = assemble(inputs, renderer=renderer, spec_dir=spec_dir, assets_dir=assets_dir, advance=advance)
-    made = replace(made, written=_write_by_models(made, inputs, models, renderer, out, advance))
+    made = assemble(
+        inputs,
+        renderer=renderer,
+        spec_dir=spec_dir,
+        assets_dir=assets_dir,
+        advance=advance,
+        workers=workers,
+    )
+    made = replace(made, written=_write_by_models(made, inputs, models, renderer, out, advance, workers))
     splits, rendered = made.splits, made.rendered
     for each in made.written.values():
         rendered.update(each.rendered)
@@ -109,6 +119,7 @@ def _write_by_models(
     renderer: Renderer,
     out: Path,
     advance: Advance,
+    workers: Workers,
 ) -> dict[Writer, Written]:
     """Rows that teachers write, by what asks for them; what one has written is shown to no other.
 
@@ -127,6 +138,7 @@ def _write_by_models(
             renderer=renderer,
             out=out,
             advance=advance,
+            workers=workers,
         )
         known += written["augment"].rows
     if inputs.data.distill:
@@ -141,6 +153,7 @@ def _write_by_models(
             renderer=renderer,
             out=out,
             advance=advance,
+            workers=workers,
         )
     return written
 

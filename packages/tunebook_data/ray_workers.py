@@ -1,0 +1,111 @@
+"""Workers on the hosts of a Ray cluster, which share nothing with this one: chunks carry all they need.
+
+A map is a stage of Ray Data whose rows are numbered chunks. Ray Data hands results over as they come; they
+are sorted by number, a window of chunks at a time, so that neither end ever holds a whole data set.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pyarrow as pa
+import ray
+import ray.data
+
+from tunebook_data.workers import Chunk, Made, unpickled
+from tunebook_spec.errors import StageError, TunebookError
+
+_WINDOW_BYTES = 256 << 20
+_BLOCK_BYTES = 4 << 20
+"""What one task is given where there is much; where there is little, every core still gets some."""
+_TASKS_PER_CORE = 4
+_SCHEMA = pa.schema([("number", pa.int64()), ("pickle", pa.large_binary())])
+
+
+@dataclass(frozen=True)
+class RayWorkers:
+    num_cores: int
+    """Of all hosts."""
+    are_here = False
+
+    def map(
+        self, function: Callable[[Chunk], Made], chunks: Iterable[Chunk], *, pool_from: int
+    ) -> Iterator[Made]:
+        packed = pickle.dumps(function)
+        for window in _windows(map(pickle.dumps, chunks)):
+            for made in self._done(packed, window):
+                if isinstance(made, _Raised):
+                    raise made.error
+                yield made
+
+    def _done(self, function: bytes, window: list[bytes]) -> Iterator[object]:
+        if len(window) == 1:
+            return iter([_tried(function, window[0])])
+        num_tasks = max(_TASKS_PER_CORE * self.num_cores, sum(map(len, window)) // _BLOCK_BYTES)
+        rows = [{"number": number, "pickle": chunk} for number, chunk in enumerate(window)]
+        stage = ray.data.from_items(rows, override_num_blocks=min(num_tasks, len(rows))).map_batches(
+            _apply, fn_kwargs={"function": function}, batch_format="pyarrow", batch_size=None
+        )
+        results = {row["number"]: row["pickle"] for row in stage.iter_rows()}
+        return (pickle.loads(results.pop(number)) for number in range(len(window)))
+
+
+@contextmanager
+def connected(address: str) -> Iterator[RayWorkers]:
+    """The workers of a running cluster, for as long as the context is open.
+
+    Raises:
+        StageError: there is no such cluster.
+    """
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise StageError(
+            f"no Ray cluster answers at TUNEBOOK_RAY_ADDRESS={address} ({error}); start it, or unset the"
+            " variable to prepare data on this machine alone"
+        ) from None
+    try:
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        context.execution_options.preserve_order = True
+        yield RayWorkers(int(ray.cluster_resources()["CPU"]))
+    finally:
+        ray.shutdown()
+
+
+@dataclass(frozen=True)
+class _Raised:
+    """An error that is the outcome of a chunk: it is raised in the chunk's turn, without Ray's words around."""
+
+    error: TunebookError
+
+
+def _windows(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:
+    window: list[bytes] = []
+    num_bytes = 0
+    for chunk in chunks:
+        window.append(chunk)
+        num_bytes += len(chunk)
+        if num_bytes >= _WINDOW_BYTES:
+            yield window
+            window, num_bytes = [], 0
+    if window:
+        yield window
+
+
+def _apply(batch: pa.Table, function: bytes) -> pa.Table:
+    made = [pickle.dumps(_tried(function, chunk.as_py())) for chunk in batch["pickle"]]
+    return pa.table([batch["number"], pa.array(made, pa.large_binary())], schema=_SCHEMA)
+
+
+def _tried(function: bytes, chunk: bytes) -> object:
+    try:
+        return unpickled(function)(pickle.loads(chunk))
+    except TunebookError as error:
+        return _Raised(error)
