@@ -203,10 +203,10 @@ def _as_trained_chunk(renderer: Renderer, checks: Checks, rows: Sequence[Row]) -
     made: list[_Outcome] = []
     for row in rows:
         outcome = _as_trained(row, renderer, checks)
-        # A row that stays as it is need not travel back.
-        made.append(
-            (None, *outcome[1:]) if not isinstance(outcome, Reject) and outcome[0] is row else outcome
-        )
+        if not isinstance(outcome, Reject) and outcome[0] is row:
+            made.append((None, *outcome[1:]))  # it need not travel back
+        else:
+            made.append(outcome)
     return made
 
 

@@ -11,6 +11,7 @@ import pickle
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -42,7 +43,7 @@ class RayWorkers:
                     raise made.error
                 yield made
 
-    def _done(self, function: bytes, window: list[bytes]) -> Iterator[object]:
+    def _done(self, function: bytes, window: list[bytes]) -> Iterator[Any]:
         if len(window) == 1:
             return iter([_tried(function, window[0])])
         num_tasks = max(_TASKS_PER_CORE * self.num_cores, sum(map(len, window)) // _BLOCK_BYTES)
@@ -81,7 +82,7 @@ def connected(address: str) -> Iterator[RayWorkers]:
 
 @dataclass(frozen=True)
 class _Raised:
-    """An error that is the outcome of a chunk: it is raised in the chunk's turn, without Ray's words around."""
+    """An error in place of what a chunk makes: raised in the chunk's turn, without Ray's words around it."""
 
     error: TunebookError
 
@@ -104,7 +105,7 @@ def _apply(batch: pa.Table, function: bytes) -> pa.Table:
     return pa.table([batch["number"], pa.array(made, pa.large_binary())], schema=_SCHEMA)
 
 
-def _tried(function: bytes, chunk: bytes) -> object:
+def _tried(function: bytes, chunk: bytes) -> Any:
     try:
         return unpickled(function)(pickle.loads(chunk))
     except TunebookError as error:
