@@ -1,0 +1,54 @@
+"""A data set made by a Ray cluster of two hosts is the one that a single host makes, call by call of its teacher."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.hosts import run, two_hosts
+from tests.integration.test_cluster import needs_namespaces
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def told(tiny_llama: Path) -> Any:
+    with two_hosts() as cluster:
+        folder, out = cluster.head.folder / "project", cluster.head.folder / "told.json"
+        shutil.copytree(tiny_llama, folder / "model")  # where the second host cannot see it
+        module = ("-m", "tests.integration.prepared_twice", str(folder), cluster.ray_address, str(out))
+        code = f"import sys, runpy; sys.path.insert(0, {str(REPOSITORY)!r}); runpy.run_module"
+        arguments = [str(folder), cluster.ray_address, str(out)]
+        main = f"{code}({module[1]!r}, run_name='__main__')"
+        status = run(cluster.head, sys.executable, "-c", main, *arguments, timeout_s=500)
+        assert status == 0, cluster.head.logs()
+        return json.loads(out.read_text())
+
+
+@needs_namespaces
+@pytest.mark.parametrize("writer", ["augment", "distill"])
+def test_two_hosts_make_the_bytes_that_one_makes_and_no_call_twice(told: Any, writer: str) -> None:
+    alone, together = told[writer]
+    assert together == alone
+    assert len(alone["files"]) > 8
+    assert len(alone["calls"]) == 100
+    assert set(together["calls"].values()) == {1}
+    assert alone["result"][writer]["kept"] == (200 if writer == "augment" else 100)
+
+
+@needs_namespaces
+def test_the_row_that_ends_a_run_is_told_in_the_same_words(told: Any) -> None:
+    alone, together = told["failure"]
+    assert alone == together
+    assert "more than data.checks.max_tokens 60" in alone
+
+
+@needs_namespaces
+def test_both_hosts_do_a_part(told: Any) -> None:
+    assert len(told["hosts"]) == 2
+    assert min(told["hosts"].values()) >= 5
