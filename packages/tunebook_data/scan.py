@@ -63,11 +63,12 @@ def scan(file: LineFile, checks: Checks, workers: Workers = HERE) -> Scanned:
         DataError: the file cannot be read.
     """
     starts = range(0, os.path.getsize(file.place), RANGE_BYTES)
+    ranges = [range(start, start + RANGE_BYTES) for start in starts]
     if workers.are_here:
         judge = partial(_scan_range, file, checks)
-        return _joined([*workers.map(judge, starts, pool_from=POOL_RANGES)])
-    ranges = (_read_range(file, start) for start in starts)
-    return _joined([*workers.map(partial(_scan_lines, file, checks), ranges, pool_from=POOL_RANGES)])
+        return _joined([*workers.map(judge, ranges, pool_from=POOL_RANGES)])
+    contents = (_read_range(file, places) for places in ranges)
+    return _joined([*workers.map(partial(_scan_lines, file, checks), contents, pool_from=POOL_RANGES)])
 
 
 def _joined(parts: Sequence[Scanned]) -> Scanned:
@@ -84,18 +85,18 @@ def _joined(parts: Sequence[Scanned]) -> Scanned:
     return replace(whole, rows=Rows.joined(rows), num_lines=before)
 
 
-def _scan_range(file: LineFile, checks: Checks, start: int) -> Scanned:
+def _scan_range(file: LineFile, checks: Checks, places: range) -> Scanned:
     """The lines that begin in a range of the file."""
     with open(file.place, "rb") as stream:
-        offset = _first_line(stream, start)
-        return _scan_blocks(file, checks, offset, _blocks(stream, start + RANGE_BYTES - offset))
+        offset = _first_line(stream, places.start)
+        return _scan_blocks(file, checks, offset, _blocks(stream, places.stop - offset))
 
 
-def _read_range(file: LineFile, start: int) -> tuple[int, bytes]:
+def _read_range(file: LineFile, places: range) -> tuple[int, bytes]:
     """The lines that begin in a range of the file, and where the first of them begins."""
     with open(file.place, "rb") as stream:
-        offset = _first_line(stream, start)
-        return offset, b"".join(_blocks(stream, start + RANGE_BYTES - offset))
+        offset = _first_line(stream, places.start)
+        return offset, b"".join(_blocks(stream, places.stop - offset))
 
 
 def _scan_lines(file: LineFile, checks: Checks, lines: tuple[int, bytes]) -> Scanned:

@@ -1,4 +1,4 @@
-"""Run on one host of a cluster: has a data set prepared by this host alone and by all, and tells what came out.
+"""Run on one host of a cluster: has data sets made by this host alone and by all, and tells what came out.
 
 python -m tests.integration.prepared_twice FOLDER RAY_ADDRESS OUT
 """
@@ -144,8 +144,8 @@ def small_ranges() -> Iterator[None]:
     scan.RANGE_BYTES = before
 
 
-def hosts_of_tasks(ray_address: str) -> dict[str, int]:
-    """How many tasks of Ray Data each host, by its address, has done."""
+def tasks_by_host(ray_address: str) -> dict[str, int]:
+    """How many tasks of Ray Data each host has done, by its address."""
     ray.init(ray_address, log_to_driver=False)
     done: dict[str, int] = {}
     for event in ray.timeline():
@@ -163,7 +163,7 @@ def main(folder: Path, ray_address: str, out: Path) -> None:
         for name, data in CASES.items():
             told[name] = [prepared(folder, data, where, endpoint) for where in (None, ray_address)]
     told["failure"] = [failure(folder, where) for where in (None, ray_address)]
-    told["hosts"] = hosts_of_tasks(ray_address)
+    told["tasks"] = tasks_by_host(ray_address)
     out.write_text(json.dumps(told))
 
 

@@ -1,8 +1,9 @@
-"""A data set made by a Ray cluster of two hosts is the one that a single host makes, call by call of its teacher."""
+"""A data set made by a Ray cluster of two hosts is the one that one host makes, call by call of its teacher."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -21,11 +22,11 @@ def told(tiny_llama: Path) -> Any:
     with two_hosts() as cluster:
         folder, out = cluster.head.folder / "project", cluster.head.folder / "told.json"
         shutil.copytree(tiny_llama, folder / "model")  # where the second host cannot see it
-        module = ("-m", "tests.integration.prepared_twice", str(folder), cluster.ray_address, str(out))
-        code = f"import sys, runpy; sys.path.insert(0, {str(REPOSITORY)!r}); runpy.run_module"
-        arguments = [str(folder), cluster.ray_address, str(out)]
-        main = f"{code}({module[1]!r}, run_name='__main__')"
-        status = run(cluster.head, sys.executable, "-c", main, *arguments, timeout_s=500)
+        command = (sys.executable, "-m", "tests.integration.prepared_twice")
+        path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+        status = run(
+            cluster.head, *command, str(folder), cluster.ray_address, str(out), timeout_s=500, PYTHONPATH=path
+        )
         assert status == 0, cluster.head.logs()
         return json.loads(out.read_text())
 
@@ -50,5 +51,5 @@ def test_the_row_that_ends_a_run_is_told_in_the_same_words(told: Any) -> None:
 
 @needs_namespaces
 def test_both_hosts_do_a_part(told: Any) -> None:
-    assert len(told["hosts"]) == 2
-    assert min(told["hosts"].values()) >= 5
+    assert len(told["tasks"]) == 2
+    assert min(told["tasks"].values()) >= 5
