@@ -1,4 +1,4 @@
-"""A data set made by a Ray cluster of two hosts is the one that one host makes, call by call of its teacher."""
+"""A data set that a Ray cluster of two hosts makes is the one that a host makes alone, its calls included."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from tests.integration.test_cluster import needs_namespaces
 
 REPOSITORY = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.timeout(1200)
+
 
 @pytest.fixture(scope="module")
 def told(tiny_llama: Path) -> Any:
@@ -25,7 +27,13 @@ def told(tiny_llama: Path) -> Any:
         command = (sys.executable, "-m", "tests.integration.prepared_twice")
         path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
         status = run(
-            cluster.head, *command, str(folder), cluster.ray_address, str(out), timeout_s=500, PYTHONPATH=path
+            cluster.head,
+            *command,
+            str(folder),
+            cluster.ray_address,
+            str(out),
+            timeout_s=1000,
+            PYTHONPATH=path,
         )
         assert status == 0, cluster.head.logs()
         return json.loads(out.read_text())
