@@ -21,18 +21,23 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import Literal
 
 from tunebook_data.minhash import candidates
 from tunebook_data.near_duplicates import jaccard, ngrams, said, shingles
 from tunebook_data.prompts import answered, prompt_key, words
 from tunebook_data.rows import Row
-from tunebook_data.workers import HERE, Workers
+from tunebook_data.workers import HERE, Workers, batched
 from tunebook_model.conversation import Message
 from tunebook_spec.models import Decontaminate
 
 BOILERPLATE_GROUPS = 10
 """An n-gram that more training groups than this hold is boilerplate."""
+_ROWS_A_CHUNK = 256
+_POOL_CHUNKS = 256
+"""Fewer are done before a second process would have begun."""
 
 Rule = Literal["exact", "ngram", "near"]
 
@@ -71,7 +76,11 @@ def find_leaks(
 ) -> dict[int, Match]:
     """Index of each contaminated row -> what it knows."""
     found: dict[int, Match] = {}
-    matches = [*_exact(rows, items), *_ngram(rows, items, rules), *_near(rows, items, rules.near, workers)]
+    matches = [
+        *_exact(rows, items),
+        *_ngram(rows, items, rules, workers),
+        *_near(rows, items, rules.near, workers),
+    ]
     for i, match in matches:
         found.setdefault(i, match)
     return dict(sorted(found.items()))
@@ -89,13 +98,12 @@ def _exact(rows: Sequence[Row], items: Sequence[HeldOut]) -> Found:
             yield i, Match(item, "exact", 1.0)
 
 
-def _ngram(rows: Sequence[Row], items: Sequence[HeldOut], rules: Decontaminate) -> Found:
+def _ngram(rows: Sequence[Row], items: Sequence[HeldOut], rules: Decontaminate, workers: Workers) -> Found:
     n = rules.ngram_words
     places, num_words = _places(items, n)
-    hits = [
-        {gram for text in said(row.messages) for gram in ngrams(words(text), n) if gram in places}
-        for row in rows
-    ]
+    chunks = batched((said(row.messages) for row in rows), _ROWS_A_CHUNK)
+    known = partial(_known_ngrams, n, frozenset(places))
+    hits = [*chain.from_iterable(workers.map(known, chunks, pool_from=_POOL_CHUNKS))]
     groups: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for row, grams in zip(rows, hits, strict=True):
         for gram in grams:
@@ -110,6 +118,11 @@ def _ngram(rows: Sequence[Row], items: Sequence[HeldOut], rules: Decontaminate) 
         share, item = max(shares, default=(0.0, 0))
         if shares and share >= rules.ngram_overlap:
             yield i, Match(items[-item], "ngram", share)
+
+
+def _known_ngrams(n: int, known: frozenset[str], rows: Sequence[Sequence[str]]) -> list[set[str]]:
+    """The n-grams of each row's texts that are known."""
+    return [{gram for text in texts for gram in ngrams(words(text), n) if gram in known} for texts in rows]
 
 
 def _places(items: Sequence[HeldOut], n: int) -> tuple[dict[str, list[tuple[int, int]]], list[int]]:

@@ -75,7 +75,8 @@ def connected(address: str) -> Iterator[RayWorkers]:
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         context.execution_options.preserve_order = True
-        yield RayWorkers(int(ray.cluster_resources()["CPU"]))
+        # None yet, where hosts come only when there is work.
+        yield RayWorkers(max(1, int(ray.cluster_resources().get("CPU", 0))))
     finally:
         ray.shutdown()
 

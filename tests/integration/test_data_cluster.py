@@ -24,17 +24,10 @@ def told(tiny_llama: Path) -> Any:
     with two_hosts() as cluster:
         folder, out = cluster.head.folder / "project", cluster.head.folder / "told.json"
         shutil.copytree(tiny_llama, folder / "model")  # where the second host cannot see it
-        command = (sys.executable, "-m", "tests.integration.prepared_twice")
         path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
-        status = run(
-            cluster.head,
-            *command,
-            str(folder),
-            cluster.ray_address,
-            str(out),
-            timeout_s=1000,
-            PYTHONPATH=path,
-        )
+        module = ("-m", "tests.integration.prepared_twice")
+        arguments = (*module, str(folder), cluster.ray_address, str(out))
+        status = run(cluster.head, sys.executable, *arguments, timeout_s=1000, PYTHONPATH=path)
         assert status == 0, cluster.head.logs()
         return json.loads(out.read_text())
 
