@@ -55,7 +55,7 @@ def write_sources(folder: Path) -> None:
         table = csv.writer(file)
         table.writerow(["prompt", "completion", "topic"])
         table.writerows([f"Where is town {n}?", f"Town {n} is up north.", f"c{n}"] for n in range(200))
-    prompts = (chat(f"Who made case {n}?", None, n) for n in range(100))
+    prompts = (chat(f"Who made case {n}?", None, 1000 + n) for n in range(100))
     (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, [*rows(), *prompts])))
 
 
