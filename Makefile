@@ -13,7 +13,7 @@ scenario: setup ## run a spec to its verdict: SPEC=medical [PROFILE=local]
 	@.venv/bin/tunebook run "$(SPEC)" --profile "$(PROFILE)"
 
 test: setup ## unit tests, then integration tests
-	@.venv/bin/python -m pytest tests/unit
+	@.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal tests/unit
 	@.venv/bin/python -m pytest tests/integration
 
 lint: setup ## style, types, and the order of the layers

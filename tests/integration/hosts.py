@@ -92,6 +92,7 @@ def two_hosts() -> Iterator[Cluster]:
                 "AWS_EC2_METADATA_DISABLED": "true",
                 "GLOO_SOCKET_IFNAME": f"{host.name}-eth",
                 "RAY_AUTH_MODE": "token",
+                "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
                 "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef",
                 "TUNEBOOK_CACHE_DIR": str(host.folder / "cache"),
                 "TUNEBOOK_STORAGE_URL": storage_url,

@@ -25,9 +25,9 @@ data:
   system: Name the colour.
   sources:
     - {kind: file, path: my rows.jsonl, task: colour, split: {group_by: topic, test: 0.2, validation: 0.1}}
-  replay: {share: 0.2, max_tokens: 16}
+  replay: {share: 0.2, max_tokens: 16, max_prompts: 40}
   checks: {min_response_chars: 2}
-method: {kind: full, epochs: 15, learning_rate: 3.0e-3, tokens_per_step: 512, checkpoint_every_steps: 25}
+method: {kind: full, epochs: 12, learning_rate: 1.0e-2, tokens_per_step: 1024, checkpoint_every_steps: 5}
 evaluation:
   decoding: {max_tokens: 16}
   sets:
@@ -46,7 +46,8 @@ class Project:
     """A folder with a spec, its rows and its model, and the command to run there."""
 
     folder: Path
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=lambda: {"TUNEBOOK_CPUS_PER_WORKER": "1"})
+    """In a model this small a second thread saves nothing, and on a busy machine the first waits for it."""
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "tunebook_cli", *arguments]

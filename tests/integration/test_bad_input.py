@@ -38,15 +38,15 @@ def endpoint_without_url(project: Project) -> None:
 
 CASES = {
     "unknown key": (
-        lambda p: change(p, "epochs: 15", "epoks: 4"),
+        lambda p: change(p, "epochs: 12", "epoks: 4"),
         ["line 11, method.epoks: unknown key; did you mean 'epochs'?"],
     ),
     "wrong type": (
-        lambda p: change(p, "epochs: 15", "epochs: four"),
+        lambda p: change(p, "epochs: 12", "epochs: four"),
         ["line 11, method.epochs: Input should be a valid integer"],
     ),
     "two errors": (
-        lambda p: change(p, "epochs: 15, learning_rate: 3.0e-3", "epochs: 0, learning_rate: -1"),
+        lambda p: change(p, "epochs: 12, learning_rate: 1.0e-2", "epochs: 0, learning_rate: -1"),
         ["2 problems", "method.epochs: Input should be greater", "method.learning_rate: Input should be"],
     ),
     "an adapter on no module": (

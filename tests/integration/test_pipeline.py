@@ -6,7 +6,10 @@ import json
 import re
 import shutil
 import signal
+from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from tests.integration.project import Project
 
@@ -66,44 +69,73 @@ def test_a_dry_run_makes_nothing(project: Project) -> None:
     assert not (project.folder / "runs").exists()
 
 
+def remove(project: Project, stages: str) -> None:
+    """Delete the stages whose name begins so."""
+    for stage in (project.folder / "runs" / "tiny" / "stages").iterdir():
+        if re.match(stages, stage.name):
+            shutil.rmtree(stage) if stage.is_dir() else stage.unlink()
+
+
 def copy_of(finished: Project, folder: Path, *, without: str) -> Project:
     """A project that has made every stage but those whose name begins so."""
     shutil.copytree(finished.folder, folder, symlinks=True)
-    stages = folder / "runs" / "tiny" / "stages"
-    for stage in stages.iterdir():
-        if re.match(without, stage.name):
-            shutil.rmtree(stage) if stage.is_dir() else stage.unlink()
-    return Project(folder)
+    project = Project(folder)
+    remove(project, without)
+    return project
 
 
-def test_test_rows_are_read_by_evaluation_alone(finished: Project, tmp_path: Path) -> None:
-    project = copy_of(finished, tmp_path / "copy", without="train|merge|answer-tuned")
-    (project.stage("prepare") / "test.jsonl").unlink()
-    status, output = project.run("run", "tiny", "--profile", "local")
-    assert status == 1
+@dataclass(frozen=True)
+class Killed:
+    project: Project
+    without_test_rows: tuple[int, str]
+    """Status and output of the run that went on with training, with test rows out of sight since it began."""
+    last: tuple[int, str]
+    """Of the run that finished."""
+
+
+@pytest.fixture(scope="module")
+def killed(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    """A project whose runs were killed with SIGKILL in three stages, and then one that finished."""
+    project = copy_of(finished, tmp_path_factory.mktemp("killed") / "copy", without="prepare")
+    stages = project.folder / "runs" / "tiny" / "stages"
+    command = ("run", "tiny", "--profile", "local")
+
+    def seen(pattern: str) -> bool:
+        return any(stages.glob(pattern))
+
+    project.run_until(lambda: seen("prepare-*/*.jsonl"), *command)
+    remove(project, "answer-base-|train|merge|answer-tuned")
+    project.run_until(lambda: seen("answer-base-*/answers.jsonl"), *command)
+    hidden = project.folder / "hidden.jsonl"
+
+    def trained_without_test_rows() -> bool:
+        if not hidden.exists() and seen("train-*.lock"):
+            (project.stage("prepare") / "test.jsonl").rename(hidden)
+        return seen("train-*/checkpoints/checkpoint_*/position.json")
+
+    project.run_until(trained_without_test_rows, *command)
+    without_test_rows = project.run(*command)
+    hidden.rename(project.stage("prepare") / "test.jsonl")
+    return Killed(project, without_test_rows, project.run(*command))
+
+
+def test_test_rows_are_read_by_evaluation_alone(killed: Killed) -> None:
+    status, output = killed.without_test_rows
+    assert status == 1, output
     ended = statuses(output)
     assert (ended["train"], ended["merge"]) == ("done", "done")
     assert "answer-tuned" not in ended
     assert "test.jsonl" in output
 
 
-def test_kill_9_anywhere_and_the_same_command_finishes_the_run(finished: Project, tmp_path: Path) -> None:
-    project = copy_of(finished, tmp_path / "copy", without="prepare|answer-base-|train|merge")
-    stages = project.folder / "runs" / "tiny" / "stages"
-
-    def seen(pattern: str) -> bool:
-        return any(stages.glob(pattern))
-
-    command = ("run", "tiny", "--profile", "local")
-    project.run_until(lambda: seen("prepare-*/*.jsonl"), *command)
-    project.run_until(lambda: seen("answer-base-*/answers.jsonl"), *command)
-    project.run_until(lambda: seen("train-*/checkpoints/checkpoint_*/position.json"), *command)
-    status, output = project.run(*command)
+def test_kill_9_anywhere_and_the_same_command_finishes_the_run(killed: Killed, finished: Project) -> None:
+    status, output = killed.last
     assert status == 0, output
-    (step,) = re.findall(r"goes on from step (\d+)", output)
+    assert statuses(output)["answer-base"] == "skipped"
+    (step,) = re.findall(r"goes on from step (\d+)", killed.without_test_rows[1])
     assert int(step) >= 1
     for name in ("model.safetensors", "config.json"):
-        ours = (project.stage("merge") / "model" / name).read_bytes()
+        ours = (killed.project.stage("merge") / "model" / name).read_bytes()
         assert ours == (finished.stage("merge") / "model" / name).read_bytes()
 
 

@@ -17,6 +17,7 @@ import ray
 import torch
 from safetensors.torch import load_file
 
+from tunebook_cli.local_ray import ENVIRONMENT
 from tunebook_data.tokens import write_tokens
 from tunebook_model.render import Rendered
 from tunebook_model.resolve import ReadyModel
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::Depr
 
 METHOD = FullMethod(
     kind="full",
-    epochs=10,
+    epochs=8,
     learning_rate=3e-3,
     tokens_per_step=256,
     max_pack_tokens=64,
@@ -44,17 +45,22 @@ METHOD = FullMethod(
 @pytest.fixture(scope="module")
 def ray_address() -> Iterator[str]:
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    context = ray.init(
-        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False
-    )
-    yield context.address_info["gcs_address"]
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        # A checkpoint a second: whoever kills at one step must not come at the last.
+        for name, value in {**ENVIRONMENT, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1"}.items():
+            patch.setenv(name, value)
+        context = ray.init(
+            address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False
+        )
+        yield context.address_info["gcs_address"]
+        ray.shutdown()
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store that holds what prepare leaves."""
-    store = Store(str(tmp_path / "runs"), tmp_path / "cache")
+    folder = tmp_path_factory.mktemp("store")
+    store = Store(str(folder / "runs"), folder / "cache")
     generator = torch.Generator().manual_seed(0)
     for name, count in (("train", 32), ("validation", 6)):
         rows = []
@@ -94,37 +100,51 @@ def losses(folder: Path) -> list[float]:
     return [entry["loss"] for entry in metrics(folder) if "loss" in entry]
 
 
+@pytest.fixture(scope="module")
+def undisturbed(ray_address: str, store: Store, tiny_llama: Path) -> tuple[TrainResult, Path]:
+    """Two workers that nobody kills."""
+    return run("train-two", store, tiny_llama, ray_address, workers=2)
+
+
 def kill_a_worker_at(step: int, folder: Path) -> None:
     """SIGKILL for one training worker among this process's children once a step is in the metrics."""
-    while not (folder / "metrics.jsonl").exists() or len(losses(folder)) < step:
-        time.sleep(0.02)
+
+    def wait_for(count: int) -> None:
+        while not (folder / "metrics.jsonl").exists() or len(losses(folder)) < count:
+            time.sleep(0.02)
+
+    wait_for(1)
     children = psutil.Process().children(recursive=True)
     workers = [each for each in children if "RayTrainWorker" in " ".join(each.cmdline())]
     assert len(workers) == 2
+    wait_for(step)
     workers[0].send_signal(signal.SIGKILL)
 
 
-def test_a_killed_worker_costs_nothing_but_time(ray_address: str, store: Store, tiny_llama: Path) -> None:
-    undisturbed, folder = run("train-a", store, tiny_llama, ray_address, workers=2)
-    victim = store.folder(Stage.of("tiny", "train-b", TrainInputs(method=METHOD, seed=0)).key)
+def test_a_killed_worker_costs_nothing_but_time(
+    ray_address: str, store: Store, tiny_llama: Path, undisturbed: tuple[TrainResult, Path]
+) -> None:
+    result, folder = undisturbed
+    victim = store.folder(Stage.of("tiny", "train-killed", TrainInputs(method=METHOD, seed=0)).key)
     killer = threading.Thread(target=kill_a_worker_at, args=(12, victim))
     killer.start()
-    killed, victim = run("train-b", store, tiny_llama, ray_address, workers=2)
+    killed, victim = run("train-killed", store, tiny_llama, ray_address, workers=2)
     killer.join()
     resumed = [entry["resumed_at_step"] for entry in metrics(victim) if "resumed_at_step" in entry]
     # The controller may not have seen the newest checkpoint when the worker dies; then it is the one before.
     assert resumed in ([5], [10])
     assert losses(victim) == losses(folder)
-    assert killed.steps == undisturbed.steps == len(losses(victim))
+    assert killed.steps == result.steps == len(losses(victim))
     weights, again = (load_file(each / WEIGHTS / "model.safetensors") for each in (folder, victim))
     assert all(torch.equal(again[name], tensor) for name, tensor in weights.items())
     assert not (victim / "checkpoints").exists()
 
 
-def test_one_worker_follows_the_losses_of_two(ray_address: str, store: Store, tiny_llama: Path) -> None:
-    method = METHOD.model_copy(update={"epochs": 2})
-    _, one = run("train-a", store, tiny_llama, ray_address, workers=1, method=method)
-    _, two = run("train-b", store, tiny_llama, ray_address, workers=2, method=method)
+def test_one_worker_follows_the_losses_of_two(
+    ray_address: str, store: Store, tiny_llama: Path, undisturbed: tuple[TrainResult, Path]
+) -> None:
+    _, one = run("train-one", store, tiny_llama, ray_address, workers=1)
+    _, two = undisturbed
     assert losses(one) == pytest.approx(losses(two), rel=1e-4)
     assert losses(one)[-1] < losses(one)[0]
 
@@ -134,4 +154,4 @@ def test_a_rate_that_breaks_the_loss_fails_once_with_step_and_rows(
 ) -> None:
     method = METHOD.model_copy(update={"learning_rate": 1e30})
     with pytest.raises(StageError, match=r"step \d+: loss .* norm nan, in rows train-\d+, .*lower method"):
-        run("train-a", store, tiny_llama, ray_address, workers=2, method=method)
+        run("train-breaks", store, tiny_llama, ray_address, workers=2, method=method)

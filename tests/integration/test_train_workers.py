@@ -79,7 +79,9 @@ def test_two_workers_both_have_the_gradients_and_the_weights_that_one_has(
         [(f"row-{i}", Rendered(each, [n > i for n in range(len(each))])) for i, each in enumerate(ids)],
     )
     train(tiny_llama, table_path, tmp_path, 0, 1)
-    mp.spawn(worker, (tiny_llama, table_path, tmp_path), nprocs=2)
+    # Forked from a process that has imported this file: importing it thrice takes longer than all else here.
+    mp.get_context("forkserver").set_forkserver_preload([__name__])
+    mp.start_processes(worker, (tiny_llama, table_path, tmp_path), nprocs=2, start_method="forkserver")
     names = ("0-of-1.pt", "0-of-2.pt", "1-of-2.pt")
     alone, first, second = (torch.load(tmp_path / name) for name in names)
     assert alone.keys() == first.keys() == second.keys()
