@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ROWS_A_CHUNK = 64
-POOL_CHUNKS = 256
-"""Fewer chunks of rows are done before a second process would have begun."""
+JUDGE_POOL_CHUNKS, RENDER_POOL_CHUNKS = 2048, 512
+"""Fewer chunks of rows are done before a second process would have begun, and imported what it takes."""
 _MIN_REJECTS_TO_STOP = 5
 
 
@@ -107,7 +107,7 @@ def _scanned(part: SourcePart, checks: Checks, takes_prompts: bool, workers: Wor
         return scan(part.lines, checks, workers)
     judge = partial(_judged, checks, takes_prompts)
     whole, parts = Scanned(Rows.of(())), []
-    for found in workers.map(judge, batched(part.items, ROWS_A_CHUNK), pool_from=POOL_CHUNKS):
+    for found in workers.map(judge, batched(part.items, ROWS_A_CHUNK), pool_from=JUDGE_POOL_CHUNKS):
         parts.append(found.rows)
         whole.num_records += found.num_records
         whole.num_parsed += found.num_parsed
@@ -195,7 +195,8 @@ def _all_as_trained(
             yield chunk, [(None, None, [])] * len(chunk)
         return
     sent, chunks = tee(batched(rows, ROWS_A_CHUNK))
-    outcomes = workers.map(partial(_as_trained_chunk, renderer, checks), sent, pool_from=POOL_CHUNKS)
+    render = partial(_as_trained_chunk, renderer, checks)
+    outcomes = workers.map(render, sent, pool_from=RENDER_POOL_CHUNKS)
     yield from zip(chunks, outcomes, strict=True)
 
 
@@ -219,7 +220,7 @@ def check_rows(
         DataError: a row ends the run.
     """
     check = partial(_check_chunk, renderer, checks)
-    chunks = workers.map(check, batched(rows, ROWS_A_CHUNK), pool_from=POOL_CHUNKS)
+    chunks = workers.map(check, batched(rows, ROWS_A_CHUNK), pool_from=RENDER_POOL_CHUNKS)
     return chain.from_iterable(chunks)
 
 

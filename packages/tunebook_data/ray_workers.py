@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import logging
 import pickle
+import platform
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +28,8 @@ _WINDOW_BYTES = 256 << 20
 _BLOCK_BYTES = 4 << 20
 """What one task is given where there is much; where there is little, every core still gets some."""
 _TASKS_PER_CORE = 4
+_LIBRARIES = ("jinja2", "jsonschema", "msgspec", "orjson", "tokenizers", "transformers", "tunebook")
+"""Those that decide what comes out."""
 _SCHEMA = pa.schema([("number", pa.int64()), ("pickle", pa.large_binary())])
 
 
@@ -49,7 +55,10 @@ class RayWorkers:
         num_tasks = max(_TASKS_PER_CORE * self.num_cores, sum(map(len, window)) // _BLOCK_BYTES)
         rows = [{"number": number, "pickle": chunk} for number, chunk in enumerate(window)]
         stage = ray.data.from_items(rows, override_num_blocks=min(num_tasks, len(rows))).map_batches(
-            _apply, fn_kwargs={"function": function}, batch_format="pyarrow", batch_size=None
+            apply,
+            fn_kwargs={"function": function, "expected": versions()},
+            batch_format="pyarrow",
+            batch_size=None,
         )
         results = {row["number"]: row["pickle"] for row in stage.iter_rows()}
         return (pickle.loads(results.pop(number)) for number in range(len(window)))
@@ -74,7 +83,6 @@ def connected(address: str) -> Iterator[RayWorkers]:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
-        context.execution_options.preserve_order = True
         # None yet, where hosts come only when there is work.
         yield RayWorkers(max(1, int(ray.cluster_resources().get("CPU", 0))))
     finally:
@@ -101,9 +109,29 @@ def _windows(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:
         yield window
 
 
-def _apply(batch: pa.Table, function: bytes) -> pa.Table:
-    made = [pickle.dumps(_tried(function, chunk.as_py())) for chunk in batch["pickle"]]
-    return pa.table([batch["number"], pa.array(made, pa.large_binary())], schema=_SCHEMA)
+def apply(batch: pa.Table, function: bytes, expected: dict[str, str]) -> pa.Table:
+    """What a task makes of its chunks; on a host that has other versions, that it may not."""
+    if versions() == expected:
+        made = [_tried(function, chunk.as_py()) for chunk in batch["pickle"]]
+    else:
+        made = [_refusal(expected)] * len(batch)
+    return pa.table([batch["number"], pa.array(map(pickle.dumps, made), pa.large_binary())], schema=_SCHEMA)
+
+
+def _refusal(expected: dict[str, str]) -> _Raised:
+    other = [f"{name} {it}, not {expected[name]}" for name, it in versions().items() if it != expected[name]]
+    return _Raised(
+        StageError(
+            f"host {socket.gethostname()} of the Ray cluster has {', '.join(other)}: its rows might differ;"
+            " install the same on all hosts, or unset TUNEBOOK_RAY_ADDRESS to prepare on this machine alone"
+        )
+    )
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of what decides, on this host, what is made of a chunk."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
 
 
 def _tried(function: bytes, chunk: bytes) -> Any:

@@ -149,7 +149,7 @@ def tasks_by_host(ray_address: str) -> dict[str, int]:
     ray.init(ray_address, log_to_driver=False)
     done: dict[str, int] = {}
     for event in ray.timeline():
-        if event["cat"].startswith("task") and "MapBatches" in event["cat"]:
+        if event["cat"].startswith("task") and "MapBatches(apply)" in event["cat"]:
             done[event["pid"]] = done.get(event["pid"], 0) + 1
     ray.shutdown()
     return done

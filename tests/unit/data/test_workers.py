@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import random
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from tests.unit.data.far_workers import FarWorkers
@@ -24,7 +26,7 @@ from tunebook_inference.generator import ChatRequest
 from tunebook_inference.kept_answers import KeptAnswers
 from tunebook_inference.scripted import ScriptedGenerator
 from tunebook_inference.supporting import SupportingModel
-from tunebook_spec.errors import DataError
+from tunebook_spec.errors import DataError, StageError
 from tunebook_spec.models import Data
 
 MakeRow = Callable[..., Row]
@@ -176,6 +178,21 @@ def test_clusters_are_the_same_however_bands_are_parted(
     assert found == near_duplicates.near_duplicates(rows, 0.7)
     assert len(found) > 5
     assert far.chunks["_likenesses_of_part"] > minhash.BANDS
+
+
+def test_a_host_with_other_versions_works_on_nothing() -> None:
+    from tunebook_data import ray_workers
+
+    batch = pa.table({"number": [0], "pickle": [pickle.dumps(3)]})
+
+    def outcome(expected: dict[str, str]) -> Any:
+        return pickle.loads(ray_workers.apply(batch, pickle.dumps(square), expected)["pickle"][0].as_py())
+
+    has = ray_workers.versions()
+    assert outcome(has) == 9
+    error = outcome({**has, "tokenizers": "0.1"}).error
+    assert isinstance(error, StageError)
+    assert f"has tokenizers {has['tokenizers']}, not 0.1: its rows might differ" in str(error)
 
 
 def test_without_a_cluster_no_ray_is_loaded() -> None:
