@@ -223,6 +223,9 @@ class _Run:
     def _make(self, stage: Stage) -> Artifact:
         """Run one stage in a process of its own and read what it left."""
         address = None
+        if stage.name == "prepare":
+            # A cluster's hosts share the work; a Ray of this machine alone could only lose to its own cores.
+            address = self.settings.ray_address
         if stage.name == "train":
             address = self.settings.ray_address or self.ray.address()
         request = Request(

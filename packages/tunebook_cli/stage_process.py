@@ -116,6 +116,7 @@ def _prepare(work: Work) -> Outcome:
     from tunebook_data.inputs import PrepareInputs
     from tunebook_data.kept_tokens import KeptTokens, rendering_key
     from tunebook_data.prepare import prepare
+    from tunebook_data.workers import open_workers
     from tunebook_inference.kept_answers import KeptAnswers
     from tunebook_inference.supporting import open_model
 
@@ -155,6 +156,7 @@ def _prepare(work: Work) -> Outcome:
             advance=work.advance,
             models=models,
             kept_tokens=stack.enter_context(KeptTokens(cache_dir, key, checks)),
+            workers=stack.enter_context(open_workers(work.request.ray_address)),
         )
     return Outcome(done.model_dump(mode="json"), done.summary())
 

@@ -11,17 +11,14 @@ words, S shingles, D documents, B bands.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from itertools import chain, islice
 
 import numpy as np
 import numpy.typing as npt
 
 from tunebook_data.prompts import OPERATORS, words
+from tunebook_data.workers import HERE, Workers
 
 BANDS, ROWS_PER_BAND = 14, 8
 SHINGLE_WORDS = 3
@@ -61,21 +58,15 @@ _KEY_FACTORS = _odd(ROWS_PER_BAND)
 _BASE = int(_odd(1)[0])
 
 
-def band_keys(documents: Iterable[Document]) -> tuple[Array64, npt.NDArray[np.bool_]]:
+def band_keys(
+    documents: Iterable[Document], workers: Workers = HERE
+) -> tuple[Array64, npt.NDArray[np.bool_]]:
     """The key of each document in each band [D, B], and whether it has any word [D].
 
     Documents that share the key of a band may resemble one another; one without words resembles nothing. The
     keys are the same on every machine.
     """
-    chunks = _chunks(documents)
-    first = [*islice(chunks, POOL_CHUNKS)]
-    cores = len(os.sched_getaffinity(0))
-    if len(first) < POOL_CHUNKS or cores == 1:
-        made = [*map(_chunk_keys, first), *map(_chunk_keys, chunks)]
-    else:
-        context = multiprocessing.get_context("forkserver")
-        with ProcessPoolExecutor(cores, mp_context=context) as pool:
-            made = [*pool.map(_chunk_keys, chain(first, chunks), chunksize=4)]
+    made = [*workers.map(_chunk_keys, _chunks(documents), pool_from=POOL_CHUNKS)]
     if not made:
         return np.empty((0, BANDS), np.uint64), np.empty(0, np.bool_)
     return np.concatenate([keys for keys, _ in made]), np.concatenate([filled for _, filled in made])
@@ -93,14 +84,16 @@ def buckets(keys_DB: Array64, filled_D: npt.NDArray[np.bool_]) -> Iterator[tuple
             yield band, numbers[order[start:end]].tolist()
 
 
-def meet_before(keys_DB: Array64, band: int, i: int, j: int) -> bool:
+def meet_before(keys_B: Array64, other_B: Array64, band: int) -> bool:
     """Whether two documents share the key of an earlier band."""
-    return bool((keys_DB[i, :band] == keys_DB[j, :band]).any())
+    return bool((keys_B[:band] == other_B[:band]).any())
 
 
-def candidates(of: Iterable[Document], among: Iterable[Document]) -> dict[int, list[int]]:
+def candidates(
+    of: Iterable[Document], among: Iterable[Document], workers: Workers = HERE
+) -> dict[int, list[int]]:
     """Number of a document -> numbers of those it may resemble, in ascending order; none: not in it."""
-    (keys, filled), (known, known_filled) = band_keys(of), band_keys(among)
+    (keys, filled), (known, known_filled) = band_keys(of, workers), band_keys(among, workers)
     numbers, known_numbers = np.flatnonzero(filled), np.flatnonzero(known_filled)
     found: dict[int, set[int]] = {}
     for band in range(BANDS):
