@@ -28,10 +28,12 @@ from tunebook_spec.errors import DataError
 from tunebook_spec.models import AnySource, Checks, Columns, RowsSource
 
 if TYPE_CHECKING:
+    from tunebook_data.kept_tokens import KeptTokens
     from tunebook_model.render import Rendered, Renderer
 
 logger = logging.getLogger(__name__)
 
+_PROGRESS_EVERY_ROWS = 50
 ROWS_A_CHUNK = 64
 JUDGE_POOL_CHUNKS, RENDER_POOL_CHUNKS = 2048, 512
 """Fewer chunks of rows are done before a second process would have begun, and imported what it takes."""
@@ -57,6 +59,12 @@ class CheckedSource:
     @property
     def name(self) -> str:
         return f"{source_name(self.source)} ({self.source.task})"
+
+    def sort_findings(self) -> None:
+        """Rejects and flags in the order of the files and their lines."""
+        order = {file.file: place for place, file in enumerate(self.files)}
+        self.rejects.sort(key=lambda each: (order.get(each.source, 0), each.line))
+        self.flags.sort(key=lambda each: (order.get(each.source, 0), each.line))
 
 
 def read_whole(
@@ -147,10 +155,12 @@ def check_sources(
     max_reject_fraction: float,
     advance: Advance,
     workers: Workers = HERE,
+    kept: KeptTokens | None = None,
 ) -> dict[str, Rendered]:
     """Cut or reject every source's rows that are too long in tokens; return all as training sees them, by id.
 
-    Without a renderer nothing is returned, and what needs the rows in tokens is left unchecked.
+    Without a renderer nothing is returned, and what needs the rows in tokens is left unchecked. Rows that are
+    kept are not rendered again.
 
     Raises:
         DataError: more of a source than `max_reject_fraction` are rejects, or a row ends the run.
@@ -159,61 +169,64 @@ def check_sources(
     done, total = 0, sum(len(read.rows) for read in reads)
     for read in reads:
         rows: list[Row] = []
-        for chunk, outcomes in _all_as_trained(read.rows, renderer, checks, workers):
-            for row, outcome in zip(chunk, outcomes, strict=True):
-                if isinstance(outcome, Reject):
-                    read.rejects.append(outcome)
-                    continue
-                fitting, as_trained, flags = outcome
-                if as_trained:
-                    rendered[row.id] = as_trained
+        for outcome in _all_as_trained(read.rows, renderer, checks, workers, kept) if renderer else read.rows:
+            if isinstance(outcome, Reject):
+                read.rejects.append(outcome)
+            elif isinstance(outcome, Row):
+                rows.append(outcome)
+            else:
+                row, as_trained, flags = outcome
+                rendered[row.id] = as_trained
                 read.flags += flags
-                rows.append(fitting or row)
-            done += len(chunk)
-            advance(done, total, "rows checked")
+                rows.append(row)
+            done += 1
+            if done % _PROGRESS_EVERY_ROWS == 0 or done == total:
+                advance(done, total, "rows checked")
         read.rows = rows
         left_out = {(reject.source, reject.line) for reject in read.rejects}
         read.flags = [flag for flag in read.flags if (flag.source, flag.line) not in left_out]
-        order = {file.file: place for place, file in enumerate(read.files)}
-        read.rejects.sort(key=lambda each: (order.get(each.source, 0), each.line))
-        read.flags.sort(key=lambda each: (order.get(each.source, 0), each.line))
+        read.sort_findings()
     for read in reads:
         _refuse_many_rejects(read.name, read.rejects, read.num_items, max_reject_fraction)
     return rendered
 
 
-_Outcome = tuple[Row | None, "Rendered | None", list[Flag]] | Reject
-"""The row, if it is not as it was; as training sees it, if that was asked for; and what it is flagged for."""
+_Checked = tuple[Row, "Rendered", list[Flag]] | Reject
+"""A row as it may teach, as training sees it, and with what it is flagged for; or why it may not."""
 
 
 def _all_as_trained(
-    rows: Sequence[Row], renderer: Renderer | None, checks: Checks, workers: Workers
-) -> Iterator[tuple[Sequence[Row], Sequence[_Outcome]]]:
-    """Chunks of rows, and what becomes of each row."""
-    if renderer is None:
-        for chunk in batched(rows, ROWS_A_CHUNK):
-            yield chunk, [(None, None, [])] * len(chunk)
-        return
-    sent, chunks = tee(batched(rows, ROWS_A_CHUNK))
-    render = partial(_as_trained_chunk, renderer, checks)
-    outcomes = workers.map(render, sent, pool_from=RENDER_POOL_CHUNKS)
-    yield from zip(chunks, outcomes, strict=True)
+    rows: Iterable[Row], renderer: Renderer, checks: Checks, workers: Workers, kept: KeptTokens | None
+) -> Iterator[_Checked]:
+    """What becomes of each judged row, of which only those that are not kept are rendered."""
+    pairs, looked_up = tee((row, kept.find(row) if kept else None) for row in rows)
+    unknown = (row for row, known in looked_up if known is None)
+    chunks = batched(unknown, ROWS_A_CHUNK)
+    render = partial(_rendered_chunk, renderer, checks)
+    made = chain.from_iterable(workers.map(render, chunks, pool_from=RENDER_POOL_CHUNKS))
+    for row, known in pairs:
+        found = known or next(made)
+        if not isinstance(found, Fault):
+            found = found[0] or row, found[1]
+            if kept and not known:
+                kept.keep(row, *found)
+        yield _as_trained(row, found, renderer, checks)
 
 
-def _as_trained_chunk(renderer: Renderer, checks: Checks, rows: Sequence[Row]) -> list[_Outcome]:
-    made: list[_Outcome] = []
+def _rendered_chunk(
+    renderer: Renderer, checks: Checks, rows: Sequence[Row]
+) -> list[tuple[Row | None, Rendered] | Fault]:
+    """Each row cut to fit, or none if it fits, since it need not travel back; and as training sees it."""
+    made: list[tuple[Row | None, Rendered] | Fault] = []
     for row in rows:
-        outcome = _as_trained(row, renderer, checks)
-        if not isinstance(outcome, Reject) and outcome[0] is row:
-            made.append((None, *outcome[1:]))  # it need not travel back
-        else:
-            made.append(outcome)
+        found = render_or_fault(row, renderer, checks)
+        made.append((None, found[1]) if not isinstance(found, Fault) and found[0] is row else found)
     return made
 
 
 def check_rows(
     rows: Sequence[Row], renderer: Renderer, checks: Checks, workers: Workers = HERE
-) -> Iterator[tuple[Row, Rendered, list[Flag]] | Reject]:
+) -> Iterator[_Checked]:
     """Each row as it may teach, as training sees it, and with what it is flagged for; or why it may not.
 
     Raises:
@@ -224,24 +237,23 @@ def check_rows(
     return chain.from_iterable(chunks)
 
 
-def _check_chunk(
-    renderer: Renderer, checks: Checks, rows: Sequence[Row]
-) -> list[tuple[Row, Rendered, list[Flag]] | Reject]:
+def _check_chunk(renderer: Renderer, checks: Checks, rows: Sequence[Row]) -> list[_Checked]:
     return [_check_row(row, renderer, checks) for row in rows]
 
 
-def _check_row(row: Row, renderer: Renderer, checks: Checks) -> tuple[Row, Rendered, list[Flag]] | Reject:
+def _check_row(row: Row, renderer: Renderer, checks: Checks) -> _Checked:
     outcome = judged(row, checks)
     if isinstance(outcome, Reject):
         return outcome
     row, flags = outcome
-    made = _as_trained(row, renderer, checks)
+    made = _as_trained(row, render_or_fault(row, renderer, checks), renderer, checks)
     return made if isinstance(made, Reject) else (made[0], made[1], [*flags, *made[2]])
 
 
-def _as_trained(row: Row, renderer: Renderer, checks: Checks) -> tuple[Row, Rendered, list[Flag]] | Reject:
-    """A judged row cut to fit, as training sees it, and with what that is flagged for."""
-    found = render_or_fault(row, renderer, checks)
+def _as_trained(
+    row: Row, found: tuple[Row, Rendered] | Fault, renderer: Renderer, checks: Checks
+) -> _Checked:
+    """What becomes of a judged row that has been rendered, cut to fit if need be, or could not be."""
     if isinstance(found, Fault):
         reject = Reject.of_row(row, found)
         return mask_reject(reject) if hides(checks) else reject

@@ -16,7 +16,16 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from tunebook_spec.errors import Problem, SpecError
-from tunebook_spec.models import EvaluationSet, InlineSet, Spec, SuiteSet, TaskSet, TextsSet
+from tunebook_spec.models import (
+    AnySupportingModel,
+    EvaluationSet,
+    InlineSet,
+    RowsSource,
+    Spec,
+    SuiteSet,
+    TaskSet,
+    TextsSet,
+)
 
 Path_ = tuple[str | int, ...]
 
@@ -289,9 +298,28 @@ def _inconsistencies(spec: Spec) -> Iterator[tuple[Path_, str]]:
         for metric in set(each.metrics) - set(_allowed(each)):
             message = f"{metric!r} cannot score this kind of set; it can have: {', '.join(_allowed(each))}"
             yield ("evaluation", "sets", name, "metrics"), message
-    for name, asks in (("augment", spec.data.augment), ("distill", spec.data.distill)):
-        if asks and asks.teacher not in spec.models:
-            yield ("data", name, "teacher"), _no_role(asks.teacher, spec)
+    for index, source in enumerate(spec.data.sources):
+        columns = source.columns if isinstance(source, RowsSource) else None
+        if columns and columns.assistant is None and spec.data.distill is None:
+            message = "is required, since no `data.distill` has a teacher answer the rows"
+            yield ("data", "sources", index, "columns", "assistant"), message
+    augment, distill, quality = spec.data.augment, spec.data.distill, spec.data.quality
+    for at, role in (
+        (("augment", "teacher"), augment and augment.teacher),
+        (("distill", "teacher"), distill and distill.teacher),
+        (("distill", "choose", "judge"), distill and distill.choose and distill.choose.judge),
+        (("quality", "judge"), quality and quality.judge),
+    ):
+        if role and role not in spec.models:
+            yield ("data", *at), _no_role(role, spec)
+    if distill and distill.choose and not distill.choose.may_judge_itself:
+        judge, teacher = (spec.models.get(role) for role in (distill.choose.judge, distill.teacher))
+        if judge and teacher and _is_same_model(judge, teacher):
+            message = (
+                f"{distill.choose.judge!r} is the teacher's own model, which tends to like what it wrote"
+            )
+            way_out = "name another model, or set `may_judge_itself: true`"
+            yield ("data", "distill", "choose", "judge"), f"{message}: {way_out}"
     for index, gate in enumerate(spec.evaluation.gates):
         if gate.metric not in declared:
             message = f"no set declares {gate.metric!r}; declared: {', '.join(sorted(declared))}"
@@ -301,6 +329,12 @@ def _inconsistencies(spec: Spec) -> Iterator[tuple[Path_, str]]:
                 ("evaluation", "gates", index, "gain_over"),
                 "the few_shot arm is not among `evaluation.arms`",
             )
+
+
+def _is_same_model(a: AnySupportingModel, b: AnySupportingModel) -> bool:
+    """Whatever arguments their templates are given."""
+    left_out = {"chat_template_kwargs"}
+    return a.model_dump(exclude=left_out) == b.model_dump(exclude=left_out)
 
 
 def _no_role(name: str, spec: Spec) -> str:
