@@ -155,8 +155,8 @@ def _prepare(work: Work) -> Outcome:
             out=work.out,
             advance=work.advance,
             models=models,
-            kept_tokens=stack.enter_context(KeptTokens(cache_dir, key, checks)),
             workers=stack.enter_context(open_workers(work.request.ray_address)),
+            kept_tokens=stack.enter_context(KeptTokens(cache_dir, key, checks)),
         )
     return Outcome(done.model_dump(mode="json"), done.summary())
 

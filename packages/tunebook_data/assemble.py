@@ -109,8 +109,8 @@ def assemble(
     spec_dir: Path,
     assets_dir: Path,
     advance: Advance,
-    kept_tokens: KeptTokens | None = None,
     workers: Workers = HERE,
+    kept_tokens: KeptTokens | None = None,
 ) -> Assembled:
     """Parse, check, drop exact duplicates, group, split, drop near duplicates and leaks, cap.
 
@@ -120,8 +120,8 @@ def assemble(
         spec_dir: what paths of the spec are relative to.
         assets_dir: the folder that set-up filled.
         advance: told of rows checked.
-        kept_tokens: rows that need not be rendered again; none: every row is.
         workers: who does what can be done by chunks.
+        kept_tokens: rows that need not be rendered again; none: every row is.
 
     Raises:
         DataError: a source cannot be read, too many of its rows are rejects, nothing is left of it, or it
@@ -130,9 +130,8 @@ def assemble(
     """
     data = inputs.data
     reads = [read_whole(source, inputs, spec_dir, assets_dir, workers) for source in data.sources]
-    rendered = check_sources(
-        reads, renderer, data.checks, data.max_reject_fraction, advance, kept_tokens, workers
-    )
+    most = data.max_reject_fraction
+    rendered = check_sources(reads, renderer, data.checks, most, advance, workers, kept_tokens)
     kept, duplicates = drop_duplicates(SourceRows(read.name, read.source.split, read.rows) for read in reads)
     refuse_empty(reads, kept)
     dealt = _split(reads, kept, inputs.seed)

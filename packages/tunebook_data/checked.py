@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ROWS_A_CHUNK = 64
 _PROGRESS_EVERY_ROWS = 50
+ROWS_A_CHUNK = 64
 JUDGE_POOL_CHUNKS, RENDER_POOL_CHUNKS = 2048, 512
 """Fewer chunks of rows are done before a second process would have begun, and imported what it takes."""
 _MIN_REJECTS_TO_STOP = 5
@@ -154,8 +154,8 @@ def check_sources(
     checks: Checks,
     max_reject_fraction: float,
     advance: Advance,
-    kept: KeptTokens | None = None,
     workers: Workers = HERE,
+    kept: KeptTokens | None = None,
 ) -> dict[str, Rendered]:
     """Cut or reject every source's rows that are too long in tokens; return all as training sees them, by id.
 
@@ -169,15 +169,16 @@ def check_sources(
     done, total = 0, sum(len(read.rows) for read in reads)
     for read in reads:
         rows: list[Row] = []
-        for row, outcome in _all_as_trained(read.rows, renderer, checks, kept, workers):
+        for outcome in _all_as_trained(read.rows, renderer, checks, workers, kept) if renderer else read.rows:
             if isinstance(outcome, Reject):
                 read.rejects.append(outcome)
+            elif isinstance(outcome, Row):
+                rows.append(outcome)
             else:
-                fitting, as_trained, flags = outcome
-                if as_trained:
-                    rendered[row.id] = as_trained
+                row, as_trained, flags = outcome
+                rendered[row.id] = as_trained
                 read.flags += flags
-                rows.append(fitting)
+                rows.append(row)
             done += 1
             if done % _PROGRESS_EVERY_ROWS == 0 or done == total:
                 advance(done, total, "rows checked")
@@ -190,43 +191,42 @@ def check_sources(
     return rendered
 
 
+_Checked = tuple[Row, "Rendered", list[Flag]] | Reject
+"""A row as it may teach, as training sees it, and with what it is flagged for; or why it may not."""
+
+
 def _all_as_trained(
-    rows: Sequence[Row], renderer: Renderer | None, checks: Checks, kept: KeptTokens | None, workers: Workers
-) -> Iterator[tuple[Row, tuple[Row, Rendered | None, list[Flag]] | Reject]]:
-    """Each row, and what becomes of it; those that are not kept are rendered, a chunk at a time."""
-    if renderer is None:
-        yield from ((row, (row, None, [])) for row in rows)
-        return
-    known, asked = tee(
-        (chunk, [kept.find(row) if kept else None for row in chunk]) for chunk in batched(rows, ROWS_A_CHUNK)
-    )
-    new = ([row for row, found in zip(*each, strict=True) if found is None] for each in asked)
-    rendered = workers.map(partial(_render_chunk, renderer, checks), new, pool_from=RENDER_POOL_CHUNKS)
-    for (chunk, finds), made in zip(known, rendered, strict=True):
-        left = iter(made)
-        for row, known_row in zip(chunk, finds, strict=True):
-            found = known_row or next(left)
-            if not isinstance(found, Fault):
-                found = found[0] or row, found[1]
-                if kept and not known_row:
-                    kept.keep(row, *found)
-            yield row, _outcome(row, found, renderer, checks)
+    rows: Iterable[Row], renderer: Renderer, checks: Checks, workers: Workers, kept: KeptTokens | None
+) -> Iterator[_Checked]:
+    """What becomes of each judged row, of which only those that are not kept are rendered."""
+    pairs, looked_up = tee((row, kept.find(row) if kept else None) for row in rows)
+    unknown = (row for row, known in looked_up if known is None)
+    chunks = batched(unknown, ROWS_A_CHUNK)
+    render = partial(_rendered_chunk, renderer, checks)
+    made = chain.from_iterable(workers.map(render, chunks, pool_from=RENDER_POOL_CHUNKS))
+    for row, known in pairs:
+        found = known or next(made)
+        if not isinstance(found, Fault):
+            found = found[0] or row, found[1]
+            if kept and not known:
+                kept.keep(row, *found)
+        yield _as_trained(row, found, renderer, checks)
 
 
-def _render_chunk(
+def _rendered_chunk(
     renderer: Renderer, checks: Checks, rows: Sequence[Row]
 ) -> list[tuple[Row | None, Rendered] | Fault]:
-    """Each row, if it is not as it was, and as training sees it; what is as it was need not travel back."""
-    found = ((row, render_or_fault(row, renderer, checks)) for row in rows)
-    return [
-        each if isinstance(each, Fault) else (None if each[0] is row else each[0], each[1])
-        for row, each in found
-    ]
+    """Each row cut to fit, or none if it fits, since it need not travel back; and as training sees it."""
+    made: list[tuple[Row | None, Rendered] | Fault] = []
+    for row in rows:
+        found = render_or_fault(row, renderer, checks)
+        made.append((None, found[1]) if not isinstance(found, Fault) and found[0] is row else found)
+    return made
 
 
 def check_rows(
     rows: Sequence[Row], renderer: Renderer, checks: Checks, workers: Workers = HERE
-) -> Iterator[tuple[Row, Rendered, list[Flag]] | Reject]:
+) -> Iterator[_Checked]:
     """Each row as it may teach, as training sees it, and with what it is flagged for; or why it may not.
 
     Raises:
@@ -237,25 +237,23 @@ def check_rows(
     return chain.from_iterable(chunks)
 
 
-def _check_chunk(
-    renderer: Renderer, checks: Checks, rows: Sequence[Row]
-) -> list[tuple[Row, Rendered, list[Flag]] | Reject]:
+def _check_chunk(renderer: Renderer, checks: Checks, rows: Sequence[Row]) -> list[_Checked]:
     return [_check_row(row, renderer, checks) for row in rows]
 
 
-def _check_row(row: Row, renderer: Renderer, checks: Checks) -> tuple[Row, Rendered, list[Flag]] | Reject:
+def _check_row(row: Row, renderer: Renderer, checks: Checks) -> _Checked:
     outcome = judged(row, checks)
     if isinstance(outcome, Reject):
         return outcome
     row, flags = outcome
-    made = _outcome(row, render_or_fault(row, renderer, checks), renderer, checks)
+    made = _as_trained(row, render_or_fault(row, renderer, checks), renderer, checks)
     return made if isinstance(made, Reject) else (made[0], made[1], [*flags, *made[2]])
 
 
-def _outcome(
+def _as_trained(
     row: Row, found: tuple[Row, Rendered] | Fault, renderer: Renderer, checks: Checks
-) -> tuple[Row, Rendered, list[Flag]] | Reject:
-    """A judged row cut to fit, as training sees it, and with what that is flagged for."""
+) -> _Checked:
+    """What becomes of a judged row that has been rendered, cut to fit if need be, or could not be."""
     if isinstance(found, Fault):
         reject = Reject.of_row(row, found)
         return mask_reject(reject) if hides(checks) else reject

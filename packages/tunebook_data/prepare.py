@@ -49,8 +49,8 @@ def prepare(
     out: Path,
     advance: Advance,
     models: Mapping[str, SupportingModel] = MappingProxyType({}),
-    kept_tokens: KeptTokens | None = None,
     workers: Workers = HERE,
+    kept_tokens: KeptTokens | None = None,
 ) -> DatasetManifest:
     """Write the data set of a spec; the same inputs give the same bytes, whoever works on them.
 
@@ -63,8 +63,8 @@ def prepare(
         out: an existing folder.
         advance: told of rows checked, and of rows that a teacher has answered for.
         models: the supporting models of the spec that judge or write rows, by role.
-        kept_tokens: rows that need not be rendered again; none: every row is.
         workers: who does what can be done by chunks.
+        kept_tokens: rows that need not be rendered again; none: every row is.
 
     Raises:
         DataError: a source cannot be read, too many of its rows are rejects, nothing is left of it, or it
@@ -79,8 +79,8 @@ def prepare(
         spec_dir=spec_dir,
         assets_dir=assets_dir,
         advance=advance,
-        kept_tokens=kept_tokens,
         workers=workers,
+        kept_tokens=kept_tokens,
     )
     if kept_tokens:
         known, asked = kept_tokens.num_known, kept_tokens.num_asked

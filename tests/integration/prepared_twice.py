@@ -114,6 +114,7 @@ def prepared(folder: Path, data: dict[str, Any], ray_address: str | None, endpoi
     endpoint.calls.clear()
     storage = folder / f"runs-{len(list(folder.glob('runs-*')))}"
     os.environ["TUNEBOOK_STORAGE_URL"] = str(storage)
+    os.environ["TUNEBOOK_CACHE_DIR"] = str(storage / "cache")
     run_stage(request(folder, data, ray_address), Settings.read())
     (path,) = storage.glob("tiny/stages/prepare-*/artifact.json")
     artifact = Artifact.model_validate_json(path.read_text())

@@ -153,7 +153,7 @@ def test_a_data_set_made_far_away_is_byte_for_byte_the_same(
 
     far = FarWorkers()
     assert run("far", far) == run("here", HERE)
-    for name in ("_render_chunk", "_chunk_keys", "_likenesses_of_part"):
+    for name in ("_rendered_chunk", "_chunk_keys", "_likenesses_of_part"):
         assert far.chunks[name] > 3, name
     assert far.chunks["_judged" if distills else "_scan_lines"] > 3
     assert far.chunks.get("_check_chunk", 0) == (3 if distills else 0)
