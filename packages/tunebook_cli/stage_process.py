@@ -5,17 +5,22 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import tempfile
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook_cli.request import Request
 from tunebook_run import log
 from tunebook_run.progress import Advance, progress
 from tunebook_run.settings import Settings
-from tunebook_run.stages import commit, find, read_artifact, writing
-from tunebook_run.store import Store
+from tunebook_run.stages import Artifact, commit, find, read_artifact, stage_key, writing
+from tunebook_run.store import Store, is_disk_full
 from tunebook_spec.errors import TunebookError
+
+if TYPE_CHECKING:
+    from tunebook_train.inputs import TrainInputs
+    from tunebook_train.result import TrainResult
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +57,12 @@ def main(request: Request) -> int:
         return error.exit_status
     except KeyboardInterrupt:
         return 130
-    except Exception:
-        logger.exception("stage %s: this is a defect of Tunebook", request.stage.name)
+    except Exception as error:
+        if is_disk_full(error):
+            place = f"no space left under {settings.storage_url.split('?')[0]} or {tempfile.gettempdir()}"
+            logger.error("stage %s: %s; free some and run again", request.stage.name, place)
+        else:
+            logger.exception("stage %s: this is a defect of Tunebook", request.stage.name)
         return 1
     return 0
 
@@ -163,11 +172,13 @@ def _prepare(work: Work) -> Outcome:
 
 def _train(work: Work) -> Outcome:
     from tunebook_train.inputs import TrainInputs
+    from tunebook_train.job import ADAPTER
     from tunebook_train.train import train
 
     assert work.request.ray_address is not None
+    inputs = TrainInputs.model_validate(work.fields)
     done = train(
-        TrainInputs.model_validate(work.fields),
+        inputs,
         stage=work.request.stage,
         store=work.store,
         data_key=work.request.parents["prepare"],
@@ -177,12 +188,16 @@ def _train(work: Work) -> Outcome:
         cpus_per_worker=work.settings.cpus_per_worker,
         advance=work.advance,
     )
+    if (work.out / ADAPTER).is_dir():
+        digest = work.request.stage.digest
+        _write_card(work, work.out / ADAPTER, inputs, done, work.request.parents["prepare"], digest)
     return Outcome(done.model_dump(mode="json"), done.summary())
 
 
 def _merge(work: Work) -> Outcome:
-    from tunebook_train.inputs import MergeInputs
-    from tunebook_train.merge import merge
+    from tunebook_train.inputs import MergeInputs, TrainInputs
+    from tunebook_train.merge import MODEL, merge
+    from tunebook_train.result import TrainResult
 
     done = merge(
         MergeInputs.model_validate(work.fields),
@@ -191,7 +206,40 @@ def _merge(work: Work) -> Outcome:
         out=work.out,
         advance=work.advance,
     )
+    trained = read_artifact(work.store, work.request.parents["train"])
+    assert trained is not None
+    result = TrainResult.model_validate(_without_summary(trained))
+    inputs = TrainInputs.model_validate(trained.inputs["fields"])
+    parents = trained.inputs["parents"]
+    assert isinstance(parents, dict)
+    prepare_key = stage_key(work.request.stage.scenario, "prepare", str(parents["prepare"]))
+    _write_card(work, work.out / MODEL, inputs, result, prepare_key, trained.digest)
     return Outcome(done.model_dump(mode="json"), done.summary())
+
+
+def _write_card(
+    work: Work, folder: Path, inputs: TrainInputs, trained: TrainResult, prepare_key: str, train_digest: str
+) -> None:
+    """The README.md of an adapter's folder, or of a merged model's."""
+    from tunebook_data.manifest import DatasetManifest
+    from tunebook_train.job import ADAPTER
+    from tunebook_train.model_card import NAME, ModelFacts, model_card
+
+    prepared = read_artifact(work.store, prepare_key)
+    assert prepared is not None
+    facts = ModelFacts(
+        scenario=work.request.stage.scenario,
+        base=work.request.model,
+        inputs=inputs,
+        trained=trained,
+        manifest=DatasetManifest.model_validate(_without_summary(prepared)),
+        digests={"prepare": prepared.digest, "train": train_digest},
+    )
+    (folder / NAME).write_text(model_card(facts, is_adapter=folder.name == ADAPTER))
+
+
+def _without_summary(artifact: Artifact) -> dict[str, Any]:
+    return {name: value for name, value in artifact.result.items() if name != "summary"}
 
 
 def _answer(work: Work) -> Outcome:
@@ -244,7 +292,6 @@ def _decide(work: Work) -> Outcome:
     card = read_card(work.parents["prepare"])
     prepared = read_artifact(work.store, work.request.parents["prepare"])
     assert prepared is not None
-    manifest = {name: value for name, value in prepared.result.items() if name != "summary"}
     facts = work.request.facts
     write_report(
         work.out,
@@ -254,7 +301,7 @@ def _decide(work: Work) -> Outcome:
         report=report,
         verdict=verdict,
         training_metrics=_training_metrics(work.parents["train"] / "metrics.jsonl"),
-        card=card.model_copy(update={"manifest": DatasetManifest.model_validate(manifest)}),
+        card=card.model_copy(update={"manifest": DatasetManifest.model_validate(_without_summary(prepared))}),
         stages=facts["stages"],
         lineage=facts["lineage"],
     )

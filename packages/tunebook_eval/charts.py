@@ -37,7 +37,7 @@ def gates_svg(verdict: GateVerdict) -> str:
 
 
 def losses_svg(metrics: Sequence[Mapping[str, Any]]) -> str:
-    """Training and validation loss by step."""
+    """Training and validation loss by step, and the step whose weights were kept, if it is not the last."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_IN, 2.6), layout="constrained")
         axes = figure.add_subplot()
@@ -48,6 +48,9 @@ def losses_svg(metrics: Sequence[Mapping[str, Any]]) -> str:
             points = [(each["step"], each[key]) for each in metrics if each.get(key) is not None]
             if points:
                 axes.plot(*zip(*points, strict=True), label=label, **style)  # type: ignore[arg-type]
+        best = next((each["step"] for each in metrics if each.get("is_best")), None)
+        if best is not None:
+            axes.axvline(best, label="best, kept", color=COLOURS["text"], linewidth=0.8, linestyle=":")
         axes.set_xlabel("step")
         axes.set_ylabel("loss per supervised token")
         axes.legend(frameon=False)

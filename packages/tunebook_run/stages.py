@@ -91,7 +91,12 @@ class Stage(BaseModel):
 
     @property
     def key(self) -> str:
-        return f"{self.scenario}/stages/{self.name}-{self.digest[:12]}"
+        return stage_key(self.scenario, self.name, self.digest)
+
+
+def stage_key(scenario: str, name: str, digest: str) -> str:
+    """Where a stage's output lies in the store."""
+    return f"{scenario}/stages/{name}-{digest[:12]}"
 
 
 def find(store: Store, stage: Stage) -> Artifact | None:

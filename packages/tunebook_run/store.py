@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -21,6 +22,20 @@ from tunebook_spec.errors import LockedError, StoreError
 logger = logging.getLogger(__name__)
 
 LEASE_S = 60.0
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and all that it came from."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a file could not be written for want of space; not all libraries raise an OSError then."""
+    full = os.strerror(errno.ENOSPC)
+    return any(full in str(each) or getattr(each, "errno", None) == errno.ENOSPC for each in causes(error))
 
 
 class Store:
@@ -65,8 +80,11 @@ class Store:
         target = self.local_root / key
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-        part.write_bytes(content)
-        part.replace(target)
+        try:
+            part.write_bytes(content)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
 
     def list(self, key: str, *, recursive: bool = False) -> list[str]:
         """Keys of the files and folders under a key; empty if it does not exist."""

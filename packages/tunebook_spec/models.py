@@ -28,6 +28,8 @@ TextsName = Literal["fixed_texts"]
 Metric = Literal["line_match", "choice_accuracy", "exact_match", "contains", "log_likelihood"]
 Arm = Literal["base", "few_shot", "tuned"]
 MergeBase = Literal["dequantised", "base"]
+Schedule = Literal["cosine_with_min_lr", "cosine", "linear", "constant_with_warmup"]
+"""As transformers spells `lr_scheduler_type`."""
 
 
 class Frozen(BaseModel):
@@ -436,8 +438,19 @@ class Data(Frozen):
         return self
 
 
+class EarlyStopping(Frozen):
+    """Training ends where the validation loss falls no more; the weights of its lowest are merged."""
+
+    eval_steps: int = Field(10, ge=1)
+    """Steps from one validation to the next; the last step has one in any case."""
+    patience: int = Field(3, ge=1)
+    """Validations in a row that may bring no better loss; training stops at the last of them."""
+    threshold: float = Field(0.0, ge=0)
+    """A loss is better if it is lower than the lowest by more than this, in nats per token."""
+
+
 class TrainingMethod(Frozen):
-    """AdamW, linear warm-up, cosine to a tenth of the peak rate."""
+    """AdamW; the learning rate warms up linearly and then follows a schedule."""
 
     epochs: int = Field(3, ge=1)
     learning_rate: float = Field(2e-5, gt=0)
@@ -446,11 +459,17 @@ class TrainingMethod(Frozen):
     """Tokens of one optimizer step over all workers."""
     max_pack_tokens: int = Field(1024, ge=8)
     """Rows are packed, without padding and unseen by one another, up to this length."""
+    lr_scheduler_type: Schedule = "cosine_with_min_lr"
+    """The rate after warm-up: by a cosine to a tenth of the peak, by a cosine or a line to 0, or the peak."""
     warmup_ratio: Share = 0.06
+    """Share of all steps in which the rate rises to its peak."""
     weight_decay: float = Field(0.0, ge=0)
+    """Of matrices; embeddings, norms and biases do not decay."""
     max_grad_norm: float = Field(1.0, gt=0)
     checkpoint_every_steps: int = Field(10, ge=1)
     """A killed run goes on from the newest checkpoint."""
+    early_stopping: EarlyStopping | None = None
+    """Stop by the validation loss and keep the best weights; none: train to the end and keep the last."""
 
 
 class FullMethod(TrainingMethod):

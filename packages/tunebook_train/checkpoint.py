@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+import xxhash
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from tunebook_spec.errors import StageError
+
+STATE = "state.pt"
+POSITION = "position.json"
+CHECKSUMS = "checksums.json"
+
+
+class DamagedCheckpointError(StageError):
+    pass
 
 
 @dataclass
@@ -28,36 +40,93 @@ class Training:
     """Steps done, and so the position in the data."""
     metrics: list[dict[str, Any]] = field(default_factory=list)
     """One entry a step or validation."""
+    best: dict[str, Tensor] = field(default_factory=dict)
+    """Weights of the lowest validation loss, where they are kept: on the CPU of rank 0."""
 
     def save(self, folder: Path) -> None:
         state = {
             "model": self._trained(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "best": self.best,
         }
-        torch.save(state, folder / "state.pt")
+        with (folder / STATE).open("wb") as file:  # given a path, torch hides why a write failed
+            torch.save(state, file)
         position = {"digest": self.digest, "step": self.step, "metrics": self.metrics}
-        (folder / "position.json").write_text(json.dumps(position))
+        (folder / POSITION).write_text(json.dumps(position))
+        (folder / CHECKSUMS).write_text(json.dumps(_checksums(folder)))
 
     def restore(self, folder: Path) -> None:
         """Go on from a checkpoint.
 
         Raises:
+            DamagedCheckpointError: its files are not what was saved.
             StageError: it is of another training.
         """
-        position = json.loads((folder / "position.json").read_text())
+        _check_files(folder)
+        position = json.loads((folder / POSITION).read_text())
         if position["digest"] != self.digest:
             raise StageError(
                 f"checkpoint {folder} is of training {position['digest'][:12]}, "
                 f"this is {self.digest[:12]}; delete it and run again"
             )
-        state = torch.load(folder / "state.pt", weights_only=True)
-        with torch.no_grad():
-            for name, parameter in self._trained().items():
-                parameter.copy_(state["model"][name])
+        state = torch.load(folder / STATE, weights_only=True)
+        self._put(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.step, self.metrics = position["step"], position["metrics"]
+        self.step, self.metrics, self.best = position["step"], position["metrics"], state["best"]
+
+    def restore_newest(self, folders: Iterable[Path]) -> None:
+        """Go on from the first checkpoint that is whole, newest first, if there is any; metrics tell of it.
+
+        Raises:
+            StageError: all are damaged, or one is of another training.
+        """
+        damaged: list[str] = []
+        for folder in folders:
+            try:
+                self.restore(folder)
+            except DamagedCheckpointError as error:
+                damaged.append(str(error))
+                continue
+            self.metrics.append({"resumed_at_step": self.step, **({"damaged": damaged} if damaged else {})})
+            return
+        if damaged:
+            raise StageError(f"{'; '.join(damaged)}; no other is left: delete them and run again")
+
+    def keep_as_best(self) -> None:
+        self.best = {name: p.detach().to("cpu", copy=True) for name, p in self._trained().items()}
+
+    def return_to_best(self) -> None:
+        """The best weights again, where they are kept; they are let go."""
+        self._put(self.best)
+        self.best = {}
+
+    def _put(self, weights: dict[str, Tensor]) -> None:
+        trained = self._trained()
+        with torch.no_grad():
+            for name, tensor in weights.items():
+                trained[name].copy_(tensor)
 
     def _trained(self) -> dict[str, nn.Parameter]:
-        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        model = self.model
+        inner: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
+        return {name: p for name, p in inner.named_parameters() if p.requires_grad}
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """By file; torch reads its own files without looking at theirs."""
+    sums = {}
+    for name in (STATE, POSITION):
+        with (folder / name).open("rb") as file:
+            sums[name] = hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
+    return sums
+
+
+def _check_files(folder: Path) -> None:
+    try:
+        is_whole = json.loads((folder / CHECKSUMS).read_text()) == _checksums(folder)
+    except (FileNotFoundError, ValueError):
+        is_whole = False
+    if not is_whole:
+        raise DamagedCheckpointError(f"checkpoint {folder} is damaged")

@@ -19,6 +19,7 @@ from tunebook_data.tokens import TokenTable
 from tunebook_spec.errors import StageError
 from tunebook_spec.models import TrainingMethod
 from tunebook_train.checkpoint import Training
+from tunebook_train.early_stopping import best_step, is_stale
 from tunebook_train.pack import Pack, Step, pack_rows, supervised_weight
 
 
@@ -75,16 +76,27 @@ def run_steps(
 ) -> None:
     """Take every step that is left, and call `on_step` after each; validate before the first and at the end.
 
+    With early stopping, validate in between too, end where that brings nothing any more, and leave rank 0 the
+    best weights; the last of the metrics names their step.
+
     What a step draws at random (dropout) follows from the seed, the step and the worker, so that a resumed
     training draws it again.
 
     Raises:
-        StageError: the loss is no number any more; names the step and its rows. All workers raise it.
+        StageError: the loss is no number any more; names the step and its rows. Or there is nothing to stop
+            early by. All workers raise it.
     """
     started, tokens = time.monotonic(), 0
+    stopping = method.early_stopping
+    if stopping is not None and not supervised_weight(batches.validation, range(len(batches.validation))):
+        raise StageError(
+            "method.early_stopping stops by the validation loss, and there are no validation rows; "
+            "raise split.validation of a source, or leave early_stopping out"
+        )
     if training.step == 0:
         training.metrics.append({"step": 0, "validation_loss": validate(training.model, batches)})
-    for index in range(training.step, len(steps)):
+    while training.step < len(steps) and not is_stale(training.metrics, stopping):
+        index = training.step
         torch.manual_seed(_draw(seed, index, batches.worker.world_rank))
         entry = take_step(training, steps[index], batches, method)
         tokens += entry["tokens"]
@@ -92,10 +104,17 @@ def run_steps(
         training.step = index + 1
         entry |= {"seconds": round(seconds, 2), "tokens_per_s": round(tokens / seconds, 1)}
         training.metrics.append({"step": training.step, "epoch": steps[index].epoch, **entry})
-        if training.step == len(steps):
+        is_last = training.step == len(steps)
+        if is_last or (stopping is not None and training.step % stopping.eval_steps == 0):
             loss = validate(training.model, batches)
             training.metrics.append({"step": training.step, "validation_loss": loss})
+            is_best = best_step(training.metrics) == training.step
+            if stopping is not None and is_best and batches.worker.world_rank == 0:
+                training.keep_as_best()
         on_step()
+    if stopping is not None:
+        training.return_to_best()
+        training.metrics.append({"step": best_step(training.metrics), "is_best": True})
 
 
 def _draw(*key: int) -> int:

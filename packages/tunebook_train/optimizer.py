@@ -8,11 +8,11 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from tunebook_spec.models import TrainingMethod
+from tunebook_spec.models import Schedule, TrainingMethod
 
 BETAS = (0.9, 0.95)
-FINAL_SHARE = 0.1
-"""Of the peak rate, at the last step."""
+MIN_LR_RATE = 0.1
+"""Share of the peak rate at the last step of `cosine_with_min_lr`."""
 
 
 def make_optimizer(model: nn.Module, method: TrainingMethod) -> AdamW:
@@ -29,13 +29,26 @@ def make_optimizer(model: nn.Module, method: TrainingMethod) -> AdamW:
 
 
 def make_schedule(optimizer: AdamW, method: TrainingMethod, num_steps: int) -> LambdaLR:
-    return LambdaLR(optimizer, lambda step: rate_share(step, num_steps, method.warmup_ratio))
+    kind, warmup = method.lr_scheduler_type, max(1, round(num_steps * method.warmup_ratio))
+    return LambdaLR(optimizer, lambda step: rate_share(kind, step, num_steps, warmup))
 
 
-def rate_share(step: int, num_steps: int, warmup_ratio: float) -> float:
-    """Share of the peak rate at a 0-based step: linear warm-up, then cosine to a tenth."""
-    warmup = max(1, round(num_steps * warmup_ratio))
+def rate_share(kind: Schedule, step: int, num_steps: int, warmup: int) -> float:
+    """Share of the peak rate at a 0-based step.
+
+    The last step of `cosine_with_min_lr` has the minimum. What falls to 0 would get there a step later, as
+    upstream has it: a last step at a rate of 0 would do nothing.
+    """
     if step < warmup:
         return (step + 1) / warmup
-    done = min(1.0, (step - warmup) / max(1, num_steps - 1 - warmup))
-    return FINAL_SHARE + (1 - FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * done))
+    after, falling = step - warmup, max(1, num_steps - warmup)
+    match kind:
+        case "cosine_with_min_lr":
+            done = min(1.0, after / max(1, num_steps - 1 - warmup))
+            return MIN_LR_RATE + (1 - MIN_LR_RATE) * 0.5 * (1 + math.cos(math.pi * done))
+        case "cosine":
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, after / falling)))
+        case "linear":
+            return max(0.0, 1 - after / falling)
+        case "constant_with_warmup":
+            return 1.0

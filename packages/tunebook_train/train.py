@@ -19,41 +19,14 @@ from tunebook_run.progress import Advance
 from tunebook_run.stages import Stage
 from tunebook_run.store import Store
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import Frozen
 from tunebook_train.inputs import TrainInputs
 from tunebook_train.job import CHECKPOINTS, METRICS, Job
 from tunebook_train.ray_train import fit
+from tunebook_train.result import TrainResult, share
 
 logger = logging.getLogger(__name__)
 
 FOLLOW_S = 1.0
-
-
-class TrainResult(Frozen):
-    trainable_parameters: int
-    parameters: int
-    """All of them, an adapter's too; tied ones once."""
-    trainable_share: float
-    steps: int
-    tokens: int
-    """Trained, over all epochs and attempts of the steps that count."""
-    seconds: float
-    """Of the steps, in the attempt that finished."""
-    tokens_per_s: float
-    loss: float
-    """Of the last step."""
-    validation_loss_before: float | None
-    validation_loss: float | None
-    num_workers: int
-    dtype: str
-
-    def summary(self) -> str:
-        trained = _trained(self.trainable_parameters, self.parameters)
-        speed = f"{self.tokens} tokens at {self.tokens_per_s:.0f} tokens/s in {self.dtype}"
-        line = f"{trained}: {self.steps} steps, {speed}"
-        if self.validation_loss is None or self.validation_loss_before is None:
-            return f"{line}; loss {self.loss:.4f}"
-        return f"{line}; validation loss {self.validation_loss_before:.4f} to {self.validation_loss:.4f}"
 
 
 def train(
@@ -135,11 +108,13 @@ def _followed(store: Store, key: str, advance: Advance) -> Iterator[None]:
             if entries and not announced:
                 announced = True
                 counts = entries[0]["trainable_parameters"], entries[0]["parameters"]
-                logger.info("train            trains %s", _trained(*counts))
+                logger.info("train            trains %s", share(*counts))
             for entry in entries:
                 resumed = entry.get("resumed_at_step")
                 if resumed is not None and resumed not in said:
                     said.add(resumed)
+                    for damage in entry.get("damaged", ()):
+                        logger.warning("train            %s", damage)
                     logger.info("train            goes on from step %d", resumed)
             steps = [entry for entry in entries if "loss" in entry]
             if steps:
@@ -166,7 +141,8 @@ def _read(store: Store, key: str) -> list[dict[str, Any]]:
 
 def _result(entries: list[dict[str, Any]], num_workers: int, dtype: str) -> TrainResult:
     steps = [entry for entry in entries if "loss" in entry]
-    validations = [entry["validation_loss"] for entry in entries if "validation_loss" in entry]
+    validations = {entry["step"]: entry["validation_loss"] for entry in entries if "validation_loss" in entry}
+    best = next((entry["step"] for entry in entries if entry.get("is_best")), None)
     trainable, total = entries[0]["trainable_parameters"], entries[0]["parameters"]
     return TrainResult(
         trainable_parameters=trainable,
@@ -178,14 +154,11 @@ def _result(entries: list[dict[str, Any]], num_workers: int, dtype: str) -> Trai
         tokens_per_s=steps[-1]["tokens_per_s"],
         loss=steps[-1]["loss"],
         validation_loss_before=validations[0],
-        validation_loss=validations[-1],
+        validation_loss=validations[steps[-1]["step"] if best is None else best],
+        best_step=best,
         num_workers=num_workers,
         dtype=dtype,
     )
-
-
-def _trained(trainable: int, total: int) -> str:
-    return f"{trainable / 1e6:.2f}M of {total / 1e6:.2f}M parameters ({trainable / total:.2%})"
 
 
 def _cause(error: TrainingFailedError) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import ray.train
@@ -19,6 +20,7 @@ from tunebook_spec.errors import StageError
 from tunebook_spec.models import AdapterMethod, QloraMethod
 from tunebook_train.checkpoint import Training
 from tunebook_train.job import ADAPTER, METRICS, QUANTISED, WEIGHTS, Job
+from tunebook_train.limits import way_out
 from tunebook_train.loop import Batches, Worker, run_steps
 from tunebook_train.optimizer import make_optimizer, make_schedule
 from tunebook_train.pack import Pack, plan_steps
@@ -26,7 +28,24 @@ from tunebook_train.step import SupervisedLoss, check_loss, load_model
 
 
 def work(job: Job) -> str | None:
-    """Train to the end; returns why training cannot go on, which no restart would cure."""
+    """Train to the end; returns why training cannot go on, which no restart would cure.
+
+    Raises:
+        StageError: memory or disk do not suffice for one of several workers; the others wait for it until
+            Ray Train ends them all.
+    """
+    try:
+        return _work(job)
+    except Exception as error:
+        refusal = way_out(error, job.inputs.method, job.storage_url)
+        if refusal is None:
+            raise
+        if ray.train.get_context().get_world_size() > 1:
+            raise StageError(refusal) from error
+        return refusal
+
+
+def _work(job: Job) -> str | None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     torch.set_num_threads(job.cpus_per_worker)
     store = Store(job.storage_url, Settings.read().cache_dir)
@@ -54,10 +73,10 @@ def work(job: Job) -> str | None:
     optimizer = make_optimizer(loss, method)
     schedule = make_schedule(optimizer, method, len(steps))
     training = Training(loss, optimizer, schedule, job.digest)
-    if (checkpoint := ray.train.get_checkpoint()) is not None:
-        with checkpoint.as_directory() as folder:
-            training.restore(Path(folder))
-        training.metrics.append({"resumed_at_step": training.step})
+    try:
+        training.restore_newest(_checkpoints())
+    except StageError as error:
+        return str(error)
     if worker.world_size > 1:
         training.model = DistributedDataParallel(loss)
 
@@ -68,7 +87,7 @@ def work(job: Job) -> str | None:
         if worker.world_rank == 0:
             _publish(store, job, training, facts)
         if training.step % method.checkpoint_every_steps == 0 and training.step < len(steps):
-            _report(training, loss, worker)
+            _report(training, worker)
 
     try:
         check_loss(loss, Pack.of(train, [int(train.lengths.argmax())], device))
@@ -76,9 +95,23 @@ def work(job: Job) -> str | None:
     except StageError as error:
         return str(error)
     if worker.world_rank == 0:
+        _publish(store, job, training, facts)
         save_weights(loss, store, job)
     ray.train.report({"step": training.step})
     return None
+
+
+def _checkpoints() -> Iterator[Path]:
+    """The folders of all checkpoints there are, newest first."""
+    newest = ray.train.get_checkpoint()
+    if newest is None:
+        return
+    with newest.as_directory() as folder:
+        yield Path(folder)
+    for reported in reversed(ray.train.get_all_reported_checkpoints()):
+        if reported.checkpoint.path != newest.path:
+            with reported.checkpoint.as_directory() as folder:
+                yield Path(folder)
 
 
 def _publish(store: Store, job: Job, training: Training, facts: dict[str, int]) -> None:
@@ -88,17 +121,14 @@ def _publish(store: Store, job: Job, training: Training, facts: dict[str, int]) 
     store.write(f"{job.stage_key}/{METRICS}", lines.encode())
 
 
-def _report(training: Training, loss: SupervisedLoss, worker: Worker) -> None:
+def _report(training: Training, worker: Worker) -> None:
     """A checkpoint, taken by rank 0; a barrier for all."""
     metrics = {"step": training.step}
     if worker.world_rank != 0:
         ray.train.report(metrics)
         return
     with tempfile.TemporaryDirectory() as folder:
-        plain = Training(
-            loss, training.optimizer, training.schedule, training.digest, training.step, training.metrics
-        )
-        plain.save(Path(folder))
+        training.save(Path(folder))
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 

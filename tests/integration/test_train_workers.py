@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tunebook_data.tokens import TokenTable, write_tokens
 from tunebook_model.render import Rendered
-from tunebook_spec.models import AnyMethod, FullMethod, LoraMethod, QloraMethod
+from tunebook_spec.models import AnyMethod, EarlyStopping, FullMethod, LoraMethod, QloraMethod
 from tunebook_train.checkpoint import Training
 from tunebook_train.loop import Batches, Worker, accumulate, run_steps, validate
 from tunebook_train.optimizer import make_optimizer, make_schedule
@@ -25,6 +26,12 @@ STEPS = {"shared out": tuple(range(7)), "one row": (3,)}
 COMMON = {"epochs": 2, "learning_rate": 1e-2, "tokens_per_step": 80, "max_pack_tokens": 48}
 METHODS: dict[str, AnyMethod] = {
     "full": FullMethod(kind="full", **COMMON),
+    # So high a rate that the loss rises.
+    "stopped": FullMethod(
+        kind="full",
+        **{**COMMON, "learning_rate": 1.0},
+        early_stopping=EarlyStopping(eval_steps=1, patience=1),
+    ),
     "lora": LoraMethod(kind="lora", r=4, **COMMON),
     "qlora": QloraMethod(kind="qlora", r=4, **COMMON),
 }
@@ -32,6 +39,10 @@ METHODS: dict[str, AnyMethod] = {
 
 def weights(model: SupervisedLoss) -> dict[str, torch.Tensor]:
     return {key: p.detach().clone() for key, p in model.named_parameters() if p.requires_grad}
+
+
+def watched(seen: dict[int, dict[str, torch.Tensor]], training: Training, model: SupervisedLoss) -> None:
+    seen[training.step] = weights(model)
 
 
 def train(model_dir: Path, table_path: Path, out: Path, world_rank: int, world_size: int) -> None:
@@ -57,8 +68,17 @@ def train(model_dir: Path, table_path: Path, out: Path, world_rank: int, world_s
         model.zero_grad()
         steps = plan_steps(table.lengths, tokens_per_step=80, epochs=2, seed=0)
         training = Training(model, optimizer, make_schedule(optimizer, method, len(steps)), "0123")
-        run_steps(training, steps, batches, method, seed=0, on_step=lambda: None)
-        found[f"{kind}, trained"] = weights(loss)
+        seen: dict[int, dict[str, torch.Tensor]] = {}
+        watch = partial(watched, seen, training, loss)
+        run_steps(training, steps, batches, method, seed=0, on_step=watch)
+        if method.early_stopping is None:
+            found[f"{kind}, trained"] = weights(loss)
+            continue
+        last, best = training.step, training.metrics[-1]["step"]
+        assert best < last < len(steps)
+        found[f"{kind}, ends"] = {"last": torch.tensor(last), "best": torch.tensor(best)}
+        if world_rank == 0:
+            assert all(torch.equal(seen[best][key], each) for key, each in weights(loss).items())
     torch.save(found, out / f"{world_rank}-of-{world_size}.pt")
 
 

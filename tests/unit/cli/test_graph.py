@@ -150,6 +150,10 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "FullMethod.learning_rate": ("method.learning_rate=1e-3", TRAIN),
     "FullMethod.tokens_per_step": ("method.tokens_per_step=2048", TRAIN),
     "FullMethod.max_pack_tokens": ("method.max_pack_tokens=512", TRAIN),
+    "FullMethod.lr_scheduler_type": ("method.lr_scheduler_type=linear", TRAIN),
+    "EarlyStopping.eval_steps": ("method.early_stopping={eval_steps: 5}", TRAIN),
+    "EarlyStopping.patience": ("method.early_stopping={patience: 5}", TRAIN),
+    "EarlyStopping.threshold": ("method.early_stopping={threshold: 0.1}", TRAIN),
     "FullMethod.warmup_ratio": ("method.warmup_ratio=0.1", TRAIN),
     "FullMethod.weight_decay": ("method.weight_decay=0.1", TRAIN),
     "FullMethod.max_grad_norm": ("method.max_grad_norm=2.0", TRAIN),
@@ -205,8 +209,14 @@ SAME_AS = {
     "SuiteSet.max_tokens": "TaskSet.max_tokens",
     "InlineSet.max_tokens": "TaskSet.max_tokens",
     "TextsSet.max_tokens": "TaskSet.max_tokens",
-    **{f"LoraMethod.{name}": f"FullMethod.{name}" for name in TrainingMethod.model_fields},
-    **{f"QloraMethod.{name}": f"LoraMethod.{name}" for name in AdapterMethod.model_fields},
+    **{
+        f"LoraMethod.{name}": f"FullMethod.{name}"
+        for name in set(TrainingMethod.model_fields) - {"early_stopping"}
+    },
+    **{
+        f"QloraMethod.{name}": f"LoraMethod.{name}"
+        for name in set(AdapterMethod.model_fields) - {"early_stopping"}
+    },
 }
 ONE_VALUE = {"Spec.version", "SuiteSet.suite", "TextsSet.texts"}
 UNDER = {"LoraMethod": "lora", "QloraMethod": "qlora"}

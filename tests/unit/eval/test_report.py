@@ -17,6 +17,7 @@ from tunebook_data.manifest import (
     Step,
     size_advice,
 )
+from tunebook_eval.charts import losses_svg
 from tunebook_eval.decide import decide
 from tunebook_eval.evaluate import evaluate
 from tunebook_eval.evidence import EvalReport
@@ -206,6 +207,17 @@ def test_what_a_model_wrote_is_shown_and_never_run(
     assert page.tags.count("script") == 1
     assert "<script>alert('x')</script>" in page.words
     assert "Abbreviations are <unknown>." in page.words
+
+
+def test_where_training_stopped_early_the_best_step_is_named_and_drawn(
+    tmp_path: Path, evidence: tuple[EvalReport, GateVerdict]
+) -> None:
+    metrics = [{**each, "is_best": True} if each["step"] == 5 else each for each in METRICS]
+    plain, stopped = (Page(write(tmp_path, evidence, each)).words for each in (METRICS, metrics))
+    assert "validation loss of the best step, which was kept 1.000 at 5" in stopped
+    assert "best, kept" in losses_svg(metrics)
+    assert "best" not in losses_svg(METRICS)
+    assert "best step" not in plain
 
 
 def test_a_run_without_training_metrics_says_so(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -59,6 +60,23 @@ def test_a_folder_that_lacks_a_shard_is_refused(model_folder: Path, tmp_path: Pa
     (model_folder / "model.safetensors.index.json").write_text(index)
     with pytest.raises(ModelError, match=r"1 of 2 weight files are missing, first 'model-00002"):
         ready(folder_model(model_folder), tmp_path)
+
+
+@pytest.mark.parametrize("vocab", [{"a": 0, "b": 1}, [["a", -1.0], ["b", -2.0]]], ids=["BPE", "Unigram"])
+@pytest.mark.parametrize("nested", [False, True], ids=["text model", "several parts"])
+def test_a_vocabulary_smaller_than_the_tokenizer_s_is_refused_with_both_numbers(
+    model_folder: Path, tmp_path: Path, nested: bool, vocab: object
+) -> None:
+    tokenizer = {"model": {"vocab": vocab}, "added_tokens": [{"id": 2, "content": "<|end|>"}]}
+    (model_folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    for size, is_refused in ((1, True), (2, True), (3, False), (64, False)):
+        config = {"text_config": {"vocab_size": size}} if nested else {"vocab_size": size}
+        (model_folder / "config.json").write_text(json.dumps(config))
+        if is_refused:
+            with pytest.raises(ModelError, match=rf"has ids up to 2, and the model embeds {size} "):
+                ready(folder_model(model_folder), tmp_path)
+        else:
+            ready(folder_model(model_folder), tmp_path)
 
 
 def test_a_broken_config_is_refused(model_folder: Path, tmp_path: Path) -> None:

@@ -2,19 +2,22 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
+from transformers import get_scheduler
 
 from tests.unit.train.tables import CPU, MakeTable
 from tunebook_data.tokens import TokenTable
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import FullMethod, TrainingMethod
+from tunebook_spec.models import FullMethod, Schedule, TrainingMethod
 from tunebook_train.checkpoint import Training
 from tunebook_train.loop import Batches, Worker, accumulate, run_steps, validate
-from tunebook_train.optimizer import make_optimizer, make_schedule, rate_share
-from tunebook_train.pack import plan_steps, supervised_weight
+from tunebook_train.optimizer import make_optimizer, make_schedule
+from tunebook_train.pack import Pack, plan_steps, supervised_weight
 from tunebook_train.step import SupervisedLoss
 
 LENGTHS = [17, 25, 40, 8, 12, 33, 21, 9, 30, 14]
@@ -35,6 +38,8 @@ def run(
     *,
     save: tuple[int, Path] | None = None,
     resume: Path | None = None,
+    validation: TokenTable | None = None,
+    watch: Callable[[Training], None] = lambda training: None,
 ) -> Training:
     """Train to the end; `save` leaves a checkpoint at a step, `resume` goes on from one."""
     steps = plan_steps(table.lengths, tokens_per_step=method.tokens_per_step, epochs=method.epochs, seed=0)
@@ -45,10 +50,10 @@ def run(
     def on_step() -> None:
         if save is not None and training.step == save[0]:
             training.save(save[1])
+        watch(training)
 
-    run_steps(
-        training, steps, Batches(table, table, ALONE, method.max_pack_tokens), method, seed=0, on_step=on_step
-    )
+    batches = Batches(table, table if validation is None else validation, ALONE, method.max_pack_tokens)
+    run_steps(training, steps, batches, method, seed=0, on_step=on_step)
     return training
 
 
@@ -157,8 +162,51 @@ def test_only_matrices_decay(loss_model: SupervisedLoss) -> None:
     assert (decayed["weight_decay"], rest["weight_decay"]) == (0.1, 0.0)
 
 
-def test_rate_warms_up_linearly_and_falls_to_a_tenth() -> None:
-    shares = [rate_share(step, 100, 0.1) for step in range(100)]
-    assert shares[:10] == pytest.approx([0.1 * n for n in range(1, 11)])
-    assert shares[10:] == sorted(shares[10:], reverse=True)
-    assert shares[-1] == pytest.approx(0.1)
+SCHEDULES = get_args(Schedule)
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+@pytest.mark.parametrize("num_steps", [1, 2, 100])
+def test_after_a_linear_warm_up_the_rate_is_that_of_transformers(kind: Schedule, num_steps: int) -> None:
+    model = torch.nn.Linear(1, 1)
+    method = METHOD.model_copy(
+        update={"lr_scheduler_type": kind, "warmup_ratio": 0.1, "learning_rate": 1.0, "weight_decay": 0.0}
+    )
+    ours, theirs = (make_optimizer(model, method) for _ in range(2))
+    # Upstream's ends a step after the last, where this one's minimum is at the last.
+    span = num_steps - 1 if kind == "cosine_with_min_lr" else num_steps
+    warmup = max(1, num_steps // 10)
+    special = {"min_lr_rate": 0.1} if kind == "cosine_with_min_lr" else None
+    schedules = (
+        make_schedule(ours, method, num_steps),
+        get_scheduler(kind, theirs, warmup, max(span, warmup), scheduler_specific_kwargs=special),
+    )
+    rates: list[list[float]] = [[], []]
+    for _ in range(num_steps):
+        for each, schedule, optimizer in zip(rates, schedules, (ours, theirs), strict=True):
+            each.append(schedule.get_last_lr()[0])
+            optimizer.step()
+            schedule.step()
+    assert rates[0][:warmup] == pytest.approx([n / warmup for n in range(1, warmup + 1)])
+    assert rates[0][warmup:] == pytest.approx(rates[1][warmup:])
+    assert rates[0] == sorted(rates[0][:warmup]) + sorted(rates[0][warmup:], reverse=True)
+    if kind != "constant_with_warmup" and num_steps == 100:
+        assert 0 < rates[0][-1] <= 0.1 + 1e-6
+
+
+def test_fused_adamw_takes_the_steps_of_the_plain_one(
+    loss_model: SupervisedLoss, make_table: MakeTable
+) -> None:
+    pack = Pack.of(make_table("train", LENGTHS), range(10), CPU)
+    trained = []
+    for fused in (True, False):
+        model = copy.deepcopy(loss_model)
+        optimizer = make_optimizer(model, METHOD)
+        for group in optimizer.param_groups:
+            group["fused"] = fused
+        for _ in range(3):
+            model(pack).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        trained.append(list(model.parameters()))
+    torch.testing.assert_close(trained[0], trained[1], rtol=1e-5, atol=1e-6)

@@ -1,0 +1,40 @@
+"""What training leaves beside its weights; light, for all who only read it."""
+
+from __future__ import annotations
+
+from tunebook_spec.models import Frozen
+
+
+class TrainResult(Frozen):
+    trainable_parameters: int
+    parameters: int
+    """All of them, an adapter's too; tied ones once."""
+    trainable_share: float
+    steps: int
+    tokens: int
+    """Trained, over all epochs and attempts of the steps that count."""
+    seconds: float
+    """Of the steps, in the attempt that finished."""
+    tokens_per_s: float
+    loss: float
+    """Of the last step."""
+    validation_loss_before: float | None
+    validation_loss: float | None
+    """Of the weights that were kept."""
+    best_step: int | None
+    """Whose weights were kept; None where it is the last one, because nothing stopped early."""
+    num_workers: int
+    dtype: str
+
+    def summary(self) -> str:
+        trained = share(self.trainable_parameters, self.parameters)
+        speed = f"{self.tokens} tokens at {self.tokens_per_s:.0f} tokens/s in {self.dtype}"
+        line = f"{trained}: {self.steps} steps, {speed}"
+        if self.validation_loss is None or self.validation_loss_before is None:
+            return f"{line}; loss {self.loss:.4f}"
+        line += f"; validation loss {self.validation_loss_before:.4f} to {self.validation_loss:.4f}"
+        return line if self.best_step is None else f"{line}, of step {self.best_step}, which was the best"
+
+
+def share(trainable: int, total: int) -> str:
+    return f"{trainable / 1e6:.2f}M of {total / 1e6:.2f}M parameters ({trainable / total:.2%})"
