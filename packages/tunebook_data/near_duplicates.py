@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
-from tunebook_data.minhash import SHINGLE_WORDS, band_keys, buckets, meet_before
+from tunebook_data.minhash import SHINGLE_WORDS, band_keys, buckets, meet_before, shingle_sets, similarity
 from tunebook_data.prompts import words
 from tunebook_data.rows import Row
 from tunebook_data.split import DisjointSets
@@ -52,22 +52,20 @@ def near_duplicates(rows: Sequence[Row], near: float) -> dict[int, tuple[int, fl
     row stands. A chain of likenesses can join rows whose similarity to that first row is below `near`; the
     number returned is always that to the first row.
     """
-
-    @lru_cache(_CACHED_SHINGLES)
-    def of(i: int) -> Shingles:
-        return shingles(said(rows[i].messages))
-
+    keys, filled = band_keys(said(row.messages) for row in rows)
+    found = [*buckets(keys, filled)]
+    numbers = sorted({i for _, bucket in found for i in bucket})
+    sets = dict(zip(numbers, shingle_sets(said(rows[i].messages) for i in numbers), strict=True))
     known: dict[tuple[int, int], float] = {}
 
     def alike(i: int, j: int) -> bool:
-        similarity = jaccard(of(i), of(j)) if rows[i].task == rows[j].task else 0.0
-        if similarity >= near:
-            known[max(i, j), min(i, j)] = similarity
-        return similarity >= near
+        likeness = similarity(sets[i], sets[j]) if rows[i].task == rows[j].task else 0.0
+        if likeness >= near:
+            known[max(i, j), min(i, j)] = likeness
+        return likeness >= near
 
-    keys, filled = band_keys(said(row.messages) for row in rows)
     clusters = DisjointSets()
-    for band, bucket in buckets(keys, filled):
+    for band, bucket in found:
         # Its members by cluster: a row need not be compared with its own.
         met: list[list[int]] = []
         for i in bucket:
@@ -84,7 +82,9 @@ def near_duplicates(rows: Sequence[Row], near: float) -> dict[int, tuple[int, fl
                     apart.append(members)
             met = [*apart, mine]
     roots = ((i, _root(clusters, i)) for i in range(len(rows)))
-    return {i: (root, known.get((i, root)) or jaccard(of(i), of(root))) for i, root in roots if root != i}
+    return {
+        i: (root, known.get((i, root)) or similarity(sets[i], sets[root])) for i, root in roots if root != i
+    }
 
 
 def near_copies(
