@@ -13,7 +13,16 @@ from functools import lru_cache, partial
 from itertools import chain, groupby
 from operator import itemgetter
 
-from tunebook_data.minhash import SHINGLE_WORDS, Array64, band_keys, buckets, meet_before
+from tunebook_data.minhash import (
+    SHINGLE_WORDS,
+    Array64,
+    Document,
+    band_keys,
+    buckets,
+    meet_before,
+    shingle_sets,
+    similarity,
+)
 from tunebook_data.prompts import words
 from tunebook_data.rows import Row
 from tunebook_data.split import DisjointSets
@@ -63,24 +72,24 @@ def near_duplicates(
     Workers elsewhere each look into buckets of one band, and know nothing of what other bands have joined;
     that costs comparisons, and changes no cluster.
     """
-
-    @lru_cache(_CACHED_SHINGLES)
-    def of(i: int) -> Shingles:
-        return shingles(said(rows[i].messages))
-
     keys, filled = band_keys((said(row.messages) for row in rows), workers)
     clusters = _Clusters()
+    found: Iterable[_Likeness]
     if workers.are_here:
-        found = _likenesses(buckets(keys, filled), clusters, of, lambda i: rows[i].task, keys, near)
+        alike = [*buckets(keys, filled)]
+        sets = _sets_of({i: said(rows[i].messages) for _, bucket in alike for i in bucket})
+        found = _likenesses(alike, clusters, sets, lambda i: rows[i].task, keys, near)
     else:
         parts = _parts(buckets(keys, filled), rows, keys)
         found = chain.from_iterable(workers.map(partial(_likenesses_of_part, near), parts, pool_from=0))
     known = {}
-    for i, j, similarity in found:
-        known[max(i, j), min(i, j)] = similarity
+    for i, j, likeness in found:
+        known[max(i, j), min(i, j)] = likeness
         clusters.join_first(i, j)
-    roots = ((i, clusters.first(i)) for i in range(len(rows)))
-    return {i: (root, known.get((i, root)) or jaccard(of(i), of(root))) for i, root in roots if root != i}
+    roots = {i: root for i in range(len(rows)) if (root := clusters.first(i)) != i}
+    left = {j: said(rows[j].messages) for pair in roots.items() if pair not in known for j in pair}
+    sets = _sets_of(left)
+    return {i: (root, known.get((i, root)) or similarity(sets[i], sets[root])) for i, root in roots.items()}
 
 
 class _Clusters(DisjointSets):
@@ -105,7 +114,7 @@ _Likeness = tuple[int, int, float]
 def _likenesses(
     found: Iterable[_Bucket],
     clusters: _Clusters,
-    shingles_of: Callable[[int], Shingles],
+    sets: Mapping[int, Array64],
     task_of: Callable[[int], str],
     keys: Mapping[int, Array64] | Array64,
     near: float,
@@ -124,8 +133,8 @@ def _likenesses(
                 for j in members:
                     if task_of(i) != task_of(j) or meet_before(keys[i], keys[j], band):
                         continue
-                    if (similarity := jaccard(shingles_of(i), shingles_of(j))) >= near:
-                        yield i, j, similarity
+                    if (likeness := similarity(sets[i], sets[j])) >= near:
+                        yield i, j, likeness
                         clusters.join_first(i, j)
                         mine = members + mine
                         break
@@ -157,14 +166,15 @@ def _parts(found: Iterable[_Bucket], rows: Sequence[Row], keys: Array64) -> Iter
             yield part
 
 
-def _likenesses_of_part(near: float, part: _Part) -> list[_Likeness]:
-    @lru_cache(_CACHED_SHINGLES)
-    def of(i: int) -> Shingles:
-        return shingles(part.rows[i][1])
+def _sets_of(documents: Mapping[int, Document]) -> dict[int, Array64]:
+    return dict(zip(documents, shingle_sets(documents.values()), strict=True))
 
+
+def _likenesses_of_part(near: float, part: _Part) -> list[_Likeness]:
+    sets = _sets_of({i: texts for i, (_, texts, _) in part.rows.items()})
     keys = {i: keys for i, (_, _, keys) in part.rows.items()}
     found = ((part.band, bucket) for bucket in part.buckets)
-    return [*_likenesses(found, _Clusters(), of, lambda i: part.rows[i][0], keys, near)]
+    return [*_likenesses(found, _Clusters(), sets, lambda i: part.rows[i][0], keys, near)]
 
 
 def near_copies(
