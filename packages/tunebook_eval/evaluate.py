@@ -6,12 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from tunebook_eval.answers import FILE, SUMMARY, Answer, AnswerResult, read_answers
 from tunebook_eval.evidence import ArmCost, ArmOnSet, ArmScores, Estimate, EvalReport, Flip
 from tunebook_eval.examples import choose_examples
 from tunebook_eval.inputs import EvaluateInputs
 from tunebook_eval.scorers import score
 from tunebook_eval.statistics import clustered_stderr, mean_bounds
+from tunebook_spec.errors import StageError
 from tunebook_spec.models import Metric
 
 REPORT = "report.json"
@@ -46,8 +49,17 @@ def evaluate(inputs: EvaluateInputs, *, arms: Mapping[str, Path], out: Path) -> 
 
 
 def read_report(folder: Path) -> EvalReport:
-    """The report that `evaluate` left."""
-    return EvalReport.model_validate_json((folder / REPORT).read_bytes())
+    """The report that `evaluate` left.
+
+    Raises:
+        StageError: it is gone, or not a report.
+    """
+    path = folder / REPORT
+    try:
+        return EvalReport.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError) as error:
+        what = "is not there" if isinstance(error, FileNotFoundError) else "is not a report of this version"
+        raise StageError(f"{path} {what}; delete its folder and run the spec again") from None
 
 
 def _by_arm(folders: Arms) -> Arms:

@@ -503,20 +503,39 @@ AnySet = Annotated[
 class Gate(Frozen):
     metric: str
     """`set.metric`, as declared under `evaluation.sets`."""
+    arm: Arm = "tuned"
+    """Whose metric is judged."""
     at_least: float | None = None
-    """Bound on the metric; with `gain_over`, on the gain."""
-    gain_over: Literal["base", "few_shot", "best_baseline"] | None = None
-    """Judge tuned minus this arm; `best_baseline` is the better of few-shot and the best non-learned rule."""
+    """Lower bound on the metric; with `gain_over`, on the gain."""
+    at_most: float | None = None
+    """Upper bound on the metric; with `gain_over`, on the gain."""
+    gain_over: Arm | Literal["best_baseline"] | None = None
+    """Judge the arm minus this one; `best_baseline` is the better of few-shot and the best non-learned rule:
+    the highest, or under `at_most` the lowest."""
     max_drop: float | None = Field(None, ge=0)
     """The metric may fall below the base by less than this."""
 
+    @property
+    def opponent(self) -> str | None:
+        """What the arm is held against; none: only the bound."""
+        return "base" if self.max_drop is not None else self.gain_over
+
     @model_validator(mode="after")
     def states_exactly_one_bound(self) -> Gate:
-        if (self.at_least is None) == (self.max_drop is None):
-            raise ValueError("a gate states exactly one of `at_least` and `max_drop`")
-        if self.gain_over is not None and self.at_least is None:
-            raise ValueError("`gain_over` needs `at_least`, the smallest gain that passes")
+        bounds = (self.at_least, self.at_most, self.max_drop)
+        if sum(bound is not None for bound in bounds) != 1:
+            raise ValueError("a gate states exactly one of `at_least`, `at_most` and `max_drop`")
+        if self.gain_over is not None and self.max_drop is not None:
+            raise ValueError("`gain_over` needs `at_least` or `at_most`, the gain that passes")
+        if self.arm == self.opponent:
+            raise ValueError(f"{self.arm} is held against itself; name another `arm`")
         return self
+
+
+class GatesFile(Frozen):
+    """Gates without a spec, to judge what a run has measured."""
+
+    gates: tuple[Gate, ...] = Field(min_length=1)
 
 
 class Evaluation(Frozen):

@@ -165,6 +165,8 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
         ("answer-base", "answer-tuned"),
     ),
     "Gate.at_least": ("evaluation.gates.0.at_least=0.6", ("decide",)),
+    "Gate.at_most": ("evaluation.gates.0={metric: chat.exact_match, at_most: 0.9}", ("decide",)),
+    "Gate.arm": ("evaluation.gates.0.arm=base", ("decide",)),
     "Gate.metric": ("evaluation.gates.0.metric=own.contains", ("decide",)),
     "Gate.gain_over": ("evaluation.gates.0.gain_over=base", ("decide",)),
     "Gate.max_drop": ("evaluation.gates.1.max_drop=0.1", ("decide",)),

@@ -102,6 +102,42 @@ def test_a_drop_is_printed_as_a_drop() -> None:
     assert "drop < 0.05  0.200, 95 % above 0.1" in failed.line()
 
 
+@pytest.mark.parametrize(
+    ("ones", "outcome", "line"),
+    [
+        (2, "pass", "<= 0.15  0.020, 95 % below 0.0"),
+        (15, "inconclusive", "<= 0.15  0.150, 95 % below 0.2"),
+        (40, "fail", "<= 0.15  0.400, 95 % above 0.3"),
+    ],
+)
+def test_at_most_passes_when_the_whole_bound_is_below(ones: int, outcome: str, line: str) -> None:
+    result = judge(arm("tuned", binary(ones)), at_most=0.15)
+    assert result.outcome == outcome
+    assert line in result.line()
+
+
+def test_at_most_over_the_baselines_is_held_against_the_lowest() -> None:
+    arms = (arm("tuned", binary(10)), arm("few_shot", binary(50)), arm("copy", binary(70), is_rule=True))
+    result = judge(*arms, gain_over="best_baseline", at_most=-0.2)
+    assert (result.outcome, result.compared_with) == ("pass", "few_shot")
+    assert "glossary.line_match gain over best_baseline <= -0.2  -0.400, 95 % below -0.3" in result.line()
+
+
+def test_any_arm_can_be_judged() -> None:
+    arms = (arm("tuned", binary(10)), arm("few_shot", binary(95)), arm("base", binary(90)))
+    result = judge(*arms, arm="few_shot", max_drop=0.1)
+    assert (result.outcome, result.value, result.compared_with) == ("pass", pytest.approx(0.05), "base")
+    assert result.rule == "few_shot glossary.line_match drop < 0.1"
+    with pytest.raises(ValueError, match="base is held against itself"):
+        judge(*arms, arm="base", max_drop=0.1)
+
+
+def test_equal_scores_outside_of_0_to_1_bound_nothing() -> None:
+    result = judge(arm("tuned", [40.0] * 50), at_most=50)
+    assert (result.outcome, result.low) == ("inconclusive", None)
+    assert result.note == "every row has this value, which bounds nothing outside of 0 to 1"
+
+
 def test_fractional_scores_are_paired_by_item_and_clustered_by_group() -> None:
     rng = np.random.default_rng(0)
     base = rng.random(120) * 0.5
