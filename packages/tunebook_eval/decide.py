@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunebook_eval.evidence import ArmScores, EvalReport
+from tunebook_eval.evidence import ArmScores, Estimate, EvalReport
 from tunebook_eval.statistics import ALPHA, Bounds, difference_bounds, mcnemar, mean_bounds, rows_to_settle
 from tunebook_eval.verdict import GateResult, GateVerdict, Outcome
+from tunebook_spec.metrics import ALWAYS
 from tunebook_spec.models import Gate
+
+UNSCORED = ".unscored"
 
 
 def decide(report: EvalReport, gates: tuple[Gate, ...]) -> GateVerdict:
@@ -19,9 +22,11 @@ def judged_arms(report: EvalReport) -> dict[str, set[str]]:
     """By metric, the arms that a gate on it can name."""
     arms: dict[str, set[str]] = {}
     for each in report.scores:
-        named = arms.setdefault(f"{each.set}.{each.metric}", set())
-        named |= set() if each.is_rule else {each.arm}
-        named |= {"best_baseline"} if _is_baseline(each) else set()
+        metrics = [each.metric] if _says_all(each) else [each.metric, f"{each.metric}{UNSCORED}"]
+        for metric in metrics:
+            named = arms.setdefault(f"{each.set}.{metric}", set())
+            named |= set() if each.is_rule else {each.arm}
+            named |= {"best_baseline"} if _is_baseline(each) else set()
     return arms
 
 
@@ -44,6 +49,8 @@ class _Pairs:
 
 def _judge(report: EvalReport, gate: Gate) -> GateResult:
     scores = report.of(gate.metric)
+    if gate.metric.endswith(UNSCORED) and not scores:
+        scores = tuple(_unscored(report, each) for each in report.of(gate.metric.removesuffix(UNSCORED)))
     judged = next((each for each in scores if each.arm == gate.arm and each.scores), None)
     if judged is None:
         return _without_value(gate, f"the {gate.arm} model has no score here")
@@ -77,6 +84,20 @@ def _opponent(scores: tuple[ArmScores, ...], gate: Gate) -> ArmScores | None:
 def _is_baseline(scores: ArmScores) -> bool:
     """What needs no training: few-shot, and rules that know no answers."""
     return scores.arm == "few_shot" or (scores.is_rule and not scores.is_reference)
+
+
+def _says_all(scores: ArmScores) -> bool:
+    """Whether it is measured wherever there is an answer: nothing is unscored by it alone."""
+    return "." in scores.metric or scores.metric in ALWAYS
+
+
+def _unscored(report: EvalReport, scores: ArmScores) -> ArmScores:
+    """1 for each item that the metric could not score, 0 for the others."""
+    by_item = {item: float(item not in scores.scores) for item in report.groups[scores.set]}
+    count, groups = len(by_item), len(set(report.groups[scores.set].values()))
+    mean = sum(by_item.values()) / count
+    overall = Estimate(num_samples=count, num_groups=groups, mean=mean, stderr=None, ci95=None)
+    return scores.model_copy(update={"overall": overall, "scores": by_item})
 
 
 def _pair(report: EvalReport, judged: ArmScores, other: ArmScores) -> _Pairs:

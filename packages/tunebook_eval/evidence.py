@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tunebook_spec.models import Frozen, Metric
+from pydantic import ConfigDict
+
+from tunebook_spec.models import Frozen
 
 
 class Estimate(Frozen):
@@ -16,10 +18,11 @@ class Estimate(Frozen):
 
 
 class ArmScores(Frozen):
-    """One metric of one set for one arm."""
+    """One metric of one set, or a part of it, for one arm."""
 
     set: str
-    metric: Metric
+    metric: str
+    """Its name, or `name.part`; `stop_rate` and `answer_tokens` where a model answered prompts."""
     arm: str
     """An arm of the spec, or the name of a rule."""
     is_rule: bool
@@ -30,19 +33,10 @@ class ArmScores(Frozen):
     """None: nothing could be scored."""
     strata: dict[str, Estimate]
     num_unscored: int
+    unscored: Estimate | None = None
+    """Share of the answers that could not be scored; none for a part."""
     scores: dict[str, float]
-    """By item; what could not be scored is left out."""
-
-
-class ArmOnSet(Frozen):
-    """How one model answered one set, whatever the score."""
-
-    set: str
-    arm: str
-    num_answers: int
-    stop_rate: float
-    """Share of answers that the model ended by itself."""
-    mean_completion_tokens: float
+    """By item; what could not be scored is left out, and of a part the items that it says nothing of."""
 
 
 class ArmCost(Frozen):
@@ -81,10 +75,11 @@ class Example(Frozen):
 
 
 class EvalReport(Frozen):
+    model_config = ConfigDict(extra="ignore")  # reports of before say things that nothing reads any more
+
     scores: tuple[ArmScores, ...]
     groups: dict[str, dict[str, str]]
     """Item -> group, by set."""
-    answering: tuple[ArmOnSet, ...]
     costs: tuple[ArmCost, ...]
     flips: tuple[Flip, ...]
     """Of sets that watch for forgetting, lost items first."""

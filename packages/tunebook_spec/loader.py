@@ -17,6 +17,7 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from tunebook_spec.errors import Problem, SpecError
+from tunebook_spec.metrics import ALWAYS, AnyMetric, JsonSchema
 from tunebook_spec.models import EvaluationSet, Gate, GatesFile, InlineSet, Spec, SuiteSet, TaskSet, TextsSet
 
 Path_ = tuple[str | int, ...]
@@ -315,9 +316,9 @@ def _inconsistencies(spec: Spec) -> Iterator[tuple[Path_, str]]:
                 ("evaluation", "sets", name, "task"),
                 f"no source has task {each.task!r}; sources have: {known}",
             )
-        for metric in set(each.metrics) - set(_allowed(each)):
-            message = f"{metric!r} cannot score this kind of set; it can have: {', '.join(_allowed(each))}"
-            yield ("evaluation", "sets", name, "metrics"), message
+        for index, metric in enumerate(each.metrics):
+            if (message := _misfit(each, metric, spec)) is not None:
+                yield ("evaluation", "sets", name, "metrics", index), message
     for name, asks in (("augment", spec.data.augment), ("distill", spec.data.distill)):
         if asks and asks.teacher not in spec.models:
             yield ("data", name, "teacher"), _no_role(asks.teacher, spec)
@@ -328,12 +329,16 @@ def _inconsistencies(spec: Spec) -> Iterator[tuple[Path_, str]]:
 def _scored(spec: Spec) -> dict[str, tuple[str, ...]]:
     """By metric, the arms that a gate on it can name: few-shot and rules answer tasks alone."""
     arms = spec.evaluation.arms
-    others = tuple(arm for arm in arms if arm != "few_shot")
-    return {
-        f"{name}.{metric}": (*arms, "best_baseline") if isinstance(each, TaskSet) else others
-        for name, each in spec.evaluation.sets.items()
-        for metric in each.metrics
-    }
+    scored: dict[str, tuple[str, ...]] = {}
+    for name, each in spec.evaluation.sets.items():
+        models = arms if isinstance(each, TaskSet) else tuple(arm for arm in arms if arm != "few_shot")
+        everyone = (*models, "best_baseline") if isinstance(each, TaskSet) else models
+        for metric in each.metrics:
+            parts = [metric.label, *(f"{metric.label}.{part}" for part in (*metric.parts, "unscored"))]
+            scored |= {f"{name}.{part}": everyone for part in parts}
+        if not isinstance(each, TextsSet):
+            scored |= {f"{name}.{metric}": models for metric in ALWAYS}
+    return scored
 
 
 def _gate_problems(
@@ -356,10 +361,19 @@ def _no_role(name: str, spec: Spec) -> str:
     return f"no model {name!r} under `models`; there are: {known}"
 
 
-def _allowed(each: EvaluationSet) -> tuple[str, ...]:
-    if isinstance(each, TaskSet):
-        return ("line_match", "choice_accuracy", "exact_match")
-    return ("log_likelihood",) if isinstance(each, TextsSet) else ("contains",)
+def _misfit(each: EvaluationSet, metric: AnyMetric, spec: Spec) -> str | None:
+    """Why a metric cannot score a set."""
+    kind = metric.kind
+    if isinstance(each, TextsSet) != (kind == "log_likelihood"):
+        texts = "fixed texts are scored by log_likelihood alone"
+        return f"{kind!r} cannot score this kind of set; {texts}, and nothing else is"
+    if not isinstance(each, TaskSet) and kind in ("line_match", "json_fields"):
+        return f"{kind!r} cannot score this kind of set: it needs the reference answers of a task"
+    if isinstance(metric, JsonSchema) and metric.answer_schema is None:
+        schemas = spec.data.checks.answer_schema
+        if not isinstance(each, TaskSet) or each.task not in schemas:
+            return "needs `answer_schema`, or one for the set's task under `data.checks.answer_schema`"
+    return None
 
 
 def _dotted(at: Path_) -> str:

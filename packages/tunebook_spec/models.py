@@ -18,6 +18,8 @@ from pydantic import (
     model_validator,
 )
 
+from tunebook_spec.metrics import AnyMetric
+
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 BuiltinModelName = Literal["smollm2-135m-instruct"]
@@ -25,7 +27,6 @@ DatasetName = Literal["medical_glossary"]
 RowFormat = Literal["messages", "preference", "alpaca", "sharegpt", "prompt_completion"]
 SuiteName = Literal["general"]
 TextsName = Literal["fixed_texts"]
-Metric = Literal["line_match", "choice_accuracy", "exact_match", "contains", "log_likelihood"]
 Arm = Literal["base", "few_shot", "tuned"]
 MergeBase = Literal["dequantised", "base"]
 
@@ -442,9 +443,18 @@ class Decoding(Frozen):
 
 
 class EvaluationSet(Frozen):
-    metrics: tuple[Metric, ...] = Field(min_length=1)
+    metrics: tuple[AnyMetric, ...] = Field(min_length=1)
+    """By name, or `{kind: ...}` with options. `stop_rate` and `answer_tokens` are measured of any prompts."""
     max_tokens: int | None = Field(None, ge=1)
     """Longest answer in this set; none: that of `evaluation.decoding`."""
+
+    @model_validator(mode="after")
+    def metrics_have_names_of_their_own(self) -> EvaluationSet:
+        labels = [metric.label for metric in self.metrics]
+        twice = [label for label in labels if labels.count(label) > 1]
+        if twice:
+            raise ValueError(f"two metrics are called {twice[0]!r}; give one a `name`")
+        return self
 
 
 class TaskSet(EvaluationSet):
@@ -502,7 +512,11 @@ AnySet = Annotated[
 
 class Gate(Frozen):
     metric: str
-    """`set.metric`, as declared under `evaluation.sets`."""
+    """`set.metric`, as declared under `evaluation.sets`, or a part of it: `set.metric.precision`.
+
+    `set.metric.unscored` is the share of answers that it could not score; `set.stop_rate` and
+    `set.answer_tokens` are there for every set of prompts.
+    """
     arm: Arm = "tuned"
     """Whose metric is judged."""
     at_least: float | None = None

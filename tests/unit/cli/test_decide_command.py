@@ -32,7 +32,9 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
         "tuned": [*task, *(general(n, "yes" if n else "no") for n in range(100))],
         "baselines": [asked(n, "MRI: imaging", rule="majority") for n in range(100)],
     }
-    inputs = EvaluateInputs(metrics={"glossary": ("line_match",), "general": ("contains",)})
+    inputs = EvaluateInputs.model_validate(
+        {"metrics": {"glossary": ("line_match",), "general": ("contains",)}}
+    )
     evaluate(inputs, arms={arm: leave(tmp_path, arm, of_arm) for arm, of_arm in arms.items()}, out=out)
     for stages in ((StageRecord(name="evaluate", key=EVALUATED, digest="0", skipped=False, seconds=1),), ()):
         record = RunRecord(

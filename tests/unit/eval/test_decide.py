@@ -23,9 +23,7 @@ def arm(name: str, scores: list[float], **more: Any) -> ArmScores:
 def judge(*arms: ArmScores, groups: int | None = None, **gate: Any) -> GateResult:
     count = len(arms[0].scores)
     of = {str(number): f"g{number % (groups or count)}" for number in range(count)}
-    report = EvalReport(
-        scores=arms, groups={"glossary": of}, answering=(), costs=(), flips=(), examples=(), warnings=()
-    )
+    report = EvalReport(scores=arms, groups={"glossary": of}, costs=(), flips=(), examples=(), warnings=())
     (result,) = decide(report, (Gate(metric="glossary.line_match", **gate),)).results
     return result
 
@@ -174,7 +172,6 @@ def test_the_verdict_is_its_worst_gate() -> None:
     report = EvalReport(
         scores=(arm("tuned", binary(88)),),
         groups={"glossary": {str(number): str(number) for number in range(100)}},
-        answering=(),
         costs=(),
         flips=(),
         examples=(),

@@ -79,7 +79,9 @@ def evidence(tmp_path: Path) -> tuple[EvalReport, GateVerdict]:
         "baselines": [asked(n, "MRI: imaging", rule="majority") for n in range(40)],
     }
     folders = {arm: leave(tmp_path, arm, of_arm) for arm, of_arm in arms.items()}
-    inputs = EvaluateInputs(metrics={"glossary": ("line_match",), "general": ("contains",)})
+    inputs = EvaluateInputs.model_validate(
+        {"metrics": {"glossary": ("line_match",), "general": ("contains",)}}
+    )
     report = evaluate(inputs, arms=folders, out=tmp_path)
     return report, decide(report, GATES)
 
