@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tunebook_eval.evidence import ArmScores, Estimate, EvalReport
-from tunebook_eval.statistics import ALPHA, Bounds, difference_bounds, mcnemar, mean_bounds, rows_to_settle
+from tunebook_eval.statistics import (
+    ALPHA,
+    Bounds,
+    clustered_stderr,
+    detectable_effect,
+    difference_bounds,
+    mcnemar,
+    mean_bounds,
+    rows_to_settle,
+)
 from tunebook_eval.verdict import GateResult, GateVerdict, Outcome
 from tunebook_spec.metrics import ALWAYS
 from tunebook_spec.models import Gate
@@ -56,7 +65,8 @@ def _judge(report: EvalReport, gate: Gate) -> GateResult:
         return _without_value(gate, f"the {gate.arm} model has no score here")
     if gate.opponent is None:
         groups = [report.groups[judged.set][item] for item in judged.scores]
-        return _result(gate, mean_bounds(list(judged.scores.values()), groups))
+        values = list(judged.scores.values())
+        return _result(gate, mean_bounds(values, groups), clustered_stderr(values, groups))
     other = _opponent(scores, gate)
     if other is None:
         return _without_value(gate, f"nothing answered this set to compare with ({gate.opponent})")
@@ -64,7 +74,9 @@ def _judge(report: EvalReport, gate: Gate) -> GateResult:
     if not pairs.judged:
         return _without_value(gate, f"no item was scored for both {gate.arm} and {other.arm}")
     bounds = difference_bounds(pairs.judged, pairs.other, pairs.groups)
-    return _result(gate, bounds, other.arm, pairs.p_value if gate.at_least == 0 else None)
+    differences = [one - two for one, two in zip(pairs.judged, pairs.other, strict=True)]
+    stderr = clustered_stderr(differences, pairs.groups)
+    return _result(gate, bounds, stderr, other.arm, pairs.p_value if gate.at_least == 0 else None)
 
 
 def _opponent(scores: tuple[ArmScores, ...], gate: Gate) -> ArmScores | None:
@@ -110,7 +122,11 @@ def _pair(report: EvalReport, judged: ArmScores, other: ArmScores) -> _Pairs:
 
 
 def _result(
-    gate: Gate, bounds: Bounds, compared_with: str | None = None, p_value: float | None = None
+    gate: Gate,
+    bounds: Bounds,
+    stderr: float | None,
+    compared_with: str | None = None,
+    p_value: float | None = None,
 ) -> GateResult:
     result = GateResult(
         gate=gate,
@@ -122,9 +138,10 @@ def _result(
         num_samples=bounds.num_samples,
         compared_with=compared_with,
         p_value=p_value,
+        detectable=detectable_effect(stderr) if stderr and bounds.low is not None else None,
     )
     outcome = _outcome(gate, bounds, result.threshold, p_value)
-    note = _note(bounds, result.threshold) if outcome == "inconclusive" else ""
+    note = _note(bounds, result.threshold, result.detectable) if outcome == "inconclusive" else ""
     return result.model_copy(update={"outcome": outcome, "note": note})
 
 
@@ -137,13 +154,17 @@ def _outcome(gate: Gate, bounds: Bounds, threshold: float, p_value: float | None
     return "fail" if fails else "inconclusive"
 
 
-def _note(bounds: Bounds, threshold: float) -> str:
+def _note(bounds: Bounds, threshold: float, detectable: float | None) -> str:
     if bounds.low is None and bounds.method == "no variance":
         return "every row has this value, which bounds nothing outside of 0 to 1"
     if bounds.low is None:
         return f"{bounds.num_groups} group{'s' * (bounds.num_groups != 1)}: too few to bound the value"
     rows = rows_to_settle(bounds, threshold)
-    return f"about {rows} rows would settle it" if rows else "at the threshold; more rows may not settle it"
+    settles = (
+        f"about {rows} rows would settle it" if rows else "at the threshold; more rows may not settle it"
+    )
+    shown = f"; these rows show {detectable:.3f} either way, 4 times in 5" if detectable else ""
+    return settles + shown
 
 
 def _without_value(gate: Gate, note: str) -> GateResult:

@@ -9,11 +9,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tunebook_eval.answers import FILE, SUMMARY, Answer, AnswerResult, read_answers
-from tunebook_eval.evidence import ArmCost, ArmScores, Estimate, EvalReport, Flip
+from tunebook_eval.evidence import ArmCost, ArmScores, Change, Estimate, EvalReport, Flip
 from tunebook_eval.examples import choose_examples
 from tunebook_eval.inputs import EvaluateInputs
 from tunebook_eval.scorers import score_all
-from tunebook_eval.statistics import clustered_stderr, mean_bounds
+from tunebook_eval.statistics import clustered_stderr, difference_bounds, holm, mean_bounds, paired_p_value
 from tunebook_spec.errors import StageError
 from tunebook_spec.metrics import ALWAYS, AnyMetric
 
@@ -34,10 +34,11 @@ def evaluate(inputs: EvaluateInputs, *, arms: Mapping[str, Path], out: Path) -> 
         out: Gets `report.json`.
     """
     answers = _by_arm({arm: read_answers(folder / FILE) for arm, folder in arms.items()})
-    scores = tuple(_scores(inputs.metrics, answers))
+    scores, groups = tuple(_scores(inputs.metrics, answers)), _groups(answers)
     report = EvalReport(
         scores=scores,
-        groups=_groups(answers),
+        groups=groups,
+        changes=tuple(_changes(scores, groups)),
         costs=tuple(_cost(folder) for folder in arms.values()),
         flips=tuple(_flips(inputs.metrics, scores, answers)),
         examples=tuple(choose_examples(inputs.metrics, scores, answers)),
@@ -141,6 +142,35 @@ def _groups(arms: Arms) -> dict[str, dict[str, str]]:
         for each in answers:
             groups.setdefault(each.set, {})[each.item] = each.group
     return groups
+
+
+def _changes(scores: Sequence[ArmScores], groups: Mapping[str, Mapping[str, str]]) -> Iterator[Change]:
+    """Tuned minus base of every metric that the spec names, with p-values adjusted for their number."""
+    bases = {(each.set, each.metric): each for each in scores if each.arm == "base" and not each.is_rule}
+    found = []
+    for tuned in scores:
+        if tuned.arm != "tuned" or tuned.metric in ALWAYS or "." in tuned.metric:
+            continue
+        base = bases[tuned.set, tuned.metric].scores
+        items = [item for item in tuned.scores if item in base]
+        if items:
+            sides = [tuned.scores[item] for item in items], [base[item] for item in items]
+            of = [groups[tuned.set][item] for item in items]
+            bounds = difference_bounds(*sides, of, alpha=0.025)
+            found.append((tuned, bounds, paired_p_value(*sides, of)))
+    tested = [p for *_, p in found if p is not None]
+    adjusted = iter(holm(tested))
+    for tuned, bounds, p_value in found:
+        yield Change(
+            set=tuned.set,
+            metric=tuned.metric,
+            num_samples=bounds.num_samples,
+            num_groups=bounds.num_groups,
+            mean=bounds.mean,
+            ci95=None if bounds.low is None or bounds.high is None else (bounds.low, bounds.high),
+            p_value=p_value,
+            adjusted_p_value=None if p_value is None else next(adjusted),
+        )
 
 
 def _cost(folder: Path) -> ArmCost:

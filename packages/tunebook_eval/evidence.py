@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import ConfigDict
 
 from tunebook_spec.models import Frozen
@@ -37,6 +39,29 @@ class ArmScores(Frozen):
     """Share of the answers that could not be scored; none for a part."""
     scores: dict[str, float]
     """By item; what could not be scored is left out, and of a part the items that it says nothing of."""
+
+
+class Change(Frozen):
+    """What tuning did to one metric: tuned minus base, item by item."""
+
+    set: str
+    metric: str
+    num_samples: int
+    num_groups: int
+    mean: float
+    ci95: tuple[float, float] | None
+    """Two-sided; none: too few groups to say."""
+    p_value: float | None
+    """Two-sided; none: a single group."""
+    adjusted_p_value: float | None
+    """By Holm, for all metrics of the report."""
+
+    @property
+    def outcome(self) -> Literal["improved", "worse", "unclear"]:
+        """Improved or worse where chance is excluded, all metrics considered, at 0.05."""
+        if self.adjusted_p_value is None or self.adjusted_p_value >= 0.05:
+            return "unclear"
+        return "improved" if self.mean > 0 else "worse"
 
 
 class ArmCost(Frozen):
@@ -81,6 +106,8 @@ class EvalReport(Frozen):
     groups: dict[str, dict[str, str]]
     """Item -> group, by set."""
     costs: tuple[ArmCost, ...]
+    changes: tuple[Change, ...] = ()
+    """Of every metric that the spec names; none in reports of before."""
     flips: tuple[Flip, ...]
     """Of sets that watch for forgetting, lost items first."""
     examples: tuple[Example, ...]

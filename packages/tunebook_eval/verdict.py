@@ -27,6 +27,8 @@ class GateResult(Frozen):
     """The arm or rule that the gate's arm is held against."""
     p_value: float | None = None
     """Exact McNemar, where a gain of a 0/1 score is held against zero."""
+    detectable: float | None = None
+    """How far from the threshold the truth must be for this many rows to show it, 4 times in 5."""
     note: str = ""
     """Why it is inconclusive, or how many rows would settle it."""
 

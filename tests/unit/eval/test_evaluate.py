@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.eval.answers_on_disk import asked, general, leave
+from tunebook_eval.answers import Answer
 from tunebook_eval.decide import decide, judged_arms
 from tunebook_eval.evaluate import evaluate, read_report
 from tunebook_eval.evidence import ArmScores, EvalReport
@@ -59,6 +60,20 @@ def test_rules_stand_beside_the_models(report: EvalReport) -> None:
     assert (majority.is_rule, majority.is_reference, majority.overall.mean) == (True, False, 0.5)
     assert (lookup.is_rule, lookup.is_reference) == (True, True)
     assert {each.arm for each in report.of("general.contains")} == {"base", "tuned"}
+
+
+def test_changes_are_tuned_minus_base_with_p_values_for_their_number(tmp_path: Path) -> None:
+    def answers(right: int) -> list[Answer]:
+        task = [asked(n, "MRI: imaging" if n < right else "", group=f"g{n}") for n in range(40)]
+        return [*task, *(general(n, "yes") for n in range(40))]
+
+    arms = {arm: leave(tmp_path, arm, answers(right)) for arm, right in (("base", 10), ("tuned", 30))}
+    line, exact, contains = evaluate(INPUTS, arms=arms, out=tmp_path).changes
+    assert (line.set, line.metric, line.num_samples, line.mean) == ("glossary", "line_match", 40, 0.25)
+    assert line.p_value == pytest.approx(2 / 2**20, abs=3e-4)
+    assert line.adjusted_p_value == pytest.approx(3 * (line.p_value or 0))
+    assert (line.outcome, exact.outcome) == ("improved", "unclear")
+    assert (contains.mean, contains.p_value, contains.adjusted_p_value) == (0.0, 1.0, 1.0)
 
 
 def test_items_lost_and_gained_are_listed_lost_first(report: EvalReport) -> None:

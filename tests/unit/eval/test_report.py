@@ -181,6 +181,7 @@ def test_scores_answers_rejects_times_and_lineage_are_on_the_page(
     words = Page(write(tmp_path, evidence, METRICS)).words
     for part in (
         "majority rule",
+        "glossary.line_match improved 0.",
         "thin: 40 rows",
         "only the base answers: 1; that only tuned answers: 0",
         "lost note 3",

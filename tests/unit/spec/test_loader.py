@@ -93,9 +93,7 @@ def test_overrides_come_after_the_profile(tmp_path: Path) -> None:
         (("{kind: file,", "{kind: fiel,"), ["line 6, data.sources.0: Input tag 'fiel' found using 'kind'"]),
         (
             ("metric: chat.exact_match", "metric: chat.f1"),
-            [
-                "line 12, evaluation.gates.0.metric: no set declares 'chat.f1'; declared: chat.answer_tokens, chat.exa"
-            ],
+            ["line 12, evaluation.gates.0.metric: no set declares 'chat.f1'; declared: chat.answer_tokens"],
         ),
         (
             ("chat: {task: chat", "chat: {task: talk"),
