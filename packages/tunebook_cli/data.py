@@ -57,14 +57,16 @@ def preview(
     loaded, settings = _load(spec, profile, overrides)
     model = base_model(loaded, settings)
     renderer = Renderer.load(model.path, loaded.spec.base_model.chat_template_kwargs)
-    console = _console()
+    console, data = _console(), loaded.spec.data
     train = _assemble(loaded, settings).splits["train"]
-    found = list(shown(train, rows, renderer, loaded.spec.data.checks))
+    found = list(shown(train, rows, renderer, data.checks))
     for each in found:
         show_row(each, console)
-    rehearsed = "; rehearsed ones are made in a run" if loaded.spec.data.replay else ""
-    written = "; those by a teacher are made in a run" if loaded.spec.data.roles else ""
-    told = f"{len(found)} of {len(train)} training rows, as {model.name} reads them{rehearsed}{written}"
+    rehearsed = "; rehearsed ones are made in a run" if data.replay else ""
+    written = "; those by a teacher are made in a run" if data.augment or data.distill else ""
+    judged = "; a judge drops some in a run" if data.quality else ""
+    told = f"{len(found)} of {len(train)} training rows, as {model.name} reads them"
+    told += f"{rehearsed}{written}{judged}"
     typer.echo(told, err=True)
 
 

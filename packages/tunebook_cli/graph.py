@@ -10,7 +10,7 @@ from tunebook_data.inputs import PrepareInputs, ReplayInputs
 from tunebook_eval.inputs import AnswerArm, AnswerInputs, DecideInputs, EvaluateInputs
 from tunebook_run.stages import Stage
 from tunebook_spec import Spec
-from tunebook_spec.models import EndpointModel
+from tunebook_spec.models import BaseModelReference
 from tunebook_train.inputs import MergeInputs, TrainInputs
 
 RENDERS: tuple[str, ...] = ("transformers", "tokenizers")
@@ -20,7 +20,7 @@ TRAINS = ("torch", "transformers", "ray")
 ADAPTS = (*TRAINS, "peft")
 QUANTISES = (*ADAPTS, "bitsandbytes")
 SCORES: tuple[str, ...] = ("numpy", "scipy", "jsonschema", "ruff")
-FORMATS: Mapping[str, int] = {"replay": 3, "prepare": 8, "train": 2, "evaluate": 2}
+FORMATS: Mapping[str, int] = {"replay": 3, "prepare": 9, "train": 2, "evaluate": 2}
 """Raised when a stage's own code changes its output; 1 for the others."""
 
 
@@ -38,7 +38,7 @@ def stages(
         spec: the resolved spec.
         base_model: digest of the base model's files.
         sources: digest of the content of each source.
-        supporting: what answers for each supporting model that writes rows, by role.
+        supporting: what answers for each supporting model of the data, by role.
     """
     model = {"base_model": base_model}
     made: dict[str, Stage] = {}
@@ -68,7 +68,7 @@ def stages(
         replay = ("replay",)
     writers = {f"model:{role}": supporting[role] for role in spec.data.roles}
     contents = {**model, **sources, **writers}
-    writes_here = any(not isinstance(spec.models[role], EndpointModel) for role in spec.data.roles)
+    writes_here = any(isinstance(spec.models[role], BaseModelReference) for role in spec.data.roles)
     made_by = (*PREPARES, *GENERATES) if writes_here else PREPARES
     add("prepare", PrepareInputs.of(spec), *replay, contents=contents, libraries=made_by)
     answers = []

@@ -35,12 +35,15 @@ def run(
     spec: SpecArgument,
     profile: ProfileOption = None,
     overrides: OverridesOption = None,
+    until: Annotated[
+        str | None, typer.Option(help="Stop after this stage, e.g. prepare.", metavar="STAGE")
+    ] = None,
     dry_run: Annotated[bool, typer.Option(help="Print the resolved spec and what would run.")] = False,
 ) -> None:
     """Take a spec from its sources to a verdict; what is already made is not made again.
 
-    Exit status: 0 pass, 1 a stage failed, 2 bad spec or usage, 3 a gate failed, 4 inconclusive,
-    130 interrupted.
+    Exit status: 0 pass, or stopped where --until says; 1 a stage failed, 2 bad spec or usage, 3 a gate
+    failed, 4 inconclusive, 130 interrupted.
     """
     from tunebook_cli import runner
 
@@ -50,10 +53,13 @@ def run(
         typer.echo(runner.describe(loaded, settings))
         return
     try:
-        record = runner.run(loaded, settings)
+        record = runner.run(loaded, settings, until=until)
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command goes on from here", err=True)
         raise typer.Exit(130) from None
+    if record.status == "stopped":
+        typer.echo(f"stopped after {until}, run {record.key}; without --until the same command goes on")
+        return
     typer.echo("\n".join(record.verdict))
     raise typer.Exit(VERDICT_STATUS[record.status])
 
@@ -97,21 +103,31 @@ def schema() -> None:
 @app.command()
 def clean(
     keep: Annotated[int, typer.Option(min=0, help="Newest runs of each scenario that stay whole.")] = 3,
+    until: Annotated[
+        str | None, typer.Option(help="Stop after this stage, e.g. prepare.", metavar="STAGE")
+    ] = None,
     dry_run: Annotated[bool, typer.Option(help="Only say what would go.")] = False,
 ) -> None:
-    """Delete old runs, and stages that no kept run points to."""
+    """Delete old runs, stages that no kept run points to, and tokens that no run has read for 30 days."""
+    from tunebook_run.clean import TOKENS, plan_clean, unused_tokens
     from tunebook_run.clean import clean as delete
-    from tunebook_run.clean import plan_clean
 
     settings = Settings.read()
     store = Store(settings.storage_url, settings.cache_dir)
     removals = plan_clean(store, keep=keep)
     for removal in removals:
         typer.echo(f"{removal.bytes / 2**20:8.1f} MiB  {removal.key}")
+    tokens = unused_tokens(settings.cache_dir, keep=keep)
+    num_bytes = sum(path.stat().st_size for path in tokens)
+    if tokens:
+        typer.echo(f"{num_bytes / 2**20:8.1f} MiB  {len(tokens)} file(s) of {settings.cache_dir / TOKENS}")
     if not dry_run:
         delete(store, removals)
-    total = sum(removal.bytes for removal in removals)
-    typer.echo(f"{'would free' if dry_run else 'freed'} {total / 2**20:.1f} MiB in {len(removals)} place(s)")
+        for path in tokens:
+            path.unlink(missing_ok=True)
+    total = num_bytes + sum(removal.bytes for removal in removals)
+    places = len(removals) + bool(tokens)
+    typer.echo(f"{'would free' if dry_run else 'freed'} {total / 2**20:.1f} MiB in {places} place(s)")
 
 
 @app.command()

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import distributions
@@ -30,8 +30,15 @@ from tunebook_run.settings import Settings
 from tunebook_run.stages import Artifact, Stage, find, read_artifact
 from tunebook_run.store import Store
 from tunebook_spec import LoadedSpec
-from tunebook_spec.errors import Problem, SpecError, StageError
-from tunebook_spec.models import AdapterMethod, AnyBaseModel, EndpointModel, FolderModel, GgufModel
+from tunebook_spec.errors import InputError, Problem, SpecError, StageError
+from tunebook_spec.models import (
+    AdapterMethod,
+    AnyBaseModel,
+    BaseModelReference,
+    EndpointModel,
+    FolderModel,
+    GgufModel,
+)
 from tunebook_train.targets import target_problems
 
 logger = logging.getLogger(__name__)
@@ -43,12 +50,12 @@ def base_model(loaded: LoadedSpec, settings: Settings) -> ReadyModel:
 
 
 def supporting_models(loaded: LoadedSpec, settings: Settings) -> dict[str, ReadyModel]:
-    """The supporting models that write rows and run on this machine, made ready, by role."""
+    """The supporting models of the data that vLLM runs on this machine, made ready, by role."""
     used = {role: loaded.spec.models[role] for role in loaded.spec.data.roles}
     return {
         role: _ready(reference, loaded, settings)
         for role, reference in used.items()
-        if not isinstance(reference, EndpointModel)
+        if isinstance(reference, BaseModelReference)
     }
 
 
@@ -88,11 +95,12 @@ def plan(loaded: LoadedSpec, settings: Settings) -> Plan:
     if problems:
         raise SpecError(str(loaded.path), tuple(problems))
     ready = supporting_models(loaded, settings)
+    folder = loaded.path.parent
     who = {
-        role: identity(loaded.spec.models[role], settings.of_model(role), ready.get(role))
+        role: identity(loaded.spec.models[role], settings.of_model(role), ready.get(role), folder)
         for role in loaded.spec.data.roles
     }
-    sources = source_digests(loaded.spec.data, spec_dir=loaded.path.parent, assets_dir=settings.assets_dir)
+    sources = source_digests(loaded.spec.data, spec_dir=folder, assets_dir=settings.assets_dir)
     made = stages(loaded.spec, base_model=model.digest, sources=sources, supporting=who)
     return Plan(made, model, ready)
 
@@ -116,14 +124,22 @@ def describe(loaded: LoadedSpec, settings: Settings) -> str:
     return "\n".join([loaded.spec.model_dump_json(indent=2), *lines])
 
 
-def run(loaded: LoadedSpec, settings: Settings) -> RunRecord:
+def run(loaded: LoadedSpec, settings: Settings, *, until: str | None = None) -> RunRecord:
     """Make every stage that is not there yet, in order, and record the run.
 
+    Args:
+        loaded: the spec.
+        settings: of this machine.
+        until: the last stage to make; none: all, to the verdict.
+
     Raises:
+        InputError: the spec has no such stage.
         StageFailed: with the exit status of the stage's process.
         KeyboardInterrupt: after the stage's process has ended; the run can be resumed.
     """
     planned = plan(loaded, settings)
+    if until is not None:
+        planned = _up_to(until, planned)
     store = Store(settings.storage_url, settings.cache_dir)
     run_ = _Run(loaded, settings, planned, store, _begin(loaded, store))
     # The models are here: no stage looks anything up on a hub, as bitsandbytes would.
@@ -131,8 +147,11 @@ def run(loaded: LoadedSpec, settings: Settings) -> RunRecord:
     status: Status = "failed"
     try:
         run_.make_stages()
-        run_.conclude()
-        status = run_.record.status
+        if until is None:
+            run_.conclude()
+            status = run_.record.status
+        else:
+            status = "stopped"
     except KeyboardInterrupt:
         status = "interrupted"
         raise
@@ -140,6 +159,14 @@ def run(loaded: LoadedSpec, settings: Settings) -> RunRecord:
         run_.ray.stop()
         run_.update(status=status, finished_at=datetime.now(UTC))
     return run_.record
+
+
+def _up_to(last: str, planned: Plan) -> Plan:
+    names = list(planned.stages)
+    if last not in names:
+        raise InputError(f"--until {last}: no such stage; this spec has, in this order: {', '.join(names)}")
+    wanted = names[: names.index(last) + 1]
+    return replace(planned, stages={name: planned.stages[name] for name in wanted})
 
 
 @dataclass
@@ -156,15 +183,16 @@ class _Run:
     @cached_property
     def processes(self) -> StageProcesses:
         missing = [name for name, stage in self.plan.stages.items() if find(self.store, stage) is None]
-        writes = "prepare" in missing and bool(self.plan.supporting)
-        return StageProcesses(engines=writes or any(generates(name) for name in missing))
+        asks_here = "prepare" in missing and bool(self.plan.supporting)
+        return StageProcesses(engines=asks_here or any(generates(name) for name in missing))
 
     def update(self, **changes: Any) -> None:
         self.record = RunRecord.model_validate({**self.record.model_dump(), **changes})
         save(self.store, self.record)
 
     def make_stages(self) -> None:
-        if self.settings.ray_address is None and find(self.store, self.plan.stages["train"]) is None:
+        train = self.plan.stages.get("train")
+        if self.settings.ray_address is None and train and find(self.store, train) is None:
             self.ray.start()
         for name, stage in self.plan.stages.items():
             started = time.monotonic()

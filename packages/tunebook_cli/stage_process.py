@@ -114,11 +114,20 @@ def _replay(work: Work) -> Outcome:
 
 def _prepare(work: Work) -> Outcome:
     from tunebook_data.inputs import PrepareInputs
+    from tunebook_data.kept_tokens import KeptTokens, rendering_key
     from tunebook_data.prepare import prepare
     from tunebook_inference.kept_answers import KeptAnswers
     from tunebook_inference.supporting import open_model
 
     inputs = PrepareInputs.model_validate(work.fields)
+    cache_dir, model_dir, checks = work.settings.cache_dir, work.request.model.path, inputs.data.checks
+    key = rendering_key(
+        model_dir,
+        inputs.chat_template_kwargs,
+        checks,
+        format=work.request.stage.inputs["format"],
+        cache_dir=cache_dir,
+    )
     with contextlib.ExitStack() as stack:
         models = {}
         if inputs.models:
@@ -127,19 +136,25 @@ def _prepare(work: Work) -> Outcome:
             stack.callback(kept.close)
             models = {
                 role: open_model(
-                    role, reference, work.settings.of_model(role), work.request.supporting.get(role), kept
+                    role,
+                    reference,
+                    work.settings.of_model(role),
+                    work.request.supporting.get(role),
+                    kept,
+                    work.request.spec_dir,
                 )
                 for role, reference in inputs.models.items()
             }
         done = prepare(
             inputs,
-            model_dir=work.request.model.path,
+            model_dir=model_dir,
             spec_dir=work.request.spec_dir,
             assets_dir=work.settings.assets_dir,
             replay_dir=work.parents.get("replay"),
             out=work.out,
             advance=work.advance,
             models=models,
+            kept_tokens=stack.enter_context(KeptTokens(cache_dir, key, checks)),
         )
     return Outcome(done.model_dump(mode="json"), done.summary())
 

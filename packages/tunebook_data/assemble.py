@@ -27,6 +27,7 @@ from tunebook_spec.models import AnySource, DatasetSource
 
 if TYPE_CHECKING:
     from tunebook_data.generated import Writer, Written
+    from tunebook_data.kept_tokens import KeptTokens
     from tunebook_model.render import Rendered, Renderer
 
 Splits = dict[Side, list[Row]]
@@ -51,6 +52,8 @@ class Assembled:
     """Exact ones, then near ones."""
     rendered: dict[str, Rendered]
     """The rows as training sees them, by id; empty where no model was at hand."""
+    below: frozenset[str] = frozenset()
+    """Ids of training rows that a judge has scored too low, which are among the rejects; empty before."""
     written: Mapping[Writer, Written] = field(default_factory=dict)
     """What teachers have made of these rows and of prompts; empty where none was asked."""
 
@@ -69,12 +72,17 @@ class Assembled:
     @property
     def sources(self) -> tuple[SourceCounts, ...]:
         each = zip(self.reads, self.kept, self.dealt, self.trained, map(len, self.copies), strict=True)
-        return tuple(_source_counts(*source, self.cleaned) for source in each)
+        return tuple(_source_counts(*source, self.cleaned, self.below) for source in each)
 
     @property
     def num_train(self) -> int:
         """Distinct training rows of sources."""
         return sum(len(each["train"]) for each in self.trained)
+
+    @property
+    def num_capped(self) -> int:
+        """These, and those that a judge has scored too low: what caps leave."""
+        return self.num_train + len(self.below)
 
     @property
     def num_taught(self) -> int:
@@ -94,7 +102,13 @@ class Assembled:
 
 
 def assemble(
-    inputs: PrepareInputs, *, renderer: Renderer | None, spec_dir: Path, assets_dir: Path, advance: Advance
+    inputs: PrepareInputs,
+    *,
+    renderer: Renderer | None,
+    spec_dir: Path,
+    assets_dir: Path,
+    advance: Advance,
+    kept_tokens: KeptTokens | None = None,
 ) -> Assembled:
     """Parse, check, drop exact duplicates, group, split, drop near duplicates and leaks, cap.
 
@@ -104,6 +118,7 @@ def assemble(
         spec_dir: what paths of the spec are relative to.
         assets_dir: the folder that set-up filled.
         advance: told of rows checked.
+        kept_tokens: rows that need not be rendered again; none: every row is.
 
     Raises:
         DataError: a source cannot be read, too many of its rows are rejects, nothing is left of it, or it
@@ -111,7 +126,8 @@ def assemble(
         IntegrityError: the split leaks.
     """
     reads = [read_whole(source, inputs, spec_dir, assets_dir) for source in inputs.data.sources]
-    rendered = check_sources(reads, renderer, inputs.data.checks, inputs.data.max_reject_fraction, advance)
+    data = inputs.data
+    rendered = check_sources(reads, renderer, data.checks, data.max_reject_fraction, advance, kept_tokens)
     kept, duplicates = drop_duplicates(SourceRows(read.name, read.source.split, read.rows) for read in reads)
     refuse_empty(reads, kept)
     dealt = _split(reads, kept, inputs.seed)
@@ -178,11 +194,18 @@ def _held_out(sources: Sequence[Splits], inputs: PrepareInputs) -> list[HeldOut]
 
 
 def _source_counts(
-    read: CheckedSource, kept: SourceRows, dealt: Splits, splits: Splits, num_copies: int, cleaned: Cleaned
+    read: CheckedSource,
+    kept: SourceRows,
+    dealt: Splits,
+    splits: Splits,
+    num_copies: int,
+    cleaned: Cleaned,
+    below: frozenset[str],
 ) -> SourceCounts:
     sides = {side: len(rows) for side, rows in splits.items()}
     near = sum(row.id in cleaned.near_duplicate_ids for row in dealt["train"])
     contaminated = sum(row.id in cleaned.contaminated_ids for row in dealt["train"])
+    judged = sum(row.id in below for row in dealt["train"])
     counts = SourceCounts(
         source=source_name(read.source),
         task=read.source.task,
@@ -193,7 +216,7 @@ def _source_counts(
         files=tuple(read.files),
         near_duplicates=near,
         contaminated=contaminated,
-        capped=len(kept.rows) - near - contaminated - sum(sides.values()),
+        capped=len(kept.rows) - near - contaminated - judged - sum(sides.values()),
         repeats=num_copies,
         **sides,
     )

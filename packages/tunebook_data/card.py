@@ -208,7 +208,7 @@ def _lengths(splits: Splits, rendered: Mapping[str, Rendered]) -> dict[Measure, 
     measured: dict[Measure, dict[Side, list[int]]] = {
         "tokens": {s: [len(rendered[row.id].input_ids) for row in rows] for s, rows in splits.items()},
         "supervised tokens": {
-            s: [sum(rendered[row.id].loss_mask) for row in rows] for s, rows in splits.items()
+            s: [int(rendered[row.id].loss_mask.sum()) for row in rows] for s, rows in splits.items()
         },
     }
     return {measure: _histograms(by_side) for measure, by_side in measured.items()}

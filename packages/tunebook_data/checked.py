@@ -25,6 +25,7 @@ from tunebook_spec.errors import DataError
 from tunebook_spec.models import AnySource, Checks, Columns, RowsSource
 
 if TYPE_CHECKING:
+    from tunebook_data.kept_tokens import KeptTokens
     from tunebook_model.render import Rendered, Renderer
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,12 @@ class CheckedSource:
     @property
     def name(self) -> str:
         return f"{source_name(self.source)} ({self.source.task})"
+
+    def sort_findings(self) -> None:
+        """Rejects and flags in the order of the files and their lines."""
+        order = {file.file: place for place, file in enumerate(self.files)}
+        self.rejects.sort(key=lambda each: (order.get(each.source, 0), each.line))
+        self.flags.sort(key=lambda each: (order.get(each.source, 0), each.line))
 
 
 def read_whole(source: AnySource, inputs: PrepareInputs, spec_dir: Path, assets_dir: Path) -> CheckedSource:
@@ -124,10 +131,12 @@ def check_sources(
     checks: Checks,
     max_reject_fraction: float,
     advance: Advance,
+    kept: KeptTokens | None = None,
 ) -> dict[str, Rendered]:
     """Cut or reject every source's rows that are too long in tokens; return all as training sees them, by id.
 
-    Without a renderer nothing is returned, and what needs the rows in tokens is left unchecked.
+    Without a renderer nothing is returned, and what needs the rows in tokens is left unchecked. Rows that are
+    kept are not rendered again.
 
     Raises:
         DataError: more of a source than `max_reject_fraction` are rejects, or a row ends the run.
@@ -137,7 +146,7 @@ def check_sources(
     for read in reads:
         rows = []
         for row in read.rows:
-            outcome = _as_trained(row, renderer, checks) if renderer else (row, None, [])
+            outcome = _as_trained(row, renderer, checks, kept) if renderer else (row, None, [])
             if isinstance(outcome, Reject):
                 read.rejects.append(outcome)
             else:
@@ -152,9 +161,7 @@ def check_sources(
         read.rows = rows
         left_out = {(reject.source, reject.line) for reject in read.rejects}
         read.flags = [flag for flag in read.flags if (flag.source, flag.line) not in left_out]
-        order = {file.file: place for place, file in enumerate(read.files)}
-        read.rejects.sort(key=lambda each: (order.get(each.source, 0), each.line))
-        read.flags.sort(key=lambda each: (order.get(each.source, 0), each.line))
+        read.sort_findings()
     for read in reads:
         _refuse_many_rejects(read.name, read.rejects, read.num_items, max_reject_fraction)
     return rendered
@@ -174,13 +181,18 @@ def check_row(row: Row, renderer: Renderer, checks: Checks) -> tuple[Row, Render
     return made if isinstance(made, Reject) else (made[0], made[1], [*flags, *made[2]])
 
 
-def _as_trained(row: Row, renderer: Renderer, checks: Checks) -> tuple[Row, Rendered, list[Flag]] | Reject:
+def _as_trained(
+    row: Row, renderer: Renderer, checks: Checks, kept: KeptTokens | None = None
+) -> tuple[Row, Rendered, list[Flag]] | Reject:
     """A judged row cut to fit, as training sees it, and with what that is flagged for."""
-    found = render_or_fault(row, renderer, checks)
+    known = kept.find(row) if kept else None
+    found = known or render_or_fault(row, renderer, checks)
     if isinstance(found, Fault):
         reject = Reject.of_row(row, found)
         return mask_reject(reject) if hides(checks) else reject
     fitting, rendered = found
+    if kept and not known:
+        kept.keep(row, fitting, rendered)
     flags = []
     if len(fitting.messages) < len(row.messages):
         flags.append(Flag(row.source, row.line, "messages", f"cut to max_tokens {checks.max_tokens}"))

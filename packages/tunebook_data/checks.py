@@ -155,6 +155,15 @@ def render_or_fault(row: Row, renderer: Renderer, checks: Checks) -> tuple[Row, 
         cut = shorter
 
 
+def cut_to(row: Row, num_messages: int) -> Row:
+    """The row without as many of its oldest turns as leave that many messages."""
+    while len(row.messages) > num_messages:
+        shorter = _without_oldest_turn(row)
+        assert shorter is not None, "no row was cut to fewer messages than it can be"
+        row = shorter
+    return row
+
+
 def _without_oldest_turn(row: Row) -> Row | None:
     """The row without its first question and what answers it, its system message kept; None if no more is."""
     first = 1 if row.messages[0]["role"] == "system" else 0

@@ -51,7 +51,7 @@ def choose_probes(rows: Iterable[tuple[Row, Rendered]], renderer: Renderer) -> l
         longest = max(each, key=lambda pair: len(pair[1].input_ids))
         for row, rendered in [*each[:_DRAWN_PER_TASK], longest]:
             asked = row.messages[:-1]
-            read = rendered.input_ids[: len(renderer.prompt_ids(asked, row.tools))]
+            read = rendered.input_ids[: len(renderer.prompt_ids(asked, row.tools))].tolist()
             chosen[row.id] = Probe(row.id, asked, tuple(read), row.tools)
     return list(chosen.values())
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tunebook_data.checked import answered_by
+from tunebook_data.checks import judged
 from tunebook_data.decontaminate import HeldOut, find_leaks
 from tunebook_data.generated import (
     Candidate,
@@ -21,8 +22,10 @@ from tunebook_data.generated import (
     uses_tools,
 )
 from tunebook_data.inputs import PrepareInputs
+from tunebook_data.judge import Score, score
+from tunebook_data.manifest import JudgedCounts
 from tunebook_data.prompts import asked, normalised, prompt_key
-from tunebook_data.rejects import Fate, write_listing
+from tunebook_data.rejects import Fate, Reject, write_listing
 from tunebook_data.rows import Row
 from tunebook_data.split import cap_rows
 from tunebook_data.structured import Reply, sha256_of
@@ -46,6 +49,7 @@ def distill(
     renderer: Renderer,
     out: Path,
     advance: Advance,
+    judge: SupportingModel | None = None,
 ) -> Written:
     """Have rows answered, and keep those that may teach.
 
@@ -64,27 +68,36 @@ def distill(
         renderer: of the base model.
         out: an existing folder.
         advance: told of answers.
+        judge: chooses among answers, where the spec has one do so.
 
     Raises:
-        StageError: the teacher answers no more, its budget is spent, or no answer of it can be used.
+        StageError: a model answers no more, its budget is spent, or no answer of it can be used.
     """
     spec = inputs.data.distill
     assert spec is not None
+    assert (judge is None) == (spec.choose is None), "a judge judges where the spec says so"
     before = replace(teacher.spent)
     plain = [row for row in prompts if not uses_tools(row)]
-    may_see = [row for row in plain if may_be_shown(row, inputs.data.checks, teacher)]
+    shown_to = [teacher, judge] if judge else [teacher]
+    may_see = [row for row in plain if all(may_be_shown(row, inputs.data.checks, each) for each in shown_to)]
     skipped = _not_worth_asking(may_see, known, tested, held_out, inputs)
     asked_about = {row.id: row for row in may_see if row.id not in skipped}
     shots = _shots(train, spec, inputs.seed)
     requests = {id: _messages(row, spec, shots[row.task]) for id, row in asked_about.items()}
-    replies = _ask(teacher, requests, spec, advance)
+    answers = _ask(teacher, requests, spec, advance)
+    if judge is None:
+        chosen = {id: Chosen(choose(each)) for id, each in answers.items()}
+        judged_counts = None
+    else:
+        chosen, judged_counts = _choose_by_judge(asked_about, answers, judge, inputs, advance)
+    replies = {id: each.reply for id, each in chosen.items()}
     failed = failures(asked_about, replies, inputs.data.checks)
     write_listing(out / "distilled_failures.jsonl", failed)
     refuse_all_failed(teacher, failed, len(replies))
     candidates = [
-        _candidate(asked_about[id], requests[id], reply, spec, teacher)
-        for id, reply in replies.items()
-        if reply.fault is None
+        _candidate(asked_about[id], requests[id], each, spec, teacher, judge)
+        for id, each in chosen.items()
+        if each.reply.fault is None
     ]
     accepted = accept(
         candidates,
@@ -105,6 +118,7 @@ def distill(
         spent,
         withheld=len(plain) - len(may_see),
         uses_tools=len(prompts) - len(plain),
+        judged=judged_counts,
     )
     assert counts.withheld + counts.failed + counts.made == len(plain), "every prompt is accounted for"
     return Written(accepted.rows, accepted.rendered, accepted.flags, counts)
@@ -166,7 +180,7 @@ def _ask(
     prompts: Mapping[str, tuple[Message, ...]],
     spec: Distill,
     advance: Advance,
-) -> dict[str, Reply]:
+) -> dict[str, list[Completion]]:
     requests = [
         ChatRequest(f"{id}/{sample}", messages, spec.max_tokens, temperature=spec.temperature, sample=sample)
         for id, messages in prompts.items()
@@ -180,16 +194,21 @@ def _ask(
         advance(num_done, len(requests), f"answers {teacher.spent}")
 
     answers = iter(teacher.generate(requests, on_done))
-    return {id: choose([next(answers) for _ in range(spec.samples)]) for id in prompts}
+    return {id: [next(answers) for _ in range(spec.samples)] for id in prompts}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    reply: Reply
+    scores: tuple[int | None, ...] = ()
+    """Of all answers in their order, where a judge chose."""
 
 
 def choose(answers: Sequence[Completion]) -> Reply:
     """The first of the answers that more than half of all agree on, case and white space aside."""
-    usable = [each for each in answers if each.finish_reason == "stop" and each.text.strip()]
+    usable = [each for each in answers if _is_usable(each)]
     if not usable:
-        last = answers[-1]
-        fault = f"no answer: {last.error}" if last.error else f"{'cut off' if last.text.strip() else 'empty'}"
-        return Reply(None, fault, tuple(answers))
+        return _without_answer(answers)
     votes = Counter(normalised(each.text) for each in usable)
     best, count = votes.most_common(1)[0]
     if 2 * count <= len(answers):
@@ -198,15 +217,78 @@ def choose(answers: Sequence[Completion]) -> Reply:
     return Reply(chosen.text, None, tuple(answers))
 
 
+def _is_usable(answer: Completion) -> bool:
+    return answer.finish_reason == "stop" and bool(answer.text.strip())
+
+
+def _without_answer(answers: Sequence[Completion]) -> Reply:
+    last = answers[-1]
+    fault = f"no answer: {last.error}" if last.error else f"{'cut off' if last.text.strip() else 'empty'}"
+    return Reply(None, fault, tuple(answers))
+
+
+def _choose_by_judge(
+    prompts: Mapping[str, Row],
+    answers: Mapping[str, Sequence[Completion]],
+    judge: SupportingModel,
+    inputs: PrepareInputs,
+    advance: Advance,
+) -> tuple[dict[str, Chosen], JudgedCounts]:
+    """Of each prompt's answers the one that is scored best, of equals the first.
+
+    Only what passes the checks of rows is judged: nothing else could train, however good it is.
+    """
+    assert inputs.data.distill is not None
+    assert inputs.data.distill.choose is not None
+    checks = inputs.data.checks
+    fit: dict[tuple[str, int], Row] = {}
+    for id, each in answers.items():
+        for sample, answer in enumerate(each):
+            if _is_usable(answer):
+                outcome = judged(answered_by(prompts[id], answer.text), checks)
+                if not isinstance(outcome, Reject):
+                    fit[id, sample] = outcome[0]
+    shown = {f"{id}/{n}": row for (id, n), row in fit.items() if may_be_shown(row, checks, judge)}
+    found = score(shown, judge, inputs.data.distill.choose, advance=advance, doing="answers judged")
+    withheld = Score(None, "personal data, which no endpoint is shown")
+    scores = {(id, n): found.by_id.get(f"{id}/{n}", withheld) for id, n in fit}
+    chosen = {id: best(each, [scores.get((id, n)) for n in range(len(each))]) for id, each in answers.items()}
+    return chosen, found.counts
+
+
+def best(answers: Sequence[Completion], given: Sequence[Score | None]) -> Chosen:
+    """The answer to a prompt that is scored best, or none where none of those fit to be scored was.
+
+    Where none was fit, the first that can be used goes on, to be rejected for what it is.
+    """
+    values = tuple(each.value if each else None for each in given)
+    scored = [(value, -sample) for sample, value in enumerate(values) if value is not None]
+    if scored:
+        return Chosen(Reply(answers[-max(scored)[1]].text, None, tuple(answers)), values)
+    unscored = next((each for each in given if each), None)
+    if unscored:
+        return Chosen(Reply(None, f"not scored: {unscored.said}", tuple(answers)), values)
+    first = next((each for each in answers if _is_usable(each)), None)
+    reply = Reply(first.text, None, tuple(answers)) if first else _without_answer(answers)
+    return Chosen(reply, values)
+
+
 def _candidate(
-    row: Row, messages: tuple[Message, ...], reply: Reply, spec: Distill, teacher: SupportingModel
+    row: Row,
+    messages: tuple[Message, ...],
+    chosen: Chosen,
+    spec: Distill,
+    teacher: SupportingModel,
+    judge: SupportingModel | None,
 ) -> Candidate:
     provenance = Provenance.of(
         row,
         teacher,
         sha256_of(messages),
-        reply,
+        chosen.reply,
         temperature=spec.temperature,
         shared_by=1,
+        judge=judge.who if judge else None,
+        scores=chosen.scores,
     )
-    return Candidate.of(replace(answered_by(row, reply.value), id=f"{row.id}-d"), row, provenance)
+    return Candidate.of(replace(answered_by(row, chosen.reply.value), id=f"{row.id}-d"), row, provenance)

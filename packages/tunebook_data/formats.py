@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -92,7 +92,7 @@ def conversation(
         takes_prompts: a record may lack its answer.
     """
     if isinstance(form, Columns):
-        return _columns(record, form)
+        return _columns(record, form, takes_prompts)
     match form:
         case "messages":
             return _chat(record)
@@ -237,7 +237,7 @@ def _alpaca(record: dict[str, Any], takes_prompts: bool) -> Conversation | Fault
 
 
 def _pair(record: dict[str, Any], user: str, assistant: str, takes_prompts: bool) -> Conversation | Fault:
-    is_prompt = takes_prompts and record.get(assistant) is None
+    is_prompt = takes_prompts and _is_unanswered(record, (assistant,))
     for field in (user,) if is_prompt else (user, assistant):
         if fault := _not_text(record, field):
             return fault
@@ -247,11 +247,19 @@ def _pair(record: dict[str, Any], user: str, assistant: str, takes_prompts: bool
     return Conversation(tuple(messages), _without(record, user, assistant))
 
 
-def _columns(record: dict[str, Any], columns: Columns) -> Conversation | Fault:
+def _is_unanswered(record: Mapping[str, Any], fields: Sequence[str]) -> bool:
+    """Whether all that would make the answer is absent; a CSV file can say that by an empty cell alone."""
+    return all(record.get(field) in (None, "") for field in fields)
+
+
+def _columns(record: dict[str, Any], columns: Columns, takes_prompts: bool) -> Conversation | Fault:
+    answer = columns.assistant
+    if answer is not None and takes_prompts and _is_unanswered(record, template_fields(answer)):
+        answer = None
     templates: tuple[tuple[Role, str | None], ...] = (
         ("system", columns.system),
         ("user", columns.user),
-        ("assistant", columns.assistant),
+        ("assistant", answer),
     )
     messages: list[Message] = []
     for role, template in templates:

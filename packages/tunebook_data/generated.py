@@ -10,7 +10,7 @@ from typing import Any, Literal
 from tunebook_data.checked import check_row
 from tunebook_data.checks import hides, personal_data
 from tunebook_data.decontaminate import HeldOut, find_leaks
-from tunebook_data.manifest import GeneratedCounts
+from tunebook_data.manifest import GeneratedCounts, JudgedCounts
 from tunebook_data.near_duplicates import near_copies
 from tunebook_data.personal_data import scan
 from tunebook_data.prompts import prompt_key
@@ -47,6 +47,10 @@ class Provenance:
     cost: float | None
     """None where the prices are not known."""
     shared_by: int
+    judge: str | None = None
+    """Who chose this answer among several; None: no judge did."""
+    scores: tuple[int | None, ...] = ()
+    """The judge's, of all answers in their order; None: not scored, or not fit to be."""
 
     @classmethod
     def of(
@@ -58,6 +62,8 @@ class Provenance:
         *,
         temperature: float,
         shared_by: int,
+        judge: str | None = None,
+        scores: tuple[int | None, ...] = (),
     ) -> Provenance:
         answers = reply.completions
         costs = [cost for answer in answers if (cost := teacher.cost(answer)) is not None]
@@ -71,6 +77,8 @@ class Provenance:
             completion_tokens=sum(answer.completion_tokens for answer in answers),
             cost=round(sum(costs), 9) if costs else None,
             shared_by=shared_by,
+            judge=judge,
+            scores=scores,
         )
 
 
@@ -191,6 +199,7 @@ def counts_of(
     *,
     withheld: int,
     uses_tools: int,
+    judged: JudgedCounts | None = None,
 ) -> GeneratedCounts:
     """What a manifest says of the rows that a model made."""
     by_outcome = Counter(fate.outcome for fate in fates)
@@ -214,6 +223,7 @@ def counts_of(
         prompt_tokens=spent.prompt_tokens,
         completion_tokens=spent.completion_tokens,
         cost=None if spent.cost is None else round(spent.cost, 9),
+        judged=judged,
     )
     assert counts.accounted == counts.made, "every generated row is accounted for"
     return counts

@@ -46,7 +46,7 @@ class PrepareInputs(Frozen):
     texts: tuple[TextsName, ...]
     """Collections of texts that evaluate, likewise."""
     models: dict[str, AnySupportingModel] = Field(default_factory=dict)
-    """The supporting models that write rows, by role."""
+    """The supporting models that judge or write rows, by role."""
 
     @classmethod
     def of(cls, spec: Spec) -> PrepareInputs:

@@ -95,6 +95,76 @@ class ReplayCounts(Frozen):
     """Answers left out because they fail the checks."""
 
 
+class JudgedCounts(Frozen):
+    """Answers that a judge was asked to score."""
+
+    judge: str
+    reported_models: tuple[str, ...]
+    """Models that an endpoint said had answered."""
+    asked: int
+    """Answers to score: those of `scores` plus `unscored`."""
+    scores: dict[int, int]
+    """How many have each score."""
+    unscored: int
+    """The judge's answer could not be read, after one repair, or there was none."""
+    repaired: int
+    """Scored only after the judge had been shown what was wrong with its first answer."""
+    answers: int
+    """Those of repairs included; equal questions are asked once."""
+    resumed: int
+    """Of these, answered before and not asked for, or paid for, again."""
+    troubles: dict[str, int]
+    """Calls of this attempt that were not answered, by what was wrong."""
+    prompt_tokens: int
+    """Of all answers, whenever they were made; so is the rest."""
+    completion_tokens: int
+    cost: float | None
+    """None where the prices are not known."""
+
+    @property
+    def of_any_attempt(self) -> JudgedCounts:
+        """Without what the attempt at hand met, which another at the same rows would not."""
+        return self.model_copy(update={"resumed": 0, "troubles": {}})
+
+    def summary(self) -> str:
+        """One line for people."""
+        parts = [f"{self.asked} answers judged"]
+        parts += [f"{self.unscored} not scored"] if self.unscored else []
+        if self.scores:
+            mean = sum(score * rows for score, rows in self.scores.items()) / sum(self.scores.values())
+            parts.append(f"mean score {mean:.1f}")
+        parts += [f"{self.repaired} repaired"] if self.repaired else []
+        parts += [f"{self.resumed} answers not asked for again"] if self.resumed else []
+        parts += [f"{count} x {kind}" for kind, count in self.troubles.items()]
+        parts.append(f"{self.prompt_tokens + self.completion_tokens} tokens")
+        parts += [] if self.cost is None else [f"cost {self.cost:.4f}"]
+        return ", ".join(parts)
+
+
+class QualityCounts(Frozen):
+    """Training rows of sources that a judge has scored, or could not: the latter stay, and are flagged."""
+
+    at_least: int
+    judged: JudgedCounts
+    below: int
+    """Left out; among the rejects of their sources."""
+    withheld: int
+    """Kept unjudged, since personal data were found in them that no endpoint is shown."""
+    uses_tools: int
+    """Kept unjudged: rows with tools or calls."""
+
+    @property
+    def of_any_attempt(self) -> QualityCounts:
+        return self.model_copy(update={"judged": self.judged.of_any_attempt})
+
+    def summary(self) -> str:
+        """One line for people."""
+        parts = [f"{self.below} rows below quality {self.at_least}", self.judged.summary()]
+        parts += [f"{self.withheld} withheld for personal data"] if self.withheld else []
+        parts += [f"{self.uses_tools} with tools not judged"] if self.uses_tools else []
+        return f"{parts[0]} ({', '.join(parts[1:])})"
+
+
 class GeneratedCounts(Frozen):
     """Rows that a teacher was asked about, and the rows that it made of them."""
 
@@ -129,6 +199,8 @@ class GeneratedCounts(Frozen):
     completion_tokens: int
     cost: float | None
     """None where the prices are not known."""
+    judged: JudgedCounts | None = None
+    """What the judge who chose among answers was asked, beside all this."""
 
     @property
     def accounted(self) -> int:
@@ -138,7 +210,8 @@ class GeneratedCounts(Frozen):
     @property
     def of_any_attempt(self) -> GeneratedCounts:
         """Without what the attempt at hand met, which another at the same rows would not."""
-        return self.model_copy(update={"resumed": 0, "troubles": {}})
+        judged = self.judged and self.judged.of_any_attempt
+        return self.model_copy(update={"resumed": 0, "troubles": {}, "judged": judged})
 
     def summary(self, what: str) -> str:
         """One line for people."""
@@ -159,6 +232,7 @@ class GeneratedCounts(Frozen):
         parts += [f"{count} x {kind}" for kind, count in self.troubles.items()]
         parts.append(f"{self.prompt_tokens + self.completion_tokens} tokens")
         parts += [] if self.cost is None else [f"cost {self.cost:.4f}"]
+        parts += [self.judged.summary()] if self.judged else []
         return f"{self.kept} of {self.made} {what} of {self.asked} rows kept ({', '.join(parts)})"
 
 
@@ -193,6 +267,7 @@ class DatasetManifest(Frozen):
     """Contaminated training rows by the rule that found them."""
     splits: dict[Side, SplitCounts]
     """Replay rows and repeats are among those of train."""
+    quality: QualityCounts | None = None
     augment: GeneratedCounts | None = None
     """The variations that are kept are among the training rows, and in no source's counts."""
     distill: GeneratedCounts | None = None
@@ -204,9 +279,9 @@ class DatasetManifest(Frozen):
     @property
     def of_any_attempt(self) -> DatasetManifest:
         """The same for the same inputs, whatever teachers were asked before and however often they failed."""
-        written = {"augment": self.augment, "distill": self.distill}
+        asked = {"quality": self.quality, "augment": self.augment, "distill": self.distill}
         return self.model_copy(
-            update={name: counts and counts.of_any_attempt for name, counts in written.items()}
+            update={name: counts and counts.of_any_attempt for name, counts in asked.items()}
         )
 
     @property
@@ -219,6 +294,8 @@ class DatasetManifest(Frozen):
         rows = ", ".join(f"{counts.rows} {side}" for side, counts in self.splits.items())
         train = self.splits["train"]
         parts = [f"rows: {rows}", f"{train.tokens} training tokens, {train.supervised_tokens} supervised"]
+        if self.quality:
+            parts.append(self.quality.summary())
         if self.augment:
             parts.append(self.augment.summary("variations"))
         if self.distill:

@@ -20,7 +20,9 @@ from tunebook_data.decontaminate import HeldOut
 from tunebook_data.distill import distill
 from tunebook_data.generated import Writer, Written
 from tunebook_data.inputs import PrepareInputs
+from tunebook_data.kept_tokens import KeptTokens
 from tunebook_data.manifest import Attribution, DatasetManifest, ReplayCounts, SplitCounts
+from tunebook_data.quality import drop_low_quality
 from tunebook_data.rejects import write_listing
 from tunebook_data.replay import REPLAY_TASK, contaminated, mix_replay, read_pool
 from tunebook_data.rows import Row, write_rows
@@ -46,6 +48,7 @@ def prepare(
     out: Path,
     advance: Advance,
     models: Mapping[str, SupportingModel] = MappingProxyType({}),
+    kept_tokens: KeptTokens | None = None,
 ) -> DatasetManifest:
     """Write the data set of a spec; the same inputs give the same bytes.
 
@@ -57,7 +60,8 @@ def prepare(
         replay_dir: output of `replay`; none where the spec rehearses nothing.
         out: an existing folder.
         advance: told of rows checked, and of rows that a teacher has answered for.
-        models: the supporting models of the spec that write rows, by role.
+        models: the supporting models of the spec that judge or write rows, by role.
+        kept_tokens: rows that need not be rendered again; none: every row is.
 
     Raises:
         DataError: a source cannot be read, too many of its rows are rejects, nothing is left of it, or it
@@ -66,7 +70,21 @@ def prepare(
         StageError: a supporting model answers no more, or its budget is spent.
     """
     renderer = Renderer.load(model_dir, inputs.chat_template_kwargs)
-    made = assemble(inputs, renderer=renderer, spec_dir=spec_dir, assets_dir=assets_dir, advance=advance)
+    made = assemble(
+        inputs,
+        renderer=renderer,
+        spec_dir=spec_dir,
+        assets_dir=assets_dir,
+        advance=advance,
+        kept_tokens=kept_tokens,
+    )
+    if kept_tokens:
+        known, asked = kept_tokens.num_known, kept_tokens.num_asked
+        logger.info("%-16s tokens of %d rows, %d known", "prepare", asked, known)
+    quality = None
+    if inputs.data.quality:
+        judge = models[inputs.data.quality.judge]
+        made, quality = drop_low_quality(made, inputs.data, judge=judge, advance=advance)
     made = replace(made, written=_write_by_models(made, inputs, models, renderer, out, advance))
     splits, rendered = made.splits, made.rendered
     for each in made.written.values():
@@ -90,6 +108,7 @@ def prepare(
         flags_by_reason=flags_by_reason(made.flags, inputs.data.checks),
         leaks_by_rule=dict(Counter(leak.rule for leak in made.cleaned.leaks).most_common()),
         splits={side: _split_counts(rows, rendered) for side, rows in splits.items()},
+        quality=quality,
         augment=made.written["augment"].counts if "augment" in made.written else None,
         distill=made.written["distill"].counts if "distill" in made.written else None,
         replay=replay,
@@ -138,6 +157,7 @@ def _write_by_models(
             held_out=made.held_out,
             inputs=inputs,
             teacher=models[inputs.data.distill.teacher],
+            judge=models[inputs.data.distill.choose.judge] if inputs.data.distill.choose else None,
             renderer=renderer,
             out=out,
             advance=advance,
@@ -197,7 +217,7 @@ def _split_counts(rows: Sequence[Row], rendered: Mapping[str, Rendered]) -> Spli
         rows=len(rows),
         groups=len({(row.task, row.group) for row in rows}),
         tokens=sum(lengths),
-        supervised_tokens=sum(sum(rendered[row.id].loss_mask) for row in rows),
+        supervised_tokens=sum(int(rendered[row.id].loss_mask.sum()) for row in rows),
         longest_tokens=max(lengths, default=0),
     )
 

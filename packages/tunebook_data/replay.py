@@ -168,8 +168,8 @@ def _rehearsal(line: int, prompt: str, answer: Completion, renderer: Renderer) -
     row_id = content_id(REPLAY_TASK, messages)
     row = Row(row_id, messages, REPLAY_TASK, row_id, REPLAY_TASK, line)
     prompt_ids = renderer.prompt_ids(_chat(prompt))
-    loss_mask = [False] * len(prompt_ids) + [True] * len(answer.token_ids)
-    return row, Rendered([*prompt_ids, *answer.token_ids], loss_mask, _soft_targets(answer))
+    input_ids = np.array([*prompt_ids, *answer.token_ids], np.int32)
+    return row, Rendered(input_ids, np.arange(len(input_ids)) >= len(prompt_ids), _soft_targets(answer))
 
 
 def _soft_targets(answer: Completion) -> SoftTargets:

@@ -83,7 +83,7 @@ def show_row(row: Row, rendered: Rendered, renderer: Renderer) -> ShownRow:
         line=row.line,
         task=row.task,
         tokens=len(rendered.input_ids),
-        supervised_tokens=sum(rendered.loss_mask),
+        supervised_tokens=int(rendered.loss_mask.sum()),
         alternatives=soft.ids_NK.shape[1] if soft else None,
         spans=tuple(_spans(list(pieces(rendered, renderer)))),
     )

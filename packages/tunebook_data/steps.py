@@ -35,7 +35,7 @@ def assembly_steps(made: Assembled, data: Data) -> tuple[Step, ...]:
         _step("split", len(kept), split, f"{_listed(dealt)}{beyond}"),
         _step("near duplicates", dealt["train"], single, near or _OFF, "training rows"),
         _step("decontaminate", single, clean, leaks or _OFF, "training rows"),
-        _step("cap", clean, made.num_train, "data.sources.max_train_rows", "training rows"),
+        _step("cap", clean, made.num_capped, "data.sources.max_train_rows", "training rows"),
     )
 
 
@@ -54,6 +54,7 @@ def all_steps(made: Assembled, data: Data, manifest: DatasetManifest) -> tuple[S
     packed = "left to training: end to end, without padding, and none sees another"
     return (
         *assembly_steps(made, data),
+        _quality_step(made, manifest),
         *_teachers_steps(made, manifest),
         _step("repeat", made.num_taught, shown, "data.sources.weight" if copies else _OFF, "training rows"),
         _step("rehearse", shown, train.rows, rehearsed or _OFF, "training rows"),
@@ -63,6 +64,22 @@ def all_steps(made: Assembled, data: Data, manifest: DatasetManifest) -> tuple[S
 
 
 _OFF = "off in this spec"
+
+
+def _quality_step(made: Assembled, manifest: DatasetManifest) -> Step:
+    counts = manifest.quality
+    note = _OFF
+    if counts:
+        judged = counts.judged
+        note = f"score less than {counts.at_least} of 10 by {judged.judge}; {judged.asked:,} judged"
+        kept = (
+            (judged.unscored, "not scored"),
+            (counts.withheld, "withheld for personal data"),
+            (counts.uses_tools, "with tools"),
+        )
+        unjudged = ", ".join(f"{count:,} {why}" for count, why in kept if count)
+        note += f", and kept: {unjudged}" if unjudged else ""
+    return _step("quality", made.num_capped, made.num_train, note, "training rows")
 
 
 def _teachers_steps(made: Assembled, manifest: DatasetManifest) -> Iterator[Step]:

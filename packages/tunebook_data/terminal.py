@@ -65,8 +65,8 @@ def show_check(made: Assembled, data: Data, console: Console) -> None:
     console.print(plain(f"advice  {size_advice(made.num_train)}"), soft_wrap=True)
     console.print(plain(f"not checked, for want of the base model: {LEFT_OUT}"), soft_wrap=True)
     if data.roles:
-        asked = " and ".join(f"data.{key}" for key in ("augment", "distill") if getattr(data, key))
-        console.print(plain(f"left out, since it asks a teacher: {asked}"), soft_wrap=True)
+        asked = ", ".join(f"data.{key}" for key in ("quality", "augment", "distill") if getattr(data, key))
+        console.print(plain(f"left out, since it asks a supporting model: {asked}"), soft_wrap=True)
 
 
 def show_row(row: ShownRow, console: Console) -> None:

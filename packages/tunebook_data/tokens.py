@@ -130,6 +130,5 @@ class TokenTable:
         return weight
 
     def rendered(self, row: int) -> Rendered:
-        """A row as it was written."""
-        mask, soft_targets = self.loss_mask(row).tolist(), self.soft_targets(row)
-        return Rendered(self.input_ids(row).tolist(), mask, soft_targets, self.weight(row))
+        """A row as it was written; its ids are a view."""
+        return Rendered(self.input_ids(row), self.loss_mask(row), self.soft_targets(row), self.weight(row))

@@ -6,15 +6,17 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import orjson
 
 from tunebook_inference.generator import ChatRequest, Completion, Decoding, Generator, OnDone
 from tunebook_inference.kept_answers import KeptAnswers
+from tunebook_inference.scripted import Script, ScriptedGenerator
 from tunebook_model.resolve import ReadyModel
 from tunebook_run.settings import ModelSettings
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import AnySupportingModel, EndpointModel
+from tunebook_spec.models import AnySupportingModel, EndpointModel, ScriptedModel
 
 KEY_FORMAT = 1
 """Raised when what a key is made of changes: every answer is then asked for again."""
@@ -155,14 +157,22 @@ class SupportingModel:
             )
 
 
-def identity(reference: AnySupportingModel, settings: ModelSettings, ready: ReadyModel | None) -> str:
-    """What answers: a model and its host, or weights by their digest; the same on every machine.
+def identity(
+    reference: AnySupportingModel, settings: ModelSettings, ready: ReadyModel | None, spec_dir: Path
+) -> str:
+    """What answers: a model and its host, or weights or a script by their digest; the same on every machine.
 
     Args:
         reference: of the spec.
         settings: of its role on this machine; an endpoint has its base URL.
-        ready: the weights; none for an endpoint.
+        ready: the weights; none for an endpoint or a script.
+        spec_dir: what a script's path is relative to.
+
+    Raises:
+        DataError: a script cannot be read.
     """
+    if isinstance(reference, ScriptedModel):
+        return f"script {Script.read(reference, spec_dir).digest}"
     if isinstance(reference, EndpointModel):
         assert settings.base_url is not None, "checked before anything runs"
         return f"{reference.model} at {settings.base_url.partition('://')[2]}"
@@ -176,19 +186,21 @@ def open_model(
     settings: ModelSettings,
     ready: ReadyModel | None,
     kept: KeptAnswers,
+    spec_dir: Path,
 ) -> SupportingModel:
     """A supporting model of a spec, ready to be asked.
 
     Raises:
+        DataError: its script cannot be read.
         MissingExtraError: it is to run on this machine, and vLLM is not installed.
     """
-    generator, troubles = _generator(reference, settings, ready)
+    generator, troubles = _generator(reference, settings, ready, spec_dir)
     prices = None
     if settings.price_in is not None and settings.price_out is not None:
         prices = Prices(settings.price_in, settings.price_out)
     return SupportingModel(
         role=role,
-        who=identity(reference, settings, ready),
+        who=identity(reference, settings, ready, spec_dir),
         generator=generator,
         kept=kept,
         is_remote=isinstance(reference, EndpointModel),
@@ -199,8 +211,10 @@ def open_model(
 
 
 def _generator(
-    reference: AnySupportingModel, settings: ModelSettings, ready: ReadyModel | None
+    reference: AnySupportingModel, settings: ModelSettings, ready: ReadyModel | None, spec_dir: Path
 ) -> tuple[Generator, Counter[str]]:
+    if isinstance(reference, ScriptedModel):
+        return ScriptedGenerator(Script.read(reference, spec_dir)), Counter()
     if isinstance(reference, EndpointModel):
         from tunebook_inference.endpoint import EndpointGenerator
 

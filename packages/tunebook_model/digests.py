@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from tunebook_model.folder import BEHAVIOUR_FILES
@@ -13,7 +14,12 @@ from tunebook_model.folder import BEHAVIOUR_FILES
 
 def model_digest(folder: Path, cache_dir: Path) -> str:
     """sha256 over the names and contents of the files that decide what a model answers."""
-    files = sorted({file for pattern in BEHAVIOUR_FILES for file in folder.glob(pattern) if file.is_file()})
+    return files_digest(folder, BEHAVIOUR_FILES, cache_dir)
+
+
+def files_digest(folder: Path, patterns: Iterable[str], cache_dir: Path) -> str:
+    """sha256 over the names and contents of a folder's files that match any of the patterns."""
+    files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
     content = [[file.relative_to(folder).as_posix(), file_digest(file, cache_dir)] for file in files]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 

@@ -8,16 +8,16 @@ from typing import Any
 
 from tunebook_spec.errors import ModelError
 
-BEHAVIOUR_FILES = (
+RENDERING_FILES = (
     "config.json",
     "generation_config.json",
     "tokenizer*",
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
-    "*.safetensors",
-    "*.safetensors.index.json",
 )
+"""Patterns of the files that decide which tokens a chat is, and where an answer ends."""
+BEHAVIOUR_FILES = (*RENDERING_FILES, "*.safetensors", "*.safetensors.index.json")
 """Patterns of the files that decide what a model answers."""
 
 

@@ -26,7 +26,7 @@ def pieces(rendered: Rendered, renderer: Renderer) -> Iterator[Piece]:
     tokenizer = renderer.tokenizer
     special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
     stream, held, was_supervised = _stream(), list[int](), False
-    for id, supervised in zip(rendered.input_ids, rendered.loss_mask, strict=True):
+    for id, supervised in zip(rendered.input_ids.tolist(), rendered.loss_mask.tolist(), strict=True):
         if held and (id in special or supervised != was_supervised):
             # What was held is no character after all, and none goes across such a border.
             yield Piece(tokenizer.decode(held), was_supervised, False)

@@ -1,13 +1,18 @@
-"""Bounding the disk: stages that no kept run points to."""
+"""Bounding the disk: stages that no kept run points to, and tokens that no run has read for long."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from tunebook_run.record import RunRecord, numbers
 from tunebook_run.stages import ARTIFACT
 from tunebook_run.store import Store
+
+TOKENS = "tokens"
+"""The folder of the cache that holds rows as tokens; a file's time is that of its last use."""
+UNUSED_DAYS = 30
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,15 @@ def clean(store: Store, removals: list[Removal]) -> None:
     for removal in removals:
         with store.lock(removal.key):
             store.delete(removal.key)
+
+
+def unused_tokens(cache_dir: Path, *, keep: int) -> list[Path]:
+    """Files of tokens that no run has read for `UNUSED_DAYS`; all where no run is kept.
+
+    They may be deleted at any time: a run has them mapped, and the next one makes them again.
+    """
+    since = time.time() - UNUSED_DAYS * 24 * 3600 if keep else float("inf")
+    return [path for path in sorted((cache_dir / TOKENS).glob("*/*")) if path.stat().st_mtime < since]
 
 
 def _scenarios(store: Store) -> list[str]:

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from tunebook_run.store import Store
 from tunebook_spec.errors import InputError
 
-Status = Literal["running", "pass", "fail", "inconclusive", "failed", "interrupted"]
+Status = Literal["running", "pass", "fail", "inconclusive", "failed", "interrupted", "stopped"]
+"""`stopped`: it made the stages that it was asked for, and has no verdict."""
 
 
 class StageRecord(BaseModel):

@@ -18,7 +18,18 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from tunebook_spec.errors import Problem, SpecError
 from tunebook_spec.metrics import ALWAYS, AnyMetric, JsonSchema
-from tunebook_spec.models import EvaluationSet, Gate, GatesFile, InlineSet, Spec, SuiteSet, TaskSet, TextsSet
+from tunebook_spec.models import (
+    AnySupportingModel,
+    EvaluationSet,
+    Gate,
+    GatesFile,
+    InlineSet,
+    RowsSource,
+    Spec,
+    SuiteSet,
+    TaskSet,
+    TextsSet,
+)
 
 Path_ = tuple[str | int, ...]
 Root = TypeVar("Root", bound=BaseModel)
@@ -319,11 +330,30 @@ def _inconsistencies(spec: Spec) -> Iterator[tuple[Path_, str]]:
         for index, metric in enumerate(each.metrics):
             if (message := _misfit(each, metric, spec)) is not None:
                 yield ("evaluation", "sets", name, "metrics", index), message
-    for name, asks in (("augment", spec.data.augment), ("distill", spec.data.distill)):
-        if asks and asks.teacher not in spec.models:
-            yield ("data", name, "teacher"), _no_role(asks.teacher, spec)
-    for at, message in _gate_problems(spec.evaluation.gates, _scored(spec)):
-        yield ("evaluation", *at), message
+    for index, source in enumerate(spec.data.sources):
+        columns = source.columns if isinstance(source, RowsSource) else None
+        if columns and columns.assistant is None and spec.data.distill is None:
+            message = "is required, since no `data.distill` has a teacher answer the rows"
+            yield ("data", "sources", index, "columns", "assistant"), message
+    augment, distill, quality = spec.data.augment, spec.data.distill, spec.data.quality
+    for at, role in (
+        (("augment", "teacher"), augment and augment.teacher),
+        (("distill", "teacher"), distill and distill.teacher),
+        (("distill", "choose", "judge"), distill and distill.choose and distill.choose.judge),
+        (("quality", "judge"), quality and quality.judge),
+    ):
+        if role and role not in spec.models:
+            yield ("data", *at), _no_role(role, spec)
+    if distill and distill.choose and not distill.choose.may_judge_itself:
+        judge, teacher = (spec.models.get(role) for role in (distill.choose.judge, distill.teacher))
+        if judge and teacher and _is_same_model(judge, teacher):
+            message = (
+                f"{distill.choose.judge!r} is the teacher's own model, which tends to like what it wrote"
+            )
+            way_out = "name another model, or set `may_judge_itself: true`"
+            yield ("data", "distill", "choose", "judge"), f"{message}: {way_out}"
+    for place, message in _gate_problems(spec.evaluation.gates, _scored(spec)):
+        yield ("evaluation", *place), message
 
 
 def _scored(spec: Spec) -> dict[str, tuple[str, ...]]:
@@ -354,6 +384,12 @@ def _gate_problems(
             if arm is not None and arm not in scored[gate.metric]:
                 known = ", ".join(scored[gate.metric])
                 yield ("gates", index, key), f"{arm} has no {gate.metric}; it is there for: {known}"
+
+
+def _is_same_model(a: AnySupportingModel, b: AnySupportingModel) -> bool:
+    """Whatever arguments their templates are given."""
+    left_out = {"chat_template_kwargs"}
+    return a.model_dump(exclude=left_out) == b.model_dump(exclude=left_out)
 
 
 def _no_role(name: str, spec: Spec) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from string import Formatter
+from string import Formatter, Template
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -76,10 +76,51 @@ class EndpointModel(Frozen):
     """The name that the endpoint knows the model by."""
 
 
+class ScriptedReply(Frozen):
+    pattern: str
+    """A regular expression (Python's), looked for in the last message that the model is sent."""
+    answers: tuple[str, ...] = Field(min_length=1)
+    """What it then answers: the first one, and with several samples one after the other. `$name` stands for
+    what the group `(?P<name>...)` of the pattern has found; a dollar sign is written `$$`."""
+
+    @model_validator(mode="after")
+    def answers_name_groups_of_the_pattern(self) -> ScriptedReply:
+        try:
+            groups = re.compile(self.pattern).groupindex
+        except re.error as error:
+            raise ValueError(f"pattern {self.pattern!r} is no regular expression: {error}") from None
+        for answer in self.answers:
+            template = Template(answer)
+            if not template.is_valid():
+                raise ValueError(f"{answer!r} has a $ that names nothing; write $$ for a dollar sign")
+            unknown = sorted(set(template.get_identifiers()) - set(groups))
+            if unknown:
+                way_out = f"write (?P<{unknown[0]}>...) in it, or $$ for a dollar sign"
+                raise ValueError(f"{answer!r}: the pattern has no group {unknown[0]!r}; {way_out}")
+        return self
+
+
+class ScriptedModel(Frozen):
+    """No model: it says what it is told to, so that the way of the data can be tried at no cost."""
+
+    kind: Literal["scripted"]
+    script: tuple[ScriptedReply, ...] = ()
+    """The first whose pattern is found answers; where none is, there is no answer."""
+    path: str | None = None
+    """The same as lines of JSON in a file, relative to the spec."""
+
+    @model_validator(mode="after")
+    def its_script_stands_in_one_place(self) -> ScriptedModel:
+        if bool(self.script) == (self.path is not None):
+            raise ValueError("a scripted model has either a `script` or the `path` of one")
+        return self
+
+
 AnySupportingModel = Annotated[
-    EndpointModel | BuiltinModel | FolderModel | GgufModel | HubModel, Field(discriminator="kind")
+    EndpointModel | ScriptedModel | BuiltinModel | FolderModel | GgufModel | HubModel,
+    Field(discriminator="kind"),
 ]
-"""All but an endpoint are run on this machine, by vLLM."""
+"""All but an endpoint and a script are run on this machine, by vLLM."""
 
 
 class Split(Frozen):
@@ -157,7 +198,8 @@ class Columns(Frozen):
     system: Annotated[str, AfterValidator(_plain_fields)] | None = None
     """Overrides `data.system`."""
     user: Annotated[str, AfterValidator(_some_field)]
-    assistant: Annotated[str, AfterValidator(_some_field)]
+    assistant: Annotated[str, AfterValidator(_some_field)] | None = None
+    """None: no row has an answer, and `data.distill` has a teacher give them."""
 
 
 class RowsSource(Source):
@@ -301,12 +343,33 @@ class Augment(Frozen):
     """Longest answer of the teacher, all variations of a row together."""
 
 
+class Judging(Frozen):
+    judge: Name
+    """The role under `models` that scores answers from 0 to 10."""
+    criteria: str = Field(min_length=1)
+    """What makes an answer good: all that the judge is told of it."""
+    max_tokens: int = Field(512, ge=16)
+    """Longest answer of the judge, which gives its reason before the score."""
+
+
+class Choice(Judging):
+    may_judge_itself: bool = False
+    """Whether judge and teacher may be one model, which tends to like what it wrote."""
+
+
+class Quality(Judging):
+    at_least: int = Field(ge=1, le=10)
+    """A training row that scores less is a reject; one that the judge cannot score stays, and is flagged."""
+
+
 class Distill(Frozen):
     teacher: Name
     """The role under `models` that answers rows without an answer; these all train, and none is held out."""
     samples: int = Field(1, ge=1, le=20)
-    """Answers to each prompt; of several, the one is kept that more than half agree on, case and white space
-    aside, and none where there is no such."""
+    """Answers to each prompt, of which one is kept."""
+    choose: Choice | None = None
+    """The answer is kept that a judge scores best, of equals the first, and none where it can score none;
+    none: the one that more than half agree on, case and white space aside, or none where there is no such."""
     teacher_system: str | None = None
     """System message that the teacher answers under; the row keeps its own (context distillation)."""
     shots: int = Field(0, ge=0, le=16)
@@ -321,6 +384,12 @@ class Distill(Frozen):
             raise ValueError("at temperature 0 all samples are the same: raise it, or ask for one")
         return self
 
+    @model_validator(mode="after")
+    def a_judge_has_a_choice(self) -> Distill:
+        if self.choose is not None and self.samples == 1:
+            raise ValueError("a judge cannot choose among one answer: raise `samples`, or leave `choose` out")
+        return self
+
 
 class Data(Frozen):
     system: str | None = None
@@ -328,7 +397,8 @@ class Data(Frozen):
     sources: tuple[AnySource, ...] = Field(min_length=1)
     checks: Checks = Checks()
     max_reject_fraction: float = Field(0.2, ge=0, le=1)
-    """The run stops where a larger share of a source's rows, and five at least, are rejects."""
+    """The run stops where a larger share of a source's rows, and five at least, are rejects; those of low
+    `quality` do not count."""
     dedup: Dedup | None = None
     """Drop training rows that nearly repeat another one; none: only equal conversations are dropped.
 
@@ -337,6 +407,11 @@ class Data(Frozen):
     """
     decontaminate: Decontaminate | None = Decontaminate()
     """Drop training rows that contain what evaluation or validation asks; none: none is looked for."""
+    quality: Quality | None = None
+    """Drop training rows of sources that a judge scores low; none: none is judged.
+
+    What is held out is not judged, so that no judge decides what is measured.
+    """
     augment: Augment | None = None
     """Variations of training rows, written by a teacher, train beside them."""
     distill: Distill | None = None
@@ -345,8 +420,11 @@ class Data(Frozen):
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """The supporting models that write rows."""
-        return tuple(dict.fromkeys(each.teacher for each in (self.augment, self.distill) if each))
+        """The supporting models that judge or write rows."""
+        judges = (self.quality, self.distill.choose if self.distill else None)
+        asked = [each.judge for each in judges if each]
+        asked += [each.teacher for each in (self.augment, self.distill) if each]
+        return tuple(dict.fromkeys(asked))
 
     @model_validator(mode="after")
     def answer_schemas_are_for_tasks_of_sources(self) -> Data:

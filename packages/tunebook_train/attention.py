@@ -4,11 +4,13 @@ A pack is one long sequence for every matrix product of the model. For attention
 padded batch: spread to [segments, longest], attend, and gather back. Causality hides the padding, which
 stands last in each segment.
 
-Shapes: T tokens of the pack, S segments, L tokens of the longest, H query and G key-value heads, D head_dim.
+Shapes: T tokens of the pack, S segments, L tokens of the longest, H query and G key-value heads, R queries
+that share keys (H / G * L of them), D head_dim.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +22,9 @@ from transformers import AttentionInterface
 
 SEGMENT_ATTENTION = "tunebook_segments"
 """What a model is given as `attn_implementation` to attend by segments."""
+SHORT = 256
+"""On a CPU, segments up to this length attend by plain matrix products: torch's own attention takes up to
+four times as long there, most of it in its backward (AMD Zen 4, bfloat16, head_dim 64)."""
 
 
 @dataclass(frozen=True)
@@ -94,17 +99,27 @@ def attend_segments(
         heads, head_dim = states_1NTD.shape[1::2]
         return rows.view(segments.num_segments, segments.longest, heads, head_dim).transpose(1, 2)
 
-    out_SHLD = F.scaled_dot_product_attention(
-        padded(query_1HTD),
-        padded(key_1GTD),
-        padded(value_1GTD),
-        dropout_p=dropout,
-        is_causal=True,
-        scale=scaling,
-        enable_gqa=True,
-    )
+    states = padded(query_1HTD), padded(key_1GTD), padded(value_1GTD)
+    if query_1HTD.device.type == "cpu" and segments.longest <= SHORT and not dropout:
+        out_SHLD = attend_plainly(*states, scaling)
+    else:
+        out_SHLD = F.scaled_dot_product_attention(
+            *states, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=True
+        )
     out = _unpad(out_SHLD.transpose(1, 2).flatten(2).flatten(0, 1), segments)
     return out.view(1, len(out), *out_SHLD.shape[1::2]), None
+
+
+def attend_plainly(query_SHLD: Tensor, key_SGLD: Tensor, value_SGLD: Tensor, scaling: float | None) -> Tensor:
+    """Causal attention with every score at hand; the heads that share keys are one product."""
+    num_groups, length, head_dim = key_SGLD.shape[1:]
+    shared = (num_groups, -1, length)
+    query_SGRD = query_SHLD.unflatten(1, shared[:2]).flatten(2, 3)
+    scores = (query_SGRD @ key_SGLD.mT).unflatten(2, shared[1:])
+    hidden_LL = torch.ones(length, length, dtype=torch.bool, device=scores.device).triu(1)
+    scores = (scores * (head_dim**-0.5 if scaling is None else scaling)).masked_fill(hidden_LL, -math.inf)
+    weights = scores.softmax(-1, dtype=torch.float32).to(value_SGLD.dtype)
+    return (weights.flatten(2, 3) @ value_SGLD).unflatten(2, shared[1:]).flatten(1, 2)
 
 
 AttentionInterface.register(SEGMENT_ATTENTION, attend_segments)

@@ -14,14 +14,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tunebook_model.folder import BEHAVIOUR_FILES, weight_files
+from tunebook_model.folder import RENDERING_FILES, weight_files
 from tunebook_run.progress import Advance
 from tunebook_spec.models import Frozen, MergeBase
 from tunebook_train.inputs import MergeInputs
 from tunebook_train.job import ADAPTER, WEIGHTS
 
 MODEL = "model"
-SHIPPED = tuple(pattern for pattern in BEHAVIOUR_FILES if "safetensors" not in pattern)
 """Of the base, byte for byte: what training rendered with is what serving renders with."""
 
 
@@ -83,7 +82,7 @@ def merge(
         advance(number, len(shards))
     for index in source.glob("*.safetensors.index.json"):
         shutil.copy(index, target)
-    for pattern in SHIPPED:
+    for pattern in RENDERING_FILES:
         for path in base_dir.glob(pattern):
             shutil.copy(path, target)
     return MergeResult(

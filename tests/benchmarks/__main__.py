@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.benchmarks.harness import BenchError, Benchmark, run
 
-NAMES = tuple(sorted(path.stem for path in Path(__file__).parent.glob("data_*.py")))
+NAMES = tuple(sorted(path.stem for path in Path(__file__).parent.glob("*_*.py") if path.stem[0] != "_"))
 
 
 def main() -> int:

@@ -36,8 +36,8 @@ class BenchError(Exception):
 @dataclass(frozen=True)
 class Peer:
     name: str
-    requirements: tuple[str, ...]
-    """What pip installs into its environment, exact; none: it is bare."""
+    requirements: tuple[str, ...] | None
+    """What pip installs into its environment, exact; empty: it is bare; None: it lives in ours."""
     max_size: int | None = None
     """A peer that would take too long is timed on a smaller input, and so are we for that ratio."""
 
@@ -141,6 +141,8 @@ def environment(peer: Peer, say: Callable[[str], None]) -> Path:
     Raises:
         BenchError: pip cannot make it; with its last lines.
     """
+    if peer.requirements is None:
+        return Path(sys.executable)
     digest = hashlib.sha256("\n".join((sys.version, *peer.requirements)).encode()).hexdigest()[:8]
     folder = work_folder() / "venvs" / f"{peer.name}-{digest}"
     python, done = folder / "bin" / "python", folder / "done"

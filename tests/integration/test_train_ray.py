@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import ray
 import torch
 from safetensors.torch import load_file
 
-from tunebook_cli.local_ray import ENVIRONMENT
 from tunebook_data.tokens import write_tokens
 from tunebook_model.render import Rendered
 from tunebook_model.resolve import ReadyModel
@@ -47,8 +47,7 @@ def ray_address() -> Iterator[str]:
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     with pytest.MonkeyPatch.context() as patch:
         # A checkpoint a second: whoever kills at one step must not come at the last.
-        for name, value in {**ENVIRONMENT, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1"}.items():
-            patch.setenv(name, value)
+        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
         context = ray.init(
             address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False
         )
@@ -66,7 +65,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         rows = []
         for number in range(count):
             ids = torch.randint(5, 250, (20 + number,), generator=generator).tolist()
-            rows.append((f"{name}-{number}", Rendered(ids, [place >= 10 for place in range(len(ids))])))
+            rows.append((f"{name}-{number}", Rendered(np.array(ids), np.arange(len(ids)) >= 10)))
         folder = store.folder("data")
         folder.mkdir(parents=True, exist_ok=True)
         write_tokens(folder / f"{name}.tokens.arrow", rows)
@@ -145,7 +144,7 @@ def test_one_worker_follows_the_losses_of_two(
 ) -> None:
     _, one = run("train-one", store, tiny_llama, ray_address, workers=1)
     _, two = undisturbed
-    assert losses(one) == pytest.approx(losses(two), rel=1e-4)
+    assert losses(one) == pytest.approx(losses(two), rel=1e-3)
     assert losses(one)[-1] < losses(one)[0]
 
 

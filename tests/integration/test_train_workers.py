@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -76,7 +77,7 @@ def test_two_workers_both_have_the_gradients_and_the_weights_that_one_has(
     ids = [torch.randint(5, 250, (length,), generator=generator).tolist() for length in LENGTHS]
     write_tokens(
         table_path,
-        [(f"row-{i}", Rendered(each, [n > i for n in range(len(each))])) for i, each in enumerate(ids)],
+        [(f"row-{i}", Rendered(np.array(each), np.arange(len(each)) > i)) for i, each in enumerate(ids)],
     )
     train(tiny_llama, table_path, tmp_path, 0, 1)
     # Forked from a process that has imported this file: importing it thrice takes longer than all else here.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import data_dedup, data_validate, harness
+from tests.benchmarks import data_dedup, data_validate, harness, train_full, train_lora, training
 from tests.benchmarks.harness import US, Answer, BenchError, Benchmark, Peer, run
 
 SCRIPT = """
@@ -143,7 +143,21 @@ def lone(made: Path) -> list[int]:
     return [next(number for number in range(2000) if number not in planted)]
 
 
+def test_trainings_that_did_not_do_the_same_give_no_ratio(folder: Path) -> None:
+    rows = {"train": [{"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}] * 16}
+    (folder / "rows.json").write_text(json.dumps(rows))
+    same = {"updates": 2, "validation_loss": 1.0}
+    us = {**same, "mfu": 0.5, "validation_loss_before": 2.0}
+    told = training.equal(folder, {US: us, "trl_tuned": same})
+    assert (told["updates"], told["tokens"], told["supervised_tokens"]) == (2, 48, 32)
+    with pytest.raises(BenchError, match="took 3 updates, not 2"):
+        training.equal(folder, {US: us, "trl_tuned": {**same, "updates": 3}})
+    with pytest.raises(BenchError, match="validation loss"):
+        training.equal(folder, {US: us, "trl_tuned": {**same, "validation_loss": 0.9}})
+
+
 def test_every_benchmark_has_a_script_for_each_contender() -> None:
-    for benchmark in (data_dedup.BENCHMARK, data_validate.BENCHMARK):
+    for module in (data_dedup, data_validate, train_full, train_lora):
+        benchmark = module.BENCHMARK
         for name in (US, *(peer.name for peer in benchmark.peers)):
             assert (harness.SCRIPTS / f"{benchmark.name}_{name}.py").is_file()

@@ -79,9 +79,9 @@ def test_check_tells_counts_rejects_and_what_it_left_out(folder: Path, command: 
     assert "not checked, for want of the base model: lengths in tokens" in out
 
 
-def test_check_asks_no_teacher_and_says_so(folder: Path, command: Command) -> None:
+def test_check_asks_no_supporting_model_and_says_so(folder: Path, command: Command) -> None:
     write(folder, {"messages": [{"role": "user", "content": "What colour is thing 99?"}], "topic": "t99"})
-    told = "left out, since it asks a teacher"
+    told = "left out, since it asks a supporting model"
     assert told not in command("check", "colours.yaml")[1]
     asks = (
         "models: {t: {kind: endpoint, model: m}}\ndata:\n  augment: {teacher: t}\n  distill: {teacher: t}\n"
@@ -89,7 +89,7 @@ def test_check_asks_no_teacher_and_says_so(folder: Path, command: Command) -> No
     (folder / "asks.yaml").write_text(SPEC.format(model="absent").replace("data:\n", asks))
     status, out, err = command("check", "asks.yaml")
     assert status == 0, err
-    assert f"{told}: data.augment and data.distill" in out
+    assert f"{told}: data.augment, data.distill" in out
     assert "1 more have no answer, for a teacher" in " ".join(out.split())
     assert "reject  " not in out
 

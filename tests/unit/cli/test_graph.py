@@ -27,11 +27,14 @@ data:
     - {kind: hub, repo: a/b, path: a.jsonl, task: hub}
     - {kind: file, path: own.csv, task: own, columns: {system: Be kind., user: "{q}", assistant: "{a}"}}
   replay: {share: 0.1}
+  quality: {judge: told, criteria: Is it true?, at_least: 5}
   augment: {teacher: teacher}
-  distill: {teacher: teacher}
+  distill: {teacher: teacher, samples: 2, choose: {judge: told, criteria: Is it true?}}
 models:
   teacher: {kind: endpoint, model: gpt-x}
   other: {kind: endpoint, model: gpt-x}
+  told: {kind: scripted, script: [{pattern: a, answers: [b]}]}
+  mild: {kind: scripted, path: mild.jsonl}
 method: {kind: full}
 evaluation:
   sets:
@@ -130,10 +133,22 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "Augment.max_tokens": ("data.augment.max_tokens=512", DATA),
     "Distill.teacher": ("data.distill.teacher=other", DATA),
     "Distill.samples": ("data.distill.samples=3", DATA),
+    "Choice.judge": ("data.distill.choose.judge=mild", DATA),
+    "Choice.criteria": ("data.distill.choose.criteria=Is it short?", DATA),
+    "Choice.max_tokens": ("data.distill.choose.max_tokens=64", DATA),
+    "Choice.may_judge_itself": ("data.distill.choose.may_judge_itself=true", DATA),
+    "Quality.judge": ("data.quality.judge=mild", DATA),
+    "Quality.criteria": ("data.quality.criteria=Is it short?", DATA),
+    "Quality.max_tokens": ("data.quality.max_tokens=64", DATA),
+    "Quality.at_least": ("data.quality.at_least=6", DATA),
     "Distill.teacher_system": ("data.distill.teacher_system=Think first.", DATA),
     "Distill.shots": ("data.distill.shots=2", DATA),
     "Distill.temperature": ("data.distill.temperature=0.5", DATA),
     "Distill.max_tokens": ("data.distill.max_tokens=512", DATA),
+    "ScriptedModel.kind": ("models.teacher={kind: scripted, path: a.jsonl}", DATA),
+    "ScriptedModel.path": ("models.told={kind: scripted, path: b.jsonl}", DATA),
+    "ScriptedReply.pattern": ("models.told.script.0.pattern=c", DATA),
+    "ScriptedReply.answers": ("models.told.script.0.answers=[c]", DATA),
     "EndpointModel.kind": ("models.teacher={kind: builtin, name: smollm2-135m-instruct}", DATA),
     "EndpointModel.model": ("models.teacher.model=gpt-y", DATA),
     "Replay.share": ("data.replay.share=0.2", DATA),

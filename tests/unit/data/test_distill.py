@@ -103,9 +103,10 @@ def test_rows_without_an_answer_are_answered_and_all_train(run: Run, tmp_path: P
     [
         ("prompt_completion", {"prompt": "Who made case 1?", "completion": None, "topic": "p1"}),
         ("prompt_completion", {"prompt": "Who made case 1?", "topic": "p1"}),
+        ("prompt_completion", {"prompt": "Who made case 1?", "completion": "", "topic": "p1"}),
         ("alpaca", {"instruction": "Who made case 1?", "topic": "p1"}),
     ],
-    ids=["null", "absent", "alpaca"],
+    ids=["null", "absent", "empty cell", "alpaca"],
 )
 def test_other_formats_may_lack_the_answer_too(
     run: Run, tmp_path: Path, form: str, record: dict[str, Any]
@@ -118,6 +119,43 @@ def test_other_formats_may_lack_the_answer_too(
     run(maker, rows=[*rows, record], source={"format": form})
     (made,) = distilled(tmp_path / "out")
     assert made.messages[0] == {"role": "user", "content": "Who made case 1?"}
+
+
+COLUMNS = {"user": "Who made {thing}?", "assistant": "{who} of {town}."}
+
+
+@pytest.mark.parametrize(
+    ("unanswered", "columns"),
+    [
+        ({"thing": "case 1"}, COLUMNS),
+        ({"thing": "case 1", "who": None, "town": None}, COLUMNS),
+        ({"thing": "case 1", "who": "", "town": ""}, COLUMNS),
+        ({"thing": "case 1", "who": "Ada", "town": "Ulm"}, {"user": "Who made {thing}?"}),
+    ],
+    ids=["absent", "null", "empty cells", "no column at all"],
+)
+def test_columns_of_ones_own_may_lack_the_answer_too(
+    run: Run, tmp_path: Path, unanswered: dict[str, Any], columns: dict[str, str]
+) -> None:
+    answered = [{"thing": f"box {n}", "who": f"Person {n}", "town": "Ulm"} for n in range(20)]
+    half = {"thing": "case 2", "who": "Ada"}
+    rows = [{**row, "topic": f"t{n}"} for n, row in enumerate([*answered, half, unanswered])]
+    if "assistant" not in columns:
+        rows = [chat(f"What is in box {n}?", f"In box {n} is a thing.", topic=f"t{n}") for n in range(20)]
+        (tmp_path / "more.jsonl").write_bytes(orjson.dumps({**unanswered, "topic": "p"}))
+        more = {"kind": "file", "path": "more.jsonl", "task": "colour", "columns": columns}
+        known = {"kind": "file", "path": "rows.jsonl", "task": "colour", "split": {"validation": 0.1}}
+        manifest = run(maker, rows=rows, sources=[known, more])
+        assert [source.prompts for source in manifest.sources] == [0, 1]
+    else:
+        manifest = run(maker, rows=rows, source={"columns": columns})
+        assert manifest.sources[0].prompts == 1
+        assert manifest.rejects_by_reason == {"no 'town'": 1}, "half an answer is none to complete"
+    (made,) = distilled(tmp_path / "out")
+    assert made.messages == (
+        {"role": "user", "content": "Who made case 1?"},
+        {"role": "assistant", "content": "The maker of case 1 is known."},
+    )
 
 
 def test_a_prompt_that_may_not_train_is_not_asked(run: Run, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 
@@ -282,8 +283,8 @@ def test_token_tables_hold_the_rows_of_their_split_as_rendered(
         assert [table.row_id(i) for i in range(len(table))] == [row.id for row in rows]
         for i, row in enumerate(rows):
             rendered = renderer.render(row.messages)
-            assert table.input_ids(i).tolist() == rendered.input_ids
-            assert table.loss_mask(i).tolist() == rendered.loss_mask
+            assert table.input_ids(i).tolist() == rendered.input_ids.tolist()
+            assert table.loss_mask(i).tolist() == rendered.loss_mask.tolist()
         assert manifest.splits[side].tokens == len(table.all_input_ids)
     assert not (tmp_path / "out" / "test.tokens.arrow").exists()
 
@@ -430,7 +431,7 @@ def test_a_row_that_fails_the_audit_stops_the_run_by_name(
 
     def everything_supervised(self: Renderer, messages: tuple[Message, ...], **_: object) -> Rendered:
         input_ids = render(self, messages).input_ids
-        return Rendered(input_ids, [True] * len(input_ids))
+        return Rendered(input_ids, np.ones(len(input_ids), np.bool_))
 
     monkeypatch.setattr(Renderer, "render", everything_supervised)
     with pytest.raises(IntegrityError, match=r"rows\.jsonl:\d+: loss mask of row [0-9a-f]{16}: every token"):

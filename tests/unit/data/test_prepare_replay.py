@@ -145,8 +145,8 @@ def test_what_the_base_thought_likely_is_what_is_rehearsed(tmp_path: Path, rende
     assert again.resumed == again.rows, "probabilities come back from the file too"
     row, rendered = read_pool(tmp_path)[0]
     prompt = renderer.prompt_ids(row.messages[:-1])
-    assert rendered.input_ids == [*prompt, 7, 8]
-    assert rendered.loss_mask == [False] * len(prompt) + [True, True]
+    assert rendered.input_ids.tolist() == [*prompt, 7, 8]
+    assert rendered.loss_mask.tolist() == [False] * len(prompt) + [True, True]
     assert rendered.soft_targets is not None
     assert rendered.soft_targets.ids_NK.tolist() == [[7, 9], [8, 0]]
     np.testing.assert_allclose(rendered.soft_targets.probabilities_NK, [[0.75, 0.25], [1, 0]], rtol=1e-6)

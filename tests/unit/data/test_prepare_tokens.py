@@ -17,12 +17,12 @@ def random_rows(count: int) -> list[tuple[str, Rendered]]:
     lengths = rng.integers(1, 40, count)
     rows = []
     for i, n in enumerate(lengths):
-        mask = (rng.random(n) < 0.4).tolist()
-        shape = sum(mask), 3
+        mask = rng.random(n) < 0.4
+        shape = int(mask.sum()), 3
         soft = SoftTargets(rng.integers(0, 50_000, shape, np.int32), rng.random(shape, np.float32))
-        has_soft = i % 2 and any(mask)
+        has_soft = i % 2 and mask.any()
         weight = float(rng.integers(1, 9)) / 4
-        row = Rendered(rng.integers(0, 50_000, n).tolist(), mask, soft if has_soft else None, weight)
+        row = Rendered(rng.integers(0, 50_000, n, np.int32), mask, soft if has_soft else None, weight)
         rows.append((f"row{i}", row))
     return rows
 
@@ -35,9 +35,9 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert table.lengths.tolist() == [len(rendered.input_ids) for _, rendered in rows]
     for i, (row_id, rendered) in enumerate(rows):
         assert table.row_id(i) == row_id
-        assert table.input_ids(i).tolist() == rendered.input_ids
+        assert table.input_ids(i).tolist() == rendered.input_ids.tolist()
         assert table.loss_mask(i).dtype == np.bool_
-        assert table.loss_mask(i).tolist() == rendered.loss_mask
+        assert table.loss_mask(i).tolist() == rendered.loss_mask.tolist()
         assert table.weight(i) == rendered.weight
         soft, wanted = table.soft_targets(i), rendered.soft_targets
         assert (soft is None) == (wanted is None)

@@ -8,8 +8,10 @@ import pytest
 from tunebook_inference.generator import ChatRequest, Completion
 from tunebook_inference.kept_answers import KeptAnswers
 from tunebook_inference.scripted import ScriptedGenerator
-from tunebook_inference.supporting import Budget, Prices, SupportingModel
+from tunebook_inference.supporting import Budget, Prices, SupportingModel, identity, open_model
+from tunebook_run.settings import ModelSettings
 from tunebook_spec.errors import StageError, StoreError
+from tunebook_spec.models import ScriptedModel
 
 
 def ask(id: str, content: str, **fields: Any) -> ChatRequest:
@@ -68,6 +70,20 @@ def test_another_model_or_host_is_another_answer(tmp_path: Path) -> None:
     other = Counted(tmp_path, who="gpt-x at b.example")
     other.ask(ask("1", "a?"))
     assert other.asked == ["a?"]
+
+
+def test_another_script_is_another_model(tmp_path: Path) -> None:
+    def who(answer: str) -> str:
+        (tmp_path / "said.jsonl").write_text(f'{{"pattern": "a", "answers": ["{answer}"]}}')
+        model = ScriptedModel(kind="scripted", path="said.jsonl")
+        opened = open_model("teacher", model, ModelSettings(), None, kept, tmp_path)
+        assert opened.who == identity(model, ModelSettings(), None, tmp_path)
+        assert [each.text for each in opened.generate([ask("1", "a?")], lambda _: None)] == [answer]
+        return opened.who
+
+    kept = KeptAnswers(tmp_path / "answers.sqlite")
+    assert who("yes") != who("no")
+    assert who("yes") == who("yes")
 
 
 def test_a_failure_is_not_kept(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tunebook_model.conversation import Message
@@ -35,5 +36,5 @@ def test_a_character_of_several_tokens_is_one_piece(renderer: Renderer) -> None:
 
 def test_a_row_may_end_within_a_character(renderer: Renderer) -> None:
     whole = renderer.tokenizer("ok \U0001f98a", add_special_tokens=False)["input_ids"]
-    cut = Rendered(whole[:-1], [True] * (len(whole) - 1))
+    cut = Rendered(np.array(whole[:-1]), np.ones(len(whole) - 1, np.bool_))
     assert "".join(piece.text for piece in pieces(cut, renderer)) == "ok \ufffd"

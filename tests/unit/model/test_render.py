@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
@@ -55,7 +56,7 @@ def test_a_turn_of_weight_0_is_read_and_not_supervised(make_tokenizer: Any) -> N
     tokenizer = make_tokenizer()
     chat: list[Message] = [*CHAT[:2], {**CHAT[2], "weight": 0}, *CHAT[3:]]
     rendered = renderer(tokenizer).render(chat)
-    assert rendered.input_ids == renderer(tokenizer).render(CHAT).input_ids
+    assert rendered.input_ids.tolist() == renderer(tokenizer).render(CHAT).input_ids.tolist()
     assert supervised_text(tokenizer, rendered) == "Heart rate.<|im_end|>"
 
 
@@ -63,7 +64,7 @@ def test_the_prompt_is_what_rendered_ids_begin_with(make_tokenizer: Any) -> None
     tokenizer = make_tokenizer()
     prompt = renderer(tokenizer).prompt_ids(CHAT[:4])
     rendered = renderer(tokenizer).render(CHAT)
-    assert rendered.input_ids[: len(prompt)] == prompt
+    assert rendered.input_ids[: len(prompt)].tolist() == prompt
     assert tokenizer.decode(prompt).endswith("And HR?<|im_end|>\n<|im_start|>assistant\n")
 
 
@@ -109,7 +110,7 @@ def test_an_answer_that_joins_its_prompt_in_one_token_is_tokenised_as_it_is_serv
     prompt = renderer(tokenizer).prompt_ids(chat[:1])
     assert joined[: len(prompt)] != prompt
     rendered = renderer(tokenizer).render(chat)
-    assert rendered.input_ids[: len(prompt)] == prompt
+    assert rendered.input_ids[: len(prompt)].tolist() == prompt
     assert supervised_text(tokenizer, rendered) == "\nBlood pressure.<|im_end|>"
 
 
@@ -123,12 +124,12 @@ def test_a_joined_answer_is_refused_where_its_tokens_cannot_be_told_apart(make_t
 
 def test_control_tokens_come_from_the_template_alone(make_tokenizer: Any) -> None:
     tokenizer = make_tokenizer()
-    before = renderer(tokenizer).render(CHAT).input_ids
+    before = renderer(tokenizer).render(CHAT).input_ids.tolist()
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]
     )
     assert tokenizer("Hello")["input_ids"][0] == 0
-    assert renderer(tokenizer).render(CHAT).input_ids == before
+    assert renderer(tokenizer).render(CHAT).input_ids.tolist() == before
 
 
 @pytest.mark.parametrize(
@@ -224,5 +225,6 @@ def test_the_audit_says_what_is_wrong_with_a_mask(
 ) -> None:
     tokenizer = make_tokenizer()
     stop = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    verdict = renderer(tokenizer).audit(Rendered([9, 9, 9, stop, stop], [bool(on) for on in mask]))
+    ids, loss_mask = np.array([9, 9, 9, stop, stop]), np.array([bool(on) for on in mask])
+    verdict = renderer(tokenizer).audit(Rendered(ids, loss_mask))
     assert verdict == reason or (reason is not None and verdict is not None and reason in verdict)

@@ -132,7 +132,7 @@ def test_calls_are_supervised_to_their_end_of_turn_and_the_tools_answers_are_not
     whole = tokenizer.decode(rendered.input_ids)
     assert "Weather of a town." in whole
     prompt = ours.prompt_ids(messages[:-1], TOOLS)
-    assert rendered.input_ids[: len(prompt)] == prompt
+    assert rendered.input_ids[: len(prompt)].tolist() == prompt
     turns = spans(rendered, ours.end_of_turn)
     assert len(turns) == (2 if conversation == "answer" else 1)
     assert sum(map(len, turns)) == sum(rendered.loss_mask)

@@ -11,6 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import trl
 from transformers import PreTrainedTokenizerFast
@@ -140,7 +141,7 @@ def marked(tokenizer: PreTrainedTokenizerFast, messages: list[Message], name: st
         return_assistant_tokens_mask=True,
         **KWARGS.get(name, {}),
     )
-    return Rendered(out["input_ids"], [bool(mark) for mark in out["assistant_masks"]])
+    return Rendered(np.array(out["input_ids"]), np.array(out["assistant_masks"], np.bool_))
 
 
 @pytest.mark.parametrize("conversation", EVERY)
@@ -178,7 +179,7 @@ def test_the_last_turn_alone_can_be_supervised_where_an_earlier_one_is_refused(
     ours = renderer(tokenizer, name, name)
     rendered = ours.render(CONVERSATIONS["multi"], supervise="last")
     prompt = ours.prompt_ids(CONVERSATIONS["multi"][:-1])
-    assert rendered.input_ids[: len(prompt)] == prompt
+    assert rendered.input_ids[: len(prompt)].tolist() == prompt
     assert not any(rendered.loss_mask[: len(prompt)])
     assert "Heart rate." in tokenizer.decode(rendered.input_ids[len(prompt) :])
     assert ours.audit(rendered) is None

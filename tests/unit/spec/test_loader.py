@@ -294,3 +294,78 @@ def test_a_key_of_an_endpoint_in_a_spec_is_refused(tmp_path: Path) -> None:
     models = "models: {teacher: {kind: endpoint, model: gpt-x, api_key: sk-1}}\n"
     (found,) = problems(tmp_path, SPEC.replace("method:", f"{models}method:", 1))
     assert "models.teacher.api_key: unknown key" in found
+
+
+def asking(data: str, models: str) -> str:
+    """The spec with more under `data`, and models."""
+    text = SPEC.replace("task: chat}\n", f"task: chat}}\n{data}", 1)
+    return text.replace("method:", f"models:\n{models}method:", 1)
+
+
+CHOOSE = """\
+  distill:
+    teacher: teacher
+    samples: 2
+    choose: {judge: judge, criteria: Is it true?}
+"""
+TEACHER = "  teacher: {kind: builtin, name: smollm2-135m-instruct}\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "models"),
+    [
+        (CHOOSE.replace("judge: judge", "judge: teacher"), TEACHER),
+        (
+            CHOOSE,
+            TEACHER + TEACHER.replace("teacher", "judge").replace("}", ", chat_template_kwargs: {a: b}}"),
+        ),
+    ],
+    ids=["same role", "same model"],
+)
+def test_a_model_is_its_own_judge_only_where_the_spec_says_so(tmp_path: Path, data: str, models: str) -> None:
+    (found,) = problems(tmp_path, asking(data, models))
+    assert found.startswith("line 10, data.distill.choose.judge: '")
+    assert found.endswith("name another model, or set `may_judge_itself: true`")
+    allowed = data.replace("true?}", "true?, may_judge_itself: true}")
+    load(write(tmp_path, asking(allowed, models)))
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (CHOOSE, "data.distill.choose.judge: no model 'judge' under `models`"),
+        (
+            "  quality: {judge: judge, criteria: a, at_least: 5}\n",
+            "data.quality.judge: no model 'judge' under `models`",
+        ),
+        (CHOOSE.replace("samples: 2", "samples: 1"), "data.distill: a judge cannot choose among one answer"),
+        ("  quality: {judge: judge, criteria: a, at_least: 11}\n", "data.quality.at_least: Input should be"),
+    ],
+    ids=["choose", "quality", "one sample", "eleven"],
+)
+def test_what_no_judge_could_do_is_refused(tmp_path: Path, data: str, told: str) -> None:
+    (found,) = problems(tmp_path, asking(data, TEACHER))
+    assert told in found
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("{kind: scripted}", "has either a `script` or the `path` of one"),
+        ("{kind: scripted, path: a, script: [{pattern: a, answers: [b]}]}", "has either a `script` or"),
+        ("{kind: scripted, script: [{pattern: a, answers: [$b]}]}", "the pattern has no group 'b'"),
+    ],
+    ids=["neither", "both", "group"],
+)
+def test_a_script_that_says_nothing_is_refused(tmp_path: Path, model: str, told: str) -> None:
+    (found,) = problems(tmp_path, asking("", f"  teacher: {model}\n"))
+    assert "models.teacher" in found
+    assert told in found
+
+
+def test_columns_lack_the_answer_only_where_a_teacher_gives_it(tmp_path: Path) -> None:
+    text = asking("", TEACHER).replace("task: chat}", "task: chat, columns: {user: '{q}'}}", 1)
+    (found,) = problems(tmp_path, text)
+    assert "columns.assistant: is required, since no `data.distill`" in found
+    answered = asking("  distill: {teacher: teacher}\n", TEACHER)
+    load(write(tmp_path, answered.replace("task: chat}", "task: chat, columns: {user: '{q}'}}", 1)))

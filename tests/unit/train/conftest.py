@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -36,7 +37,8 @@ def make_table(tmp_path: Path) -> MakeTable:
             ids = torch.randint(5, 250, (length,), generator=generator).tolist()
             mask = [place >= length // 2 and place > 0 for place in range(length)]
             soft = soft_targets(sum(mask), generator) if number % 3 == 2 else None
-            rows.append((f"{name}-{number}", Rendered(ids, mask, soft, 2.5 if soft else 1.0)))
+            row = Rendered(np.array(ids), np.array(mask), soft, 2.5 if soft else 1.0)
+            rows.append((f"{name}-{number}", row))
         path = tmp_path / f"{name}.tokens.arrow"
         write_tokens(path, rows)
         return TokenTable.open(path)

@@ -90,6 +90,6 @@ def test_soft_targets_stand_at_the_places_of_their_row(make_table: MakeTable) ->
 
 def test_a_soft_target_of_a_row_s_first_token_falls_away(tmp_path: Path) -> None:
     soft = SoftTargets(np.array([[7], [8]], np.int32), np.ones((2, 1), np.float32))
-    write_tokens(tmp_path / "t.arrow", [("a", Rendered([5, 6], [True, True], soft))])
+    write_tokens(tmp_path / "t.arrow", [("a", Rendered(np.array([5, 6]), np.ones(2, np.bool_), soft))])
     pack = Pack.of(TokenTable.open(tmp_path / "t.arrow"), [0], CPU)
     assert (pack.predicts_N.tolist(), pack.targets_NK.tolist()) == ([0], [[8]])

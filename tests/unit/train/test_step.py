@@ -17,6 +17,7 @@ from transformers import (
 
 from tests.unit.train.tables import CPU, FULL, MakeTable, plain_model, reference_loss
 from tunebook_spec.errors import StageError
+from tunebook_train.attention import SHORT
 from tunebook_train.head_loss import CHUNK, summed_cross_entropy
 from tunebook_train.pack import Pack
 from tunebook_train.step import SupervisedLoss, check_loss, load_model
@@ -24,10 +25,11 @@ from tunebook_train.step import SupervisedLoss, check_loss, load_model
 LENGTHS = [17, 5, 40, 5, 2, 63]
 
 
+@pytest.mark.parametrize("longest", [63, SHORT, SHORT + 1])
 def test_packed_rows_have_the_loss_and_gradients_that_they_have_alone(
-    tiny_llama: Path, loss_model: SupervisedLoss, make_table: MakeTable
+    tiny_llama: Path, loss_model: SupervisedLoss, make_table: MakeTable, longest: int
 ) -> None:
-    table = make_table("train", LENGTHS)
+    table = make_table("train", [*LENGTHS[:-1], longest])
     expected, gradients = reference_loss(plain_model(tiny_llama), table)
     loss = loss_model(Pack.of(table, [2, 0, 5, 1, 4, 3], CPU))
     loss.backward()

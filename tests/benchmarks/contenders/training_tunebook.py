@@ -1,0 +1,94 @@
+"""The training loop of one worker, without Ray."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from contender import compete
+from training_loss import BATCH_ROWS, LEARNING_RATE, read, validation_loss
+
+from tunebook_data.tokens import TokenTable
+from tunebook_model.precision import compute_dtype
+from tunebook_spec.models import AnyMethod, FullMethod, LoraMethod
+from tunebook_train.checkpoint import Training
+from tunebook_train.loop import Batches, Worker, run_steps
+from tunebook_train.optimizer import make_optimizer, make_schedule
+from tunebook_train.pack import Step
+from tunebook_train.step import SupervisedLoss, load_model
+
+CPU = torch.device("cpu")
+ALONE = Worker(0, 1, CPU)
+
+
+def method_of(kind: str) -> AnyMethod:
+    common = {"kind": kind, "learning_rate": LEARNING_RATE[kind], "epochs": 1, "warmup_ratio": 0.0}
+    if kind == "full":
+        return FullMethod.model_validate(common)
+    targets = ("q_proj", "k_proj", "v_proj", "o_proj")
+    return LoraMethod.model_validate({**common, "r": 16, "target_modules": targets})
+
+
+def enter(kind: str) -> None:
+    method = method_of(kind)
+    told: dict[str, Any] = {}
+
+    def work(folder: Path) -> SupervisedLoss:
+        told["folder"] = folder
+        train = TokenTable.open(folder / "train.tokens.arrow")
+        rows = range(0, len(train), BATCH_ROWS)
+        steps = [Step(0, tuple(range(start, start + BATCH_ROWS))) for start in rows]
+        dtype = getattr(torch, compute_dtype().dtype)
+        loss = load_model(Path(read(folder)["model"]), dtype, CPU, method)
+        optimizer = make_optimizer(loss, method)
+        training = Training(loss, optimizer, make_schedule(optimizer, method, len(steps)), digest="")
+        batches = Batches(train, TokenTable.open(folder / "none.tokens.arrow"), ALONE, method.max_pack_tokens)
+        told["started"] = time.perf_counter()
+        run_steps(training, steps, batches, method, seed=0, on_step=lambda: None)
+        told["seconds"] = time.perf_counter() - told["started"]
+        told["updates"], told["table"] = training.step, train
+        return loss
+
+    def answer(loss: SupervisedLoss) -> dict[str, Any]:
+        loss.model.set_attn_implementation("sdpa")
+        made = {"updates": told["updates"], "validation_loss": validation_loss(loss.model, told["folder"])}
+        before = load_model(Path(read(told["folder"])["model"]), loss.compute_dtype, CPU, method)
+        before.model.set_attn_implementation("sdpa")
+        made["validation_loss_before"] = validation_loss(before.model, told["folder"])
+        return {
+            **made,
+            "mfu": floating_point_operations(loss, told["table"], kind) / told["seconds"] / gemm_rate(),
+        }
+
+    compete(work, answer, "torch", "transformers", "peft")
+
+
+def floating_point_operations(loss: SupervisedLoss, table: TokenTable, kind: str) -> float:
+    """Of one epoch, forward and backward: six a token and trained weight, four where weights are frozen.
+
+    The head counts where a token is supervised; attention, of which a half is masked, as 6 L H D l^2 a row.
+    """
+    per_weight = 6 if kind == "full" else 4
+    config = loss.model.config
+    linear = sum(
+        p.numel() for n, p in loss.model.named_parameters() if n.endswith("proj.weight") or "base_layer" in n
+    )
+    supervised = sum(int(table.loss_mask(row).sum()) for row in range(len(table)))
+    head = config.vocab_size * config.hidden_size * supervised
+    attention = (
+        config.num_hidden_layers * config.hidden_size * float((table.lengths.astype(float) ** 2).sum())
+    )
+    return per_weight * (linear * float(table.lengths.sum()) + head) + 6 * attention
+
+
+def gemm_rate() -> float:
+    """Floating point operations a second of bfloat16 products of 2048 x 2048, the best of ten."""
+    a, b = torch.randn(2, 2048, 2048, dtype=torch.bfloat16)
+    best = float("inf")
+    for _ in range(10):
+        started = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - started)
+    return 2 * 2048**3 / best
