@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,9 +13,10 @@ from tunebook_cli import data
 from tunebook_cli.failure import StageFailed
 from tunebook_cli.spec_argument import OverridesOption, ProfileOption, SpecArgument, find_spec
 from tunebook_run import log
+from tunebook_run.record import find_run
 from tunebook_run.settings import Settings
 from tunebook_run.store import Store
-from tunebook_spec import load
+from tunebook_spec import load, load_gates
 from tunebook_spec.errors import TunebookError
 from tunebook_spec.schema import json_schema
 
@@ -22,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(data.app, name="data")
+
+RunArgument = Annotated[str, typer.Argument(help="medical, medical@latest or medical@3.", metavar="RUN")]
 
 VERDICT_STATUS = {"pass": 0, "fail": 3, "inconclusive": 4}
 
@@ -58,6 +62,36 @@ def run(
         return
     typer.echo("\n".join(record.verdict))
     raise typer.Exit(VERDICT_STATUS[record.status])
+
+
+@app.command()
+def decide(
+    run: RunArgument,
+    gates: Annotated[Path, typer.Option(help="YAML with `gates:` as in a spec.", metavar="FILE")],
+    save: Annotated[
+        bool, typer.Option("--save", help="Keep the verdict in the run's folder, as verdict-FILE.json.")
+    ] = False,
+) -> None:
+    """Judge what a run has measured by other gates; no model is asked, and the run stays as it is.
+
+    Exit status: 0 pass, 2 bad gates or usage, 3 a gate fails, 4 inconclusive.
+    """
+    from tunebook_eval.decide import decide as judge
+    from tunebook_eval.decide import judged_arms
+    from tunebook_eval.evaluate import read_report
+    from tunebook_eval.report import summary
+
+    settings = Settings.read()
+    store = Store(settings.storage_url, settings.cache_dir)
+    record = find_run(store, run)
+    report = read_report(store.download(record.stage("evaluate").key))
+    verdict = judge(report, load_gates(gates, judged_arms(report)))
+    typer.echo(summary(verdict, report))
+    if save:
+        key = f"{record.key}/verdict-{gates.stem}.json"
+        store.write(key, verdict.model_dump_json(indent=1).encode())
+        typer.echo(f"kept as {key}", err=True)
+    raise typer.Exit(verdict.exit_status)
 
 
 @app.command()
@@ -98,7 +132,7 @@ def clean(
 
 @app.command()
 def serve(
-    run: Annotated[str, typer.Argument(help="medical, medical@latest or medical@3.", metavar="RUN")],
+    run: RunArgument,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
 ) -> None:

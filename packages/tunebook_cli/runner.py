@@ -22,6 +22,7 @@ from tunebook_cli.request import Request
 from tunebook_cli.stage_processes import StageProcesses
 from tunebook_data.fingerprint import preflight, source_digests
 from tunebook_data.manifest import CARD_PAGE
+from tunebook_eval.scorers import metric_problems
 from tunebook_inference.supporting import identity
 from tunebook_model.resolve import ReadyModel, resolve
 from tunebook_run.record import RunRecord, StageRecord, Status, claim_number, save
@@ -90,6 +91,7 @@ def plan(loaded: LoadedSpec, settings: Settings) -> Plan:
     if isinstance(method := loaded.spec.method, AdapterMethod):
         found = target_problems(method, model.path)
         problems += [loaded.problem(("method", field), message) for field, message in found]
+    problems += [loaded.problem(at, message) for at, message in metric_problems(loaded.spec)]
     if problems:
         raise SpecError(str(loaded.path), tuple(problems))
     ready = supporting_models(loaded, settings)
@@ -223,6 +225,9 @@ class _Run:
     def _make(self, stage: Stage) -> Artifact:
         """Run one stage in a process of its own and read what it left."""
         address = None
+        if stage.name == "prepare":
+            # A cluster's hosts share the work; a Ray of this machine alone could only lose to its own cores.
+            address = self.settings.ray_address
         if stage.name == "train":
             address = self.settings.ray_address or self.ray.address()
         request = Request(

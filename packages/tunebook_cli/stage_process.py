@@ -125,6 +125,7 @@ def _prepare(work: Work) -> Outcome:
     from tunebook_data.inputs import PrepareInputs
     from tunebook_data.kept_tokens import KeptTokens, rendering_key
     from tunebook_data.prepare import prepare
+    from tunebook_data.workers import open_workers
     from tunebook_inference.kept_answers import KeptAnswers
     from tunebook_inference.supporting import open_model
 
@@ -163,6 +164,7 @@ def _prepare(work: Work) -> Outcome:
             out=work.out,
             advance=work.advance,
             models=models,
+            workers=stack.enter_context(open_workers(work.request.ray_address)),
             kept_tokens=stack.enter_context(KeptTokens(cache_dir, key, checks)),
         )
     return Outcome(done.model_dump(mode="json"), done.summary())

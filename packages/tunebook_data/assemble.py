@@ -21,6 +21,7 @@ from tunebook_data.rows import Row
 from tunebook_data.sources import source_name
 from tunebook_data.split import SIDES, Side, SourceRows, cap_rows, check_leaks, drop_duplicates, split_rows
 from tunebook_data.suites import load_suite, load_texts
+from tunebook_data.workers import HERE, Workers
 from tunebook_run.progress import Advance
 from tunebook_spec.errors import DataError
 from tunebook_spec.models import AnySource, DatasetSource
@@ -108,6 +109,7 @@ def assemble(
     spec_dir: Path,
     assets_dir: Path,
     advance: Advance,
+    workers: Workers = HERE,
     kept_tokens: KeptTokens | None = None,
 ) -> Assembled:
     """Parse, check, drop exact duplicates, group, split, drop near duplicates and leaks, cap.
@@ -118,6 +120,7 @@ def assemble(
         spec_dir: what paths of the spec are relative to.
         assets_dir: the folder that set-up filled.
         advance: told of rows checked.
+        workers: who does what can be done by chunks.
         kept_tokens: rows that need not be rendered again; none: every row is.
 
     Raises:
@@ -125,15 +128,16 @@ def assemble(
             cannot be split.
         IntegrityError: the split leaks.
     """
-    reads = [read_whole(source, inputs, spec_dir, assets_dir) for source in inputs.data.sources]
     data = inputs.data
-    rendered = check_sources(reads, renderer, data.checks, data.max_reject_fraction, advance, kept_tokens)
+    reads = [read_whole(source, inputs, spec_dir, assets_dir, workers) for source in data.sources]
+    most = data.max_reject_fraction
+    rendered = check_sources(reads, renderer, data.checks, most, advance, workers, kept_tokens)
     kept, duplicates = drop_duplicates(SourceRows(read.name, read.source.split, read.rows) for read in reads)
     refuse_empty(reads, kept)
     dealt = _split(reads, kept, inputs.seed)
     check_leaks(_joined(dealt))
     held_out = _held_out(dealt, inputs)
-    cleaned = clean_train([row for each in dealt for row in each["train"]], held_out, inputs.data)
+    cleaned = clean_train([row for each in dealt for row in each["train"]], held_out, data, workers)
     trained = [_trained(*each, cleaned, inputs.seed) for each in zip(reads, dealt, strict=True)]
     copies = [
         repeats(each["train"], read.source.weight, dealt=_is_dealt(read.source), seed=inputs.seed)

@@ -28,6 +28,7 @@ from tunebook_data.rejects import write_listing
 from tunebook_data.rows import Row
 from tunebook_data.split import cap_rows
 from tunebook_data.structured import Question, Reply, ask_json
+from tunebook_data.workers import HERE, Workers
 from tunebook_inference.supporting import SupportingModel
 from tunebook_model.conversation import Message, is_learnt
 from tunebook_model.render import Renderer
@@ -58,6 +59,7 @@ def augment(
     renderer: Renderer,
     out: Path,
     advance: Advance,
+    workers: Workers = HERE,
 ) -> Written:
     """Ask the teacher for variations of training rows, and keep those that may teach.
 
@@ -73,6 +75,7 @@ def augment(
         renderer: of the base model.
         out: an existing folder.
         advance: told of rows that the teacher has answered for.
+        workers: who checks what it answers; who asks is always this process.
 
     Raises:
         StageError: the teacher answers no more, its budget is spent, or no answer of it can be used.
@@ -109,6 +112,7 @@ def augment(
         renderer=renderer,
         data=inputs.data,
         near=(inputs.data.dedup or Dedup()).near,
+        workers=workers,
     )
     write_listing(out / "generated.jsonl", accepted.fates)
     spent = teacher.spent.since(before)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
@@ -20,6 +22,7 @@ from tunebook_data.rows import Row
 from tunebook_data.scan import Scanned, scan
 from tunebook_data.sources import SourcePart, read_source, source_name
 from tunebook_data.split import SourceRows
+from tunebook_data.workers import HERE, Workers, batched
 from tunebook_run.progress import Advance
 from tunebook_spec.errors import DataError
 from tunebook_spec.models import AnySource, Checks, Columns, RowsSource
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _PROGRESS_EVERY_ROWS = 50
+ROWS_A_CHUNK = 64
+JUDGE_POOL_CHUNKS, RENDER_POOL_CHUNKS = 2048, 512
+"""Fewer chunks of rows are done before a second process would have begun, and imported what it takes."""
 _MIN_REJECTS_TO_STOP = 5
 
 
@@ -61,7 +67,9 @@ class CheckedSource:
         self.flags.sort(key=lambda each: (order.get(each.source, 0), each.line))
 
 
-def read_whole(source: AnySource, inputs: PrepareInputs, spec_dir: Path, assets_dir: Path) -> CheckedSource:
+def read_whole(
+    source: AnySource, inputs: PrepareInputs, spec_dir: Path, assets_dir: Path, workers: Workers = HERE
+) -> CheckedSource:
     """Everything of a source, by all checks but those that need a model.
 
     Raises:
@@ -80,7 +88,7 @@ def read_whole(source: AnySource, inputs: PrepareInputs, spec_dir: Path, assets_
         takes_prompts=takes_prompts,
     )
     for part in parts:
-        found = _scanned(part, inputs.data.checks, takes_prompts)
+        found = _scanned(part, inputs.data.checks, takes_prompts, workers)
         rows.append(found.rows)
         made.prompts += found.prompts
         made.rejects += found.rejects
@@ -102,11 +110,26 @@ def read_whole(source: AnySource, inputs: PrepareInputs, spec_dir: Path, assets_
     return made
 
 
-def _scanned(part: SourcePart, checks: Checks, takes_prompts: bool) -> Scanned:
+def _scanned(part: SourcePart, checks: Checks, takes_prompts: bool, workers: Workers) -> Scanned:
     if part.lines is not None:
-        return scan(part.lines, checks)
+        return scan(part.lines, checks, workers)
+    judge = partial(_judged, checks, takes_prompts)
+    whole, parts = Scanned(Rows.of(())), []
+    for found in workers.map(judge, batched(part.items, ROWS_A_CHUNK), pool_from=JUDGE_POOL_CHUNKS):
+        parts.append(found.rows)
+        whole.num_records += found.num_records
+        whole.num_parsed += found.num_parsed
+        whole.prompts += found.prompts
+        whole.rejects += found.rejects
+        whole.flags += found.flags
+    whole.rows = Rows.joined(parts)
+    return whole
+
+
+def _judged(checks: Checks, takes_prompts: bool, items: Sequence[Row | Reject]) -> Scanned:
+    """Records of a file of any kind, judged; their lines are those of the file."""
     found, rows = Scanned(Rows.of(())), []
-    for item in part.items:
+    for item in items:
         found.num_records += 1
         found.num_parsed += isinstance(item, Row)
         outcome = _check_prompt(item, checks) if takes_prompts and _is_prompt(item) else judged(item, checks)
@@ -131,6 +154,7 @@ def check_sources(
     checks: Checks,
     max_reject_fraction: float,
     advance: Advance,
+    workers: Workers = HERE,
     kept: KeptTokens | None = None,
 ) -> dict[str, Rendered]:
     """Cut or reject every source's rows that are too long in tokens; return all as training sees them, by id.
@@ -144,17 +168,17 @@ def check_sources(
     rendered: dict[str, Rendered] = {}
     done, total = 0, sum(len(read.rows) for read in reads)
     for read in reads:
-        rows = []
-        for row in read.rows:
-            outcome = _as_trained(row, renderer, checks, kept) if renderer else (row, None, [])
+        rows: list[Row] = []
+        for outcome in _all_as_trained(read.rows, renderer, checks, workers, kept) if renderer else read.rows:
             if isinstance(outcome, Reject):
                 read.rejects.append(outcome)
+            elif isinstance(outcome, Row):
+                rows.append(outcome)
             else:
-                fitting, as_trained, flags = outcome
-                if as_trained:
-                    rendered[row.id] = as_trained
+                row, as_trained, flags = outcome
+                rendered[row.id] = as_trained
                 read.flags += flags
-                rows.append(fitting)
+                rows.append(row)
             done += 1
             if done % _PROGRESS_EVERY_ROWS == 0 or done == total:
                 advance(done, total, "rows checked")
@@ -167,32 +191,73 @@ def check_sources(
     return rendered
 
 
-def check_row(row: Row, renderer: Renderer, checks: Checks) -> tuple[Row, Rendered, list[Flag]] | Reject:
-    """The row as it may teach, as training sees it, and with what it is flagged for; or why it may not.
+_Checked = tuple[Row, "Rendered", list[Flag]] | Reject
+"""A row as it may teach, as training sees it, and with what it is flagged for; or why it may not."""
+
+
+def _all_as_trained(
+    rows: Iterable[Row], renderer: Renderer, checks: Checks, workers: Workers, kept: KeptTokens | None
+) -> Iterator[_Checked]:
+    """What becomes of each judged row, of which only those that are not kept are rendered."""
+    pairs, looked_up = tee((row, kept.find(row) if kept else None) for row in rows)
+    unknown = (row for row, known in looked_up if known is None)
+    chunks = batched(unknown, ROWS_A_CHUNK)
+    render = partial(_rendered_chunk, renderer, checks)
+    made = chain.from_iterable(workers.map(render, chunks, pool_from=RENDER_POOL_CHUNKS))
+    for row, known in pairs:
+        found = known or next(made)
+        if not isinstance(found, Fault):
+            found = found[0] or row, found[1]
+            if kept and not known:
+                kept.keep(row, *found)
+        yield _as_trained(row, found, renderer, checks)
+
+
+def _rendered_chunk(
+    renderer: Renderer, checks: Checks, rows: Sequence[Row]
+) -> list[tuple[Row | None, Rendered] | Fault]:
+    """Each row cut to fit, or none if it fits, since it need not travel back; and as training sees it."""
+    made: list[tuple[Row | None, Rendered] | Fault] = []
+    for row in rows:
+        found = render_or_fault(row, renderer, checks)
+        made.append((None, found[1]) if not isinstance(found, Fault) and found[0] is row else found)
+    return made
+
+
+def check_rows(
+    rows: Sequence[Row], renderer: Renderer, checks: Checks, workers: Workers = HERE
+) -> Iterator[_Checked]:
+    """Each row as it may teach, as training sees it, and with what it is flagged for; or why it may not.
 
     Raises:
-        DataError: the row ends the run.
+        DataError: a row ends the run.
     """
+    check = partial(_check_chunk, renderer, checks)
+    chunks = workers.map(check, batched(rows, ROWS_A_CHUNK), pool_from=RENDER_POOL_CHUNKS)
+    return chain.from_iterable(chunks)
+
+
+def _check_chunk(renderer: Renderer, checks: Checks, rows: Sequence[Row]) -> list[_Checked]:
+    return [_check_row(row, renderer, checks) for row in rows]
+
+
+def _check_row(row: Row, renderer: Renderer, checks: Checks) -> _Checked:
     outcome = judged(row, checks)
     if isinstance(outcome, Reject):
         return outcome
     row, flags = outcome
-    made = _as_trained(row, renderer, checks)
+    made = _as_trained(row, render_or_fault(row, renderer, checks), renderer, checks)
     return made if isinstance(made, Reject) else (made[0], made[1], [*flags, *made[2]])
 
 
 def _as_trained(
-    row: Row, renderer: Renderer, checks: Checks, kept: KeptTokens | None = None
-) -> tuple[Row, Rendered, list[Flag]] | Reject:
-    """A judged row cut to fit, as training sees it, and with what that is flagged for."""
-    known = kept.find(row) if kept else None
-    found = known or render_or_fault(row, renderer, checks)
+    row: Row, found: tuple[Row, Rendered] | Fault, renderer: Renderer, checks: Checks
+) -> _Checked:
+    """What becomes of a judged row that has been rendered, cut to fit if need be, or could not be."""
     if isinstance(found, Fault):
         reject = Reject.of_row(row, found)
         return mask_reject(reject) if hides(checks) else reject
     fitting, rendered = found
-    if kept and not known:
-        kept.keep(row, fitting, rendered)
     flags = []
     if len(fitting.messages) < len(row.messages):
         flags.append(Flag(row.source, row.line, "messages", f"cut to max_tokens {checks.max_tokens}"))

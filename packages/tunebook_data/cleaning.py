@@ -9,6 +9,7 @@ from tunebook_data.decontaminate import HeldOut, find_leaks
 from tunebook_data.near_duplicates import near_duplicates
 from tunebook_data.rejects import Duplicate, Leak
 from tunebook_data.rows import Row
+from tunebook_data.workers import HERE, Workers
 from tunebook_spec.models import Data
 
 WARN_SHARE = 0.1
@@ -26,11 +27,13 @@ class Cleaned:
     warnings: tuple[str, ...]
 
 
-def clean_train(train: Sequence[Row], held_out: Sequence[HeldOut], data: Data) -> Cleaned:
+def clean_train(
+    train: Sequence[Row], held_out: Sequence[HeldOut], data: Data, workers: Workers = HERE
+) -> Cleaned:
     """Drop what `data.dedup` and then what `data.decontaminate` finds among the training rows."""
-    copies = near_duplicates(train, data.dedup.near) if data.dedup else {}
+    copies = near_duplicates(train, data.dedup.near, workers) if data.dedup else {}
     single = [row for i, row in enumerate(train) if i not in copies]
-    found = find_leaks(single, held_out, data.decontaminate) if data.decontaminate else {}
+    found = find_leaks(single, held_out, data.decontaminate, workers) if data.decontaminate else {}
     leaks = tuple(
         Leak(single[i].source, single[i].line, match.item.name, match.rule, round(match.overlap, 4))
         for i, match in found.items()

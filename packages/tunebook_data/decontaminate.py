@@ -21,17 +21,23 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import Literal
 
 from tunebook_data.minhash import candidates
 from tunebook_data.near_duplicates import jaccard, ngrams, said, shingles
 from tunebook_data.prompts import answered, prompt_key, words
 from tunebook_data.rows import Row
+from tunebook_data.workers import HERE, Workers, batched
 from tunebook_model.conversation import Message
 from tunebook_spec.models import Decontaminate
 
 BOILERPLATE_GROUPS = 10
 """An n-gram that more training groups than this hold is boilerplate."""
+_ROWS_A_CHUNK = 256
+_POOL_CHUNKS = 256
+"""Fewer are done before a second process would have begun."""
 
 Rule = Literal["exact", "ngram", "near"]
 
@@ -65,10 +71,16 @@ class Match:
     """1 for `exact`, the share of the item's words for `ngram`, the Jaccard similarity for `near`."""
 
 
-def find_leaks(rows: Sequence[Row], items: Sequence[HeldOut], rules: Decontaminate) -> dict[int, Match]:
+def find_leaks(
+    rows: Sequence[Row], items: Sequence[HeldOut], rules: Decontaminate, workers: Workers = HERE
+) -> dict[int, Match]:
     """Index of each contaminated row -> what it knows."""
     found: dict[int, Match] = {}
-    matches = [*_exact(rows, items), *_ngram(rows, items, rules), *_near(rows, items, rules.near)]
+    matches = [
+        *_exact(rows, items),
+        *_ngram(rows, items, rules, workers),
+        *_near(rows, items, rules.near, workers),
+    ]
     for i, match in matches:
         found.setdefault(i, match)
     return dict(sorted(found.items()))
@@ -86,13 +98,12 @@ def _exact(rows: Sequence[Row], items: Sequence[HeldOut]) -> Found:
             yield i, Match(item, "exact", 1.0)
 
 
-def _ngram(rows: Sequence[Row], items: Sequence[HeldOut], rules: Decontaminate) -> Found:
+def _ngram(rows: Sequence[Row], items: Sequence[HeldOut], rules: Decontaminate, workers: Workers) -> Found:
     n = rules.ngram_words
     places, num_words = _places(items, n)
-    hits = [
-        {gram for text in said(row.messages) for gram in ngrams(words(text), n) if gram in places}
-        for row in rows
-    ]
+    chunks = batched((said(row.messages) for row in rows), _ROWS_A_CHUNK)
+    known = partial(_known_ngrams, n, frozenset(places))
+    hits = [*chain.from_iterable(workers.map(known, chunks, pool_from=_POOL_CHUNKS))]
     groups: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for row, grams in zip(rows, hits, strict=True):
         for gram in grams:
@@ -107,6 +118,11 @@ def _ngram(rows: Sequence[Row], items: Sequence[HeldOut], rules: Decontaminate) 
         share, item = max(shares, default=(0.0, 0))
         if shares and share >= rules.ngram_overlap:
             yield i, Match(items[-item], "ngram", share)
+
+
+def _known_ngrams(n: int, known: frozenset[str], rows: Sequence[Sequence[str]]) -> list[set[str]]:
+    """The n-grams of each row's texts that are known."""
+    return [{gram for text in texts for gram in ngrams(words(text), n) if gram in known} for texts in rows]
 
 
 def _places(items: Sequence[HeldOut], n: int) -> tuple[dict[str, list[tuple[int, int]]], list[int]]:
@@ -124,13 +140,13 @@ def _places(items: Sequence[HeldOut], n: int) -> tuple[dict[str, list[tuple[int,
     return places, num_words
 
 
-def _near(rows: Sequence[Row], items: Sequence[HeldOut], near: float) -> Found:
+def _near(rows: Sequence[Row], items: Sequence[HeldOut], near: float, workers: Workers) -> Found:
     known = [
         (item, texts) for item in items for texts in (said(item.prompt), said((*item.prompt, *item.answer)))
     ]
     asked_and_said = [texts for row in rows for texts in (said(row.messages[:-1]), said(row.messages))]
     best: dict[int, Match] = {}
-    for number, likely in candidates(asked_and_said, [texts for _, texts in known]).items():
+    for number, likely in candidates(asked_and_said, [texts for _, texts in known], workers).items():
         made = shingles(asked_and_said[number])
         for item, texts in (known[each] for each in likely):
             similarity = jaccard(made, shingles(texts))

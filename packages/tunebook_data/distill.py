@@ -29,6 +29,7 @@ from tunebook_data.rejects import Fate, Reject, write_listing
 from tunebook_data.rows import Row
 from tunebook_data.split import cap_rows
 from tunebook_data.structured import Reply, sha256_of
+from tunebook_data.workers import HERE, Workers
 from tunebook_inference.generator import ChatRequest, Completion
 from tunebook_inference.supporting import SupportingModel
 from tunebook_model.conversation import Message
@@ -50,6 +51,7 @@ def distill(
     out: Path,
     advance: Advance,
     judge: SupportingModel | None = None,
+    workers: Workers = HERE,
 ) -> Written:
     """Have rows answered, and keep those that may teach.
 
@@ -69,6 +71,7 @@ def distill(
         out: an existing folder.
         advance: told of answers.
         judge: chooses among answers, where the spec has one do so.
+        workers: who checks what it answers; who asks is always this process.
 
     Raises:
         StageError: a model answers no more, its budget is spent, or no answer of it can be used.
@@ -80,7 +83,7 @@ def distill(
     plain = [row for row in prompts if not uses_tools(row)]
     shown_to = [teacher, judge] if judge else [teacher]
     may_see = [row for row in plain if all(may_be_shown(row, inputs.data.checks, each) for each in shown_to)]
-    skipped = _not_worth_asking(may_see, known, tested, held_out, inputs)
+    skipped = _not_worth_asking(may_see, known, tested, held_out, inputs, workers)
     asked_about = {row.id: row for row in may_see if row.id not in skipped}
     shots = _shots(train, spec, inputs.seed)
     requests = {id: _messages(row, spec, shots[row.task]) for id, row in asked_about.items()}
@@ -107,6 +110,7 @@ def distill(
         renderer=renderer,
         data=inputs.data,
         near=inputs.data.dedup.near if inputs.data.dedup else None,
+        workers=workers,
     )
     fates = [*skipped.values(), *accepted.fates]
     write_listing(out / "distilled.jsonl", fates)
@@ -130,6 +134,7 @@ def _not_worth_asking(
     tested: Sequence[Row],
     held_out: Sequence[HeldOut],
     inputs: PrepareInputs,
+    workers: Workers,
 ) -> dict[str, Fate]:
     """Prompts that may not train whatever is answered, with why."""
     fates: dict[str, Fate] = {}
@@ -146,7 +151,8 @@ def _not_worth_asking(
     left = [row for row in prompts if row.id not in fates]
     rules = inputs.data.decontaminate or Decontaminate()
     # Prompts alone: what is asked tells, whatever will be answered.
-    for index, match in find_leaks([answered_by(row, "-") for row in left], held_out, rules).items():
+    answered = [answered_by(row, "-") for row in left]
+    for index, match in find_leaks(answered, held_out, rules, workers).items():
         detail = f"{match.item.name}, overlap {match.overlap:.4g}"
         fates[left[index].id] = Fate.of(left[index], "contaminated", match.rule, detail)
     return fates

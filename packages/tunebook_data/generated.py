@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from tunebook_data.checked import check_row
+from tunebook_data.checked import check_rows
 from tunebook_data.checks import hides, personal_data
 from tunebook_data.decontaminate import HeldOut, find_leaks
 from tunebook_data.manifest import GeneratedCounts, JudgedCounts
@@ -17,6 +17,7 @@ from tunebook_data.prompts import prompt_key
 from tunebook_data.rejects import Failure, Fate, Flag, Outcome, Reject
 from tunebook_data.rows import Row
 from tunebook_data.structured import Reply
+from tunebook_data.workers import HERE, Workers
 from tunebook_inference.supporting import Spent, SupportingModel
 from tunebook_model.render import Rendered, Renderer
 from tunebook_spec.errors import StageError
@@ -122,6 +123,7 @@ def accept(
     renderer: Renderer,
     data: Data,
     near: float | None,
+    workers: Workers = HERE,
 ) -> Accepted:
     """Sort generated rows into those that may teach and those that may not.
 
@@ -133,6 +135,7 @@ def accept(
         renderer: of the base model.
         data: its checks, and its thresholds for contamination, or their defaults.
         near: similarity from which a row is a near copy; none: only equal conversations are copies.
+        workers: who checks, renders and compares.
     """
     # A row too long is to end the run only if the user wrote it.
     checks = data.checks.model_copy(update={"on_too_long": "drop"})
@@ -140,8 +143,8 @@ def accept(
     rendered: dict[str, Rendered] = {}
     flags: dict[str, list[Flag]] = {}
     passed: list[Candidate] = []
-    for each in candidates:
-        outcome = check_row(each.row, renderer, checks)
+    outcomes = check_rows([each.row for each in candidates], renderer, checks, workers)
+    for each, outcome in zip(candidates, outcomes, strict=True):
         if isinstance(outcome, Reject):
             detail = f"{outcome.field}: {outcome.value!r}"
             fates[each.row.id] = Fate.of(each.row, "rejected", outcome.reason, detail)
@@ -149,8 +152,8 @@ def accept(
         row, as_trained, found = outcome
         rendered[row.id], flags[row.id] = as_trained, found
         passed.append(Candidate(row, each.parent))
-    single = _without_copies(passed, known, near, fates)
-    leaks = find_leaks([*train, *single], held_out, data.decontaminate or Decontaminate())
+    single = _without_copies(passed, known, near, fates, workers)
+    leaks = find_leaks([*train, *single], held_out, data.decontaminate or Decontaminate(), workers)
     for index, match in leaks.items():
         if index >= len(train):
             row = single[index - len(train)]
@@ -167,7 +170,11 @@ def accept(
 
 
 def _without_copies(
-    candidates: Sequence[Candidate], known: Sequence[Row], near: float | None, fates: dict[str, Fate]
+    candidates: Sequence[Candidate],
+    known: Sequence[Row],
+    near: float | None,
+    fates: dict[str, Fate],
+    workers: Workers,
 ) -> list[Row]:
     seen = {prompt_key(row.messages): row for row in reversed(known)}
     fresh: list[Candidate] = []
@@ -183,7 +190,7 @@ def _without_copies(
     places = {row.id: index for index, row in enumerate(known)}
     rows = [*known, *(each.row for each in fresh)]
     parents = {index: places.get(each.parent.id) for index, each in enumerate(fresh, start=len(known))}
-    copies = near_copies(rows, parents, near)
+    copies = near_copies(rows, parents, near, workers)
     for index, (original_index, similarity) in copies.items():
         original = rows[original_index]
         detail = f"{original.source}:{original.line}, similarity {similarity:.4g}"

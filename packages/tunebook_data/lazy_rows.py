@@ -45,10 +45,16 @@ class Rows(Sequence[Row]):
         if not parts:
             return cls.of(())
         starts = np.cumsum([0, *map(len, parts)])
-        file_starts = np.cumsum([0, *(len(part.files) for part in parts)])
+        # However many parts a file was read in, it is one file, and opened once.
+        numbers: dict[LineFile, int] = {}
+        for part in parts:
+            for file in part.files:
+                numbers.setdefault(file, len(numbers))
+        # One more, for rows in memory: their file is void.
+        renumbered = (np.array([*(numbers[file] for file in part.files), 0]) for part in parts)
         return cls(
-            tuple(file for part in parts for file in part.files),
-            np.concatenate([part.file_of + first for part, first in zip(parts, file_starts, strict=False)]),
+            tuple(numbers),
+            np.concatenate([new[part.file_of] for part, new in zip(parts, renumbered, strict=True)]),
             np.concatenate([part.places for part in parts]),
             np.concatenate([part.digests for part in parts]),
             {

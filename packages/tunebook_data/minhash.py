@@ -5,23 +5,25 @@ Datasets, sec. 3.4): 14 bands of 8 rows, the layout of datatrove, find a pair of
 3-shingles have the Jaccard similarity s with probability 1 - (1 - s^8)^14, which is 0.77 at 0.75, 0.92 at 0.8
 and 0.9996 at 0.9.
 
-Everything here works on arrays over many documents at once. Letters in names of arrays: C characters, W
-words, S shingles, D documents, B bands.
+Everything here works on arrays over many documents at once, in loops that Numba compiles: the first use on a
+machine takes a second for that, later processes load what it left. Letters in names of arrays: T texts, S
+shingles, D documents, B bands.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from itertools import chain, islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
 from tunebook_data.prompts import OPERATORS, words
+from tunebook_data.workers import HERE, Workers
 
 BANDS, ROWS_PER_BAND = 14, 8
 SHINGLE_WORDS = 3
@@ -32,8 +34,6 @@ Array64 = npt.NDArray[np.uint64]
 
 _CHUNK_CHARS = 1 << 17
 """So that the arrays of a chunk stay in the processor's cache."""
-POOL_CHUNKS = 256
-"""Fewer are done before a second process would have begun."""
 _RANDOM = random.Random(0)  # the same candidates everywhere, always
 _IN_WORD, _OPERATOR = 1, 2
 
@@ -42,40 +42,48 @@ def _odd(num: int) -> Array64:
     return np.array([_RANDOM.getrandbits(64) | 1 for _ in range(num)], np.uint64)
 
 
-def _byte_tables() -> tuple[bytes, bytes]:
-    """For bytes.translate: each byte of a text in lower case, and what the byte is."""
-    kinds = bytearray(256)
+def _kinds() -> npt.NDArray[np.uint8]:
+    """What each byte of a text is."""
+    kinds = np.zeros(256, np.uint8)
     for code in range(256):
         if chr(code).isalnum() or code == ord("_") or code >= 128:
             kinds[code] = _IN_WORD
         elif chr(code) in OPERATORS:
             kinds[code] = _OPERATOR
-    return bytes(range(256)).lower(), bytes(kinds)
+    return kinds
 
 
-_LOWER, _KINDS = _byte_tables()
-_VALUE_OF_BYTE = _odd(256)
+_KINDS = _kinds()
+# A byte and its lower case have the same value.
+_VALUES = _odd(256)[[*bytes(range(256)).lower()]]
 _WORD_FACTORS = _odd(SHINGLE_WORDS)
 _ROW_FACTORS, _ROW_TERMS = (_odd(BANDS * ROWS_PER_BAND).astype(np.uint32) for _ in range(2))
 _KEY_FACTORS = _odd(ROWS_PER_BAND)
-_BASE = int(_odd(1)[0])
+_BASE = _odd(1)[0]
+
+Loop = TypeVar("Loop", bound=Callable[..., Any])
 
 
-def band_keys(documents: Iterable[Document]) -> tuple[Array64, npt.NDArray[np.bool_]]:
+def compiled(loop: Loop) -> Loop:
+    """The same as machine code, made at its first call on this machine; other threads run beside it."""
+    made: Loop = numba.njit(cache=True, nogil=True)(loop)
+    return made
+
+
+def band_keys(
+    documents: Iterable[Document], workers: Workers = HERE
+) -> tuple[Array64, npt.NDArray[np.bool_]]:
     """The key of each document in each band [D, B], and whether it has any word [D].
 
     Documents that share the key of a band may resemble one another; one without words resembles nothing. The
     keys are the same on every machine.
     """
     chunks = _chunks(documents)
-    first = [*islice(chunks, POOL_CHUNKS)]
-    cores = len(os.sched_getaffinity(0))
-    if len(first) < POOL_CHUNKS or cores == 1:
-        made = [*map(_chunk_keys, first), *map(_chunk_keys, chunks)]
+    if workers.are_here:
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            made = [*pool.map(_chunk_keys, chunks)]
     else:
-        context = multiprocessing.get_context("forkserver")
-        with ProcessPoolExecutor(cores, mp_context=context) as pool:
-            made = [*pool.map(_chunk_keys, chain(first, chunks), chunksize=4)]
+        made = [*workers.map(_chunk_keys, chunks, pool_from=0)]
     if not made:
         return np.empty((0, BANDS), np.uint64), np.empty(0, np.bool_)
     return np.concatenate([keys for keys, _ in made]), np.concatenate([filled for _, filled in made])
@@ -93,14 +101,16 @@ def buckets(keys_DB: Array64, filled_D: npt.NDArray[np.bool_]) -> Iterator[tuple
             yield band, numbers[order[start:end]].tolist()
 
 
-def meet_before(keys_DB: Array64, band: int, i: int, j: int) -> bool:
+def meet_before(keys_B: Array64, other_B: Array64, band: int) -> bool:
     """Whether two documents share the key of an earlier band."""
-    return bool((keys_DB[i, :band] == keys_DB[j, :band]).any())
+    return bool((keys_B[:band] == other_B[:band]).any())
 
 
-def candidates(of: Iterable[Document], among: Iterable[Document]) -> dict[int, list[int]]:
+def candidates(
+    of: Iterable[Document], among: Iterable[Document], workers: Workers = HERE
+) -> dict[int, list[int]]:
     """Number of a document -> numbers of those it may resemble, in ascending order; none: not in it."""
-    (keys, filled), (known, known_filled) = band_keys(of), band_keys(among)
+    (keys, filled), (known, known_filled) = band_keys(of, workers), band_keys(among, workers)
     numbers, known_numbers = np.flatnonzero(filled), np.flatnonzero(known_filled)
     found: dict[int, set[int]] = {}
     for band in range(BANDS):
@@ -113,6 +123,26 @@ def candidates(of: Iterable[Document], among: Iterable[Document]) -> dict[int, l
                 known_numbers[order[left[at] : right[at]]].tolist()
             )
     return {number: sorted(found[number]) for number in sorted(found)}
+
+
+def shingle_sets(documents: Iterable[Document]) -> Iterator[Array64]:
+    """The hashes of each document's shingles in ascending order, each once [S]."""
+    for chunk in _chunks(documents):
+        hashes_S, counts_D = _shingle_hashes(chunk)
+        last_D = np.cumsum(counts_D).tolist()
+        for start, last in zip([0, *last_D], last_D, strict=False):
+            made_S = np.sort(hashes_S[start:last])
+            yield made_S[: _drop_repeats(made_S)]
+
+
+def similarity(one: Array64, other: Array64) -> float:
+    """The Jaccard similarity of two documents' shingle sets, of which neither is empty.
+
+    It is that of the shingles themselves unless two of the n different ones have equal 64-bit hashes, whose
+    chance is about n^2 / 2^65: of a million pairs of documents with a thousand shingles, one in 10^7.
+    """
+    shared = _num_shared(one, other)
+    return shared / (len(one) + len(other) - shared)
 
 
 def _chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -130,25 +160,9 @@ def _chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
 
 def _chunk_keys(documents: Sequence[Document]) -> tuple[Array64, npt.NDArray[np.bool_]]:
     hashes_S, counts_D = _shingle_hashes(documents)
-    filled = counts_D > 0
     keys = np.zeros((len(documents), BANDS), np.uint64)
-    if len(hashes_S):
-        keys[filled] = _keys(hashes_S, np.r_[0, np.cumsum(counts_D[filled])[:-1]])
-    return keys, filled
-
-
-def _keys(hashes_S: Array64, starts_D: npt.NDArray[np.intp]) -> Array64:
-    """The least of each row's hashes over a document's shingles, and the rows of a band made one key."""
-    values_S = (hashes_S >> np.uint64(32)).astype(np.uint32)
-    hashed_S = np.empty_like(values_S)
-    keys_DB = np.zeros((len(starts_D), BANDS), np.uint64)
-    for band in range(BANDS):
-        for row in range(ROWS_PER_BAND):
-            np.multiply(values_S, _ROW_FACTORS[band * ROWS_PER_BAND + row], out=hashed_S)
-            np.add(hashed_S, _ROW_TERMS[band * ROWS_PER_BAND + row], out=hashed_S)
-            least_D = np.minimum.reduceat(hashed_S, starts_D)
-            keys_DB[:, band] += least_D * _KEY_FACTORS[row]
-    return _mixed(keys_DB)
+    _put_keys(hashes_S, np.cumsum(counts_D), keys)
+    return keys, counts_D > 0
 
 
 def _shingle_hashes(documents: Sequence[Document]) -> tuple[Array64, npt.NDArray[np.intp]]:
@@ -157,23 +171,12 @@ def _shingle_hashes(documents: Sequence[Document]) -> tuple[Array64, npt.NDArray
     Equal shingles have equal hashes; one that stands twice in a document is there twice.
     """
     texts = [_plain(text) for document in documents for text in document]
-    joined = b" ".join([*texts, b""]).translate(_LOWER)
-    lengths = np.fromiter(map(len, texts), np.intp, len(texts))
-    hashes_W, starts_W = _word_hashes(joined)
-    ends_of_texts = np.searchsorted(starts_W, np.cumsum(lengths + 1))
-    words_in_text = np.diff(ends_of_texts, prepend=0)
-    left_W = np.repeat(ends_of_texts, words_in_text) - np.arange(len(starts_W))
-    is_first_W = left_W == np.repeat(words_in_text, words_in_text)
-    padded = np.concatenate([hashes_W, np.zeros(SHINGLE_WORDS - 1, np.uint64)])
-    made_W = hashes_W * _WORD_FACTORS[0]
-    for ahead in range(1, SHINGLE_WORDS):
-        later = padded[ahead : ahead + len(hashes_W)] * _WORD_FACTORS[ahead]
-        made_W += later * (left_W > ahead)
-    kept_W = (left_W >= SHINGLE_WORDS) | is_first_W
-    per_text = np.where(words_in_text, np.maximum(words_in_text - SHINGLE_WORDS + 1, 1), 0)
-    text_ends = np.cumsum([len(document) for document in documents])
-    counts_D = np.diff(np.r_[0, np.cumsum(per_text)][text_ends], prepend=0)
-    return _mixed(made_W[kept_W]), counts_D
+    joined = np.frombuffer(b" ".join([*texts, b""]), np.uint8)
+    ends_T = np.cumsum([0, *(len(text) + 1 for text in texts)])[1:]
+    hashes_S, last_S = np.empty(len(joined), np.uint64), np.zeros(len(texts) + 1, np.intp)
+    _put_hashes(joined, ends_T, _KINDS, hashes_S, last_S[1:])
+    last_D = last_S[np.cumsum([0, *map(len, documents)])]
+    return hashes_S[: last_D[-1]], np.diff(last_D)
 
 
 def _plain(text: str) -> bytes:
@@ -181,38 +184,97 @@ def _plain(text: str) -> bytes:
     return text.encode() if text.isascii() else " ".join(words(text)).encode()
 
 
-def _word_hashes(text: bytes) -> tuple[Array64, npt.NDArray[np.intp]]:
-    """A hash of each word of a text in lower case, and where the word begins."""
-    kinds_C = np.frombuffer(text.translate(_KINDS), np.uint8)
-    is_inner, is_operator = kinds_C == _IN_WORD, kinds_C == _OPERATOR
-    goes_on = is_inner[1:] & is_inner[:-1]
-    starts = np.flatnonzero(is_operator | (is_inner & ~np.r_[False, goes_on]))
-    ends = np.flatnonzero(is_operator | (is_inner & ~np.r_[goes_on, False])) + 1
-    # The polynomial over its bytes, from sums over the whole text: sum of v(c_i) * base^i, over base^start.
-    powers_C, inverse_C = _POWERS if len(text) <= len(_POWERS[0]) else _powers(len(text))
-    sums = np.zeros(len(text) + 1, np.uint64)
-    values_C = _VALUE_OF_BYTE[np.frombuffer(text, np.uint8)]
-    np.cumsum(np.multiply(values_C, powers_C[: len(text)], out=values_C), out=sums[1:])
-    return _mixed((sums[ends] - sums[starts]) * inverse_C[starts]), starts
+@compiled
+def _put_hashes(
+    text: npt.NDArray[np.uint8],
+    ends_T: npt.NDArray[np.intp],
+    kinds: npt.NDArray[np.uint8],
+    hashes_S: Array64,
+    last_T: npt.NDArray[np.intp],
+) -> None:
+    """Put the hash of each shingle, and how many there are up to the end of each text.
+
+    The hash of a word is a polynomial over its bytes, that of a shingle a weighted sum over its words, both
+    mixed.
+    """
+    at = num = 0
+    for t in range(len(ends_T)):
+        words = 0
+        first, second, third = np.uint64(0), np.uint64(0), np.uint64(0)
+        while at < ends_T[t]:
+            kind = kinds[text[at]]
+            if kind == 0:
+                at += 1
+                continue
+            word, power = np.uint64(0), np.uint64(1)
+            while True:
+                word += _VALUES[text[at]] * power
+                power *= _BASE
+                at += 1
+                if kind == _OPERATOR or kinds[text[at]] != _IN_WORD:
+                    break
+            words += 1
+            first, second, third = second, third, _mixed(word)
+            if words >= SHINGLE_WORDS:
+                made = first * _WORD_FACTORS[0] + second * _WORD_FACTORS[1] + third * _WORD_FACTORS[2]
+                hashes_S[num] = _mixed(made)
+                num += 1
+        # A shorter text is one shingle.
+        if words == 2:
+            hashes_S[num] = _mixed(second * _WORD_FACTORS[0] + third * _WORD_FACTORS[1])
+            num += 1
+        elif words == 1:
+            hashes_S[num] = _mixed(third * _WORD_FACTORS[0])
+            num += 1
+        last_T[t] = num
 
 
-def _powers(num: int) -> tuple[Array64, Array64]:
-    """The powers of the base and of its inverse modulo 2^64."""
-    made = []
-    for base in (_BASE, pow(_BASE, -1, 1 << 64)):
-        powers = np.full(num, base, np.uint64)
-        powers[:1] = 1
-        made.append(np.cumprod(powers, out=powers))
-    return made[0], made[1]
+@compiled
+def _put_keys(hashes_S: Array64, last_D: npt.NDArray[np.intp], keys_DB: Array64) -> None:
+    """Put the least of each row's hashes over a document's shingles, the rows of a band made one key."""
+    least = np.empty(BANDS * ROWS_PER_BAND, np.uint32)
+    start = 0
+    for d in range(len(last_D)):
+        if start == last_D[d]:
+            continue
+        least[:] = 0xFFFFFFFF
+        for s in range(start, last_D[d]):
+            value = np.uint32(hashes_S[s] >> np.uint64(32))
+            for row in range(len(least)):
+                hashed = np.uint32(value * _ROW_FACTORS[row] + _ROW_TERMS[row])
+                least[row] = min(least[row], hashed)
+        for row in range(len(least)):
+            keys_DB[d, row // ROWS_PER_BAND] += least[row] * _KEY_FACTORS[row % ROWS_PER_BAND]
+        for band in range(BANDS):
+            keys_DB[d, band] = _mixed(keys_DB[d, band])
+        start = last_D[d]
 
 
-_POWERS = _powers(2 * _CHUNK_CHARS)
+@compiled
+def _drop_repeats(sorted_S: Array64) -> int:
+    """Put the distinct values first; how many they are."""
+    num = 0
+    for s in range(len(sorted_S)):
+        if num == 0 or sorted_S[s] != sorted_S[num - 1]:
+            sorted_S[num] = sorted_S[s]
+            num += 1
+    return num
 
 
-def _mixed(values: Array64) -> Array64:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014), in place."""
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        values ^= values >> np.uint64(shift)
-        values *= np.uint64(factor)
-    values ^= values >> np.uint64(31)
-    return values
+@compiled
+def _num_shared(one_S: Array64, other_S: Array64) -> int:
+    i = j = shared = 0
+    while i < len(one_S) and j < len(other_S):
+        a, b = one_S[i], other_S[j]
+        shared += a == b
+        i += a <= b
+        j += b <= a
+    return shared
+
+
+@compiled
+def _mixed(value: np.uint64) -> np.uint64:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))

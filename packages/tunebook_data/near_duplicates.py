@@ -7,17 +7,32 @@ is dropped on an estimate.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import chain, groupby
+from operator import itemgetter
 
-from tunebook_data.minhash import SHINGLE_WORDS, band_keys, buckets, meet_before
+from tunebook_data.minhash import (
+    SHINGLE_WORDS,
+    Array64,
+    Document,
+    band_keys,
+    buckets,
+    meet_before,
+    shingle_sets,
+    similarity,
+)
 from tunebook_data.prompts import words
 from tunebook_data.rows import Row
 from tunebook_data.split import DisjointSets
+from tunebook_data.workers import HERE, Workers
 from tunebook_model.conversation import Message, text_of
 
 _CACHED_SHINGLES = 4096
 """Rows whose shingles are kept at hand; candidates are few, so all others are made again when needed."""
+_PART_ROWS = 512
+"""What is sent to a worker at once, or one bucket if that is bigger."""
 
 Shingles = frozenset[str]
 
@@ -45,50 +60,125 @@ def jaccard(a: Shingles, b: Shingles) -> float:
     return len(a & b) / len(a | b) if a and b else 0.0
 
 
-def near_duplicates(rows: Sequence[Row], near: float) -> dict[int, tuple[int, float]]:
+def near_duplicates(
+    rows: Sequence[Row], near: float, workers: Workers = HERE
+) -> dict[int, tuple[int, float]]:
     """Index of each row that repeats an earlier one of its task -> that row's index, and their similarity.
 
     Two rows whose Jaccard similarity is at least `near` are in one cluster (union-find), for which its first
     row stands. A chain of likenesses can join rows whose similarity to that first row is below `near`; the
     number returned is always that to the first row.
+
+    Workers elsewhere each look into buckets of one band, and know nothing of what other bands have joined;
+    that costs comparisons, and changes no cluster.
     """
+    keys, filled = band_keys((said(row.messages) for row in rows), workers)
+    clusters = _Clusters()
+    found: Iterable[_Likeness]
+    if workers.are_here:
+        alike = [*buckets(keys, filled)]
+        sets = _sets_of({i: said(rows[i].messages) for _, bucket in alike for i in bucket})
+        found = _likenesses(alike, clusters, sets, lambda i: rows[i].task, keys, near)
+    else:
+        parts = _parts(buckets(keys, filled), rows, keys)
+        found = chain.from_iterable(workers.map(partial(_likenesses_of_part, near), parts, pool_from=0))
+    known = {}
+    for i, j, likeness in found:
+        known[max(i, j), min(i, j)] = likeness
+        clusters.join_first(i, j)
+    roots = {i: root for i in range(len(rows)) if (root := clusters.first(i)) != i}
+    left = {j: said(rows[j].messages) for pair in roots.items() if pair not in known for j in pair}
+    sets = _sets_of(left)
+    return {i: (root, known.get((i, root)) or similarity(sets[i], sets[root])) for i, root in roots.items()}
 
-    @lru_cache(_CACHED_SHINGLES)
-    def of(i: int) -> Shingles:
-        return shingles(said(rows[i].messages))
 
-    known: dict[tuple[int, int], float] = {}
+class _Clusters(DisjointSets):
+    """Clusters of rows by number, for each of which its first row stands."""
 
-    def alike(i: int, j: int) -> bool:
-        similarity = jaccard(of(i), of(j)) if rows[i].task == rows[j].task else 0.0
-        if similarity >= near:
-            known[max(i, j), min(i, j)] = similarity
-        return similarity >= near
+    def first(self, i: int) -> int:
+        root = self.find(i)
+        assert isinstance(root, int)
+        return root
 
-    keys, filled = band_keys(said(row.messages) for row in rows)
-    clusters = DisjointSets()
-    for band, bucket in buckets(keys, filled):
+    def join_first(self, i: int, j: int) -> None:
+        first, second = sorted((self.first(i), self.first(j)))
+        self.join(second, first)
+
+
+_Bucket = tuple[int, list[int]]
+"""Numbers of rows that share the key of a band, in ascending order."""
+_Likeness = tuple[int, int, float]
+"""Two rows, and how alike they are."""
+
+
+def _likenesses(
+    found: Iterable[_Bucket],
+    clusters: _Clusters,
+    sets: Mapping[int, Array64],
+    task_of: Callable[[int], str],
+    keys: Mapping[int, Array64] | Array64,
+    near: float,
+) -> Iterator[_Likeness]:
+    """As many of the pairs in buckets that are alike as join all their clusters, which they do at once."""
+    for band, bucket in found:
         # Its members by cluster: a row need not be compared with its own.
         met: list[list[int]] = []
         for i in bucket:
             apart = []
             mine = [i]
             for members in met:
-                if clusters.find(members[0]) == clusters.find(i):
+                if clusters.first(members[0]) == clusters.first(i):
                     mine = members + mine
-                elif any(not meet_before(keys, band, i, j) and alike(i, j) for j in members):
-                    first, second = sorted((_root(clusters, i), _root(clusters, members[0])))
-                    clusters.join(second, first)
-                    mine = members + mine
+                    continue
+                for j in members:
+                    if task_of(i) != task_of(j) or meet_before(keys[i], keys[j], band):
+                        continue
+                    if (likeness := similarity(sets[i], sets[j])) >= near:
+                        yield i, j, likeness
+                        clusters.join_first(i, j)
+                        mine = members + mine
+                        break
                 else:
                     apart.append(members)
             met = [*apart, mine]
-    roots = ((i, _root(clusters, i)) for i in range(len(rows)))
-    return {i: (root, known.get((i, root)) or jaccard(of(i), of(root))) for i, root in roots if root != i}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Buckets of one band, with all that it takes to look into them."""
+
+    band: int
+    buckets: list[list[int]]
+    rows: dict[int, tuple[str, list[str], Array64]]
+    """Task, texts, and keys of each member."""
+
+
+def _parts(found: Iterable[_Bucket], rows: Sequence[Row], keys: Array64) -> Iterator[_Part]:
+    for band, of_band in groupby(found, key=itemgetter(0)):
+        part = _Part(band, [], {})
+        for _, bucket in of_band:
+            part.buckets.append(bucket)
+            part.rows.update((i, (rows[i].task, said(rows[i].messages), keys[i])) for i in bucket)
+            if len(part.rows) >= _PART_ROWS:
+                yield part
+                part = _Part(band, [], {})
+        if part.buckets:
+            yield part
+
+
+def _sets_of(documents: Mapping[int, Document]) -> dict[int, Array64]:
+    return dict(zip(documents, shingle_sets(documents.values()), strict=True))
+
+
+def _likenesses_of_part(near: float, part: _Part) -> list[_Likeness]:
+    sets = _sets_of({i: texts for i, (_, texts, _) in part.rows.items()})
+    keys = {i: keys for i, (_, _, keys) in part.rows.items()}
+    found = ((part.band, bucket) for bucket in part.buckets)
+    return [*_likenesses(found, _Clusters(), sets, lambda i: part.rows[i][0], keys, near)]
 
 
 def near_copies(
-    rows: Sequence[Row], parents: Mapping[int, int | None], near: float
+    rows: Sequence[Row], parents: Mapping[int, int | None], near: float, workers: Workers = HERE
 ) -> dict[int, tuple[int, float]]:
     """Index of each generated row that repeats an earlier row of any task -> that row's index, and how much.
 
@@ -98,6 +188,7 @@ def near_copies(
         parents: index of each generated row -> that of the row it was made from, if that is among them. A row
             is compared with its parent and its siblings in any case, and with what the hashing finds.
         near: Jaccard similarity from which a row is a copy.
+        workers: who hashes.
     """
 
     @lru_cache(_CACHED_SHINGLES)
@@ -105,7 +196,7 @@ def near_copies(
         return shingles(said(rows[i].messages))
 
     likely: dict[int, set[int]] = {i: set() for i in parents}
-    for _, bucket in buckets(*band_keys(said(row.messages) for row in rows)):
+    for _, bucket in buckets(*band_keys((said(row.messages) for row in rows), workers)):
         for at, i in enumerate(bucket):
             if i in parents:
                 likely[i].update(bucket[:at])
@@ -121,9 +212,3 @@ def near_copies(
         elif parent is not None:
             kin[parent].append(i)
     return found
-
-
-def _root(clusters: DisjointSets, i: int) -> int:
-    root = clusters.find(i)
-    assert isinstance(root, int)
-    return root

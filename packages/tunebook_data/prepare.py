@@ -29,6 +29,7 @@ from tunebook_data.rows import Row, write_rows
 from tunebook_data.split import check_leaks
 from tunebook_data.tokens import write_tokens
 from tunebook_data.wheels import pinned_wheels
+from tunebook_data.workers import HERE, Workers
 from tunebook_inference.supporting import SupportingModel
 from tunebook_model.render import Rendered, Renderer
 from tunebook_run.progress import Advance
@@ -48,9 +49,10 @@ def prepare(
     out: Path,
     advance: Advance,
     models: Mapping[str, SupportingModel] = MappingProxyType({}),
+    workers: Workers = HERE,
     kept_tokens: KeptTokens | None = None,
 ) -> DatasetManifest:
-    """Write the data set of a spec; the same inputs give the same bytes.
+    """Write the data set of a spec; the same inputs give the same bytes, whoever works on them.
 
     Args:
         inputs: what of the spec this reads.
@@ -61,6 +63,7 @@ def prepare(
         out: an existing folder.
         advance: told of rows checked, and of rows that a teacher has answered for.
         models: the supporting models of the spec that judge or write rows, by role.
+        workers: who does what can be done by chunks.
         kept_tokens: rows that need not be rendered again; none: every row is.
 
     Raises:
@@ -76,6 +79,7 @@ def prepare(
         spec_dir=spec_dir,
         assets_dir=assets_dir,
         advance=advance,
+        workers=workers,
         kept_tokens=kept_tokens,
     )
     if kept_tokens:
@@ -85,7 +89,7 @@ def prepare(
     if inputs.data.quality:
         judge = models[inputs.data.quality.judge]
         made, quality = drop_low_quality(made, inputs.data, judge=judge, advance=advance)
-    made = replace(made, written=_write_by_models(made, inputs, models, renderer, out, advance))
+    made = replace(made, written=_write_by_models(made, inputs, models, renderer, out, advance, workers))
     splits, rendered = made.splits, made.rendered
     for each in made.written.values():
         rendered.update(each.rendered)
@@ -128,6 +132,7 @@ def _write_by_models(
     renderer: Renderer,
     out: Path,
     advance: Advance,
+    workers: Workers,
 ) -> dict[Writer, Written]:
     """Rows that teachers write, by what asks for them; what one has written is shown to no other.
 
@@ -146,6 +151,7 @@ def _write_by_models(
             renderer=renderer,
             out=out,
             advance=advance,
+            workers=workers,
         )
         known += written["augment"].rows
     if inputs.data.distill:
@@ -161,6 +167,7 @@ def _write_by_models(
             renderer=renderer,
             out=out,
             advance=advance,
+            workers=workers,
         )
     return written
 

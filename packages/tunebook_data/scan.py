@@ -7,10 +7,9 @@ through the very functions that judge a row of any other file, so that both ways
 
 from __future__ import annotations
 
-import multiprocessing
+import io
 import os
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, BinaryIO, Literal
@@ -30,12 +29,13 @@ from tunebook_data.lazy_rows import Rows, as_array
 from tunebook_data.rejects import Flag, Reject
 from tunebook_data.rows import Row
 from tunebook_data.sources import LineFile
+from tunebook_data.workers import HERE, Workers
 from tunebook_model.conversation import Message, Role
 from tunebook_spec.models import Checks
 
 RANGE_BYTES = 16 << 20
 """What one call of a worker reads."""
-POOL_BYTES = 64 << 20
+POOL_RANGES = 4
 """A smaller file is done before a second process would have begun."""
 _BLOCK_BYTES = 1 << 20
 _MAX_HEADS = 1000
@@ -56,21 +56,19 @@ class Scanned:
     flags: list[Flag] = field(default_factory=list)
 
 
-def scan(file: LineFile, checks: Checks) -> Scanned:
+def scan(file: LineFile, checks: Checks, workers: Workers = HERE) -> Scanned:
     """Every record of a file, judged.
 
     Raises:
         DataError: the file cannot be read.
     """
-    size = os.path.getsize(file.place)
-    judge = partial(_scan_range, file, checks)
-    starts = range(0, size, RANGE_BYTES)
-    cores = len(os.sched_getaffinity(0))
-    if size < POOL_BYTES or cores == 1:
-        return _joined([judge(start) for start in starts])
-    context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(min(cores, len(starts)), mp_context=context) as pool:
-        return _joined(list(pool.map(judge, starts)))
+    starts = range(0, os.path.getsize(file.place), RANGE_BYTES)
+    ranges = [range(start, start + RANGE_BYTES) for start in starts]
+    if workers.are_here:
+        judge = partial(_scan_range, file, checks)
+        return _joined([*workers.map(judge, ranges, pool_from=POOL_RANGES)])
+    contents = (_read_range(file, places) for places in ranges)
+    return _joined([*workers.map(partial(_scan_lines, file, checks), contents, pool_from=POOL_RANGES)])
 
 
 def _joined(parts: Sequence[Scanned]) -> Scanned:
@@ -87,26 +85,50 @@ def _joined(parts: Sequence[Scanned]) -> Scanned:
     return replace(whole, rows=Rows.joined(rows), num_lines=before)
 
 
-def _scan_range(file: LineFile, checks: Checks, start: int) -> Scanned:
+def _scan_range(file: LineFile, checks: Checks, places: range) -> Scanned:
     """The lines that begin in a range of the file."""
+    with open(file.place, "rb") as stream:
+        offset = _first_line(stream, places.start)
+        return _scan_blocks(file, checks, offset, _blocks(stream, places.stop - offset))
+
+
+def _read_range(file: LineFile, places: range) -> tuple[int, bytes]:
+    """The lines that begin in a range of the file, and where the first of them begins."""
+    with open(file.place, "rb") as stream:
+        offset = _first_line(stream, places.start)
+        return offset, b"".join(_blocks(stream, places.stop - offset))
+
+
+def _scan_lines(file: LineFile, checks: Checks, lines: tuple[int, bytes]) -> Scanned:
+    """Whole lines that were read already, and where the first of them begins in the file."""
+    offset, content = lines
+    return _scan_blocks(file, checks, offset, _blocks(io.BytesIO(content), len(content)))
+
+
+def _scan_blocks(file: LineFile, checks: Checks, offset: int, blocks: Iterator[bytes]) -> Scanned:
     clean = _CleanLines(file, checks)
     made = Scanned(Rows.of(()))
     parts: list[Rows] = []
-    offset = start
-    with open(file.place, "rb") as stream:
-        if start:
-            stream.seek(start - 1)
-            offset += len(stream.readline()) - 1
-        while offset < start + RANGE_BYTES and (block := _block(stream, start + RANGE_BYTES - offset)):
-            parts.append(_scan_block(block, offset, clean, made))
-            offset += len(block)
+    for block in blocks:
+        parts.append(_scan_block(block, offset, clean, made))
+        offset += len(block)
     return replace(made, rows=Rows.joined(parts))
 
 
-def _block(stream: BinaryIO, num_bytes: int) -> bytes:
-    """Whole lines, of which the last begins within the number of bytes; none at the end of the file."""
-    data = stream.read(min(num_bytes, _BLOCK_BYTES))
-    return data if data.endswith(b"\n") else data + stream.readline()
+def _first_line(stream: BinaryIO, start: int) -> int:
+    """Goes to the first line that begins at or after a place, and tells where that is."""
+    if start:
+        stream.seek(start - 1)
+        stream.readline()
+    return stream.tell()
+
+
+def _blocks(stream: BinaryIO, num_bytes: int) -> Iterator[bytes]:
+    """Whole lines, some MiB at a time, of which the last begins within the number of bytes."""
+    while num_bytes > 0 and (data := stream.read(min(num_bytes, _BLOCK_BYTES))):
+        block = data if data.endswith(b"\n") else data + stream.readline()
+        yield block
+        num_bytes -= len(block)
 
 
 def _scan_block(block: bytes, offset: int, clean: _CleanLines, made: Scanned) -> Rows:

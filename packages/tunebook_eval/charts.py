@@ -13,7 +13,10 @@ from tunebook_run.page import COLOURS, STYLE, WIDTH_IN, svg
 
 
 def gates_svg(verdict: GateVerdict) -> str:
-    """Each gate's value with its bounds, as the distance from its threshold: right of zero passes."""
+    """Each gate's value with its bounds, as the distance from its threshold: right of zero passes.
+
+    What must stay below its threshold is mirrored.
+    """
     shown = [each for each in verdict.results if each.value is not None]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_IN, 0.6 + 0.5 * max(len(shown), 1)), layout="constrained")
@@ -21,11 +24,11 @@ def gates_svg(verdict: GateVerdict) -> str:
         for row, each in enumerate(reversed(shown)):
             assert each.value is not None
             colour, zero = COLOURS[each.outcome], each.threshold
+            sign = 1 if each.gate.at_most is None else -1
             if each.low is not None and each.high is not None:
-                axes.plot(
-                    [each.low - zero, each.high - zero], [row, row], color=colour, linewidth=4, alpha=0.45
-                )
-            axes.plot([each.value - zero], [row], "o", color=colour, markersize=6)
+                ends = [sign * (each.low - zero), sign * (each.high - zero)]
+                axes.plot(ends, [row, row], color=colour, linewidth=4, alpha=0.45)
+            axes.plot([sign * (each.value - zero)], [row], "o", color=colour, markersize=6)
             label = axes.text(0, row + 0.22, each.rule, transform=axes.get_yaxis_transform(), va="bottom")
             label.set_bbox({"facecolor": COLOURS["bg"], "edgecolor": "none", "pad": 1})
         axes.axvline(0, color=COLOURS["text"], linewidth=1, zorder=0)

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunebook_eval.evidence import ArmScores, EvalReport
-from tunebook_eval.statistics import ALPHA, Bounds, difference_bounds, mcnemar, mean_bounds, rows_to_settle
+from tunebook_eval.evidence import ArmScores, Estimate, EvalReport
+from tunebook_eval.statistics import (
+    ALPHA,
+    Bounds,
+    clustered_stderr,
+    detectable_effect,
+    difference_bounds,
+    mcnemar,
+    mean_bounds,
+    rows_to_settle,
+)
 from tunebook_eval.verdict import GateResult, GateVerdict, Outcome
+from tunebook_spec.metrics import ALWAYS
 from tunebook_spec.models import Gate
+
+UNSCORED = ".unscored"
 
 
 def decide(report: EvalReport, gates: tuple[Gate, ...]) -> GateVerdict:
@@ -15,64 +27,106 @@ def decide(report: EvalReport, gates: tuple[Gate, ...]) -> GateVerdict:
     return GateVerdict(results=tuple(_judge(report, gate) for gate in gates))
 
 
+def judged_arms(report: EvalReport) -> dict[str, set[str]]:
+    """By metric, the arms that a gate on it can name."""
+    arms: dict[str, set[str]] = {}
+    for each in report.scores:
+        metrics = [each.metric] if _says_all(each) else [each.metric, f"{each.metric}{UNSCORED}"]
+        for metric in metrics:
+            named = arms.setdefault(f"{each.set}.{metric}", set())
+            named |= set() if each.is_rule else {each.arm}
+            named |= {"best_baseline"} if _is_baseline(each) else set()
+    return arms
+
+
 @dataclass(frozen=True)
 class _Pairs:
     """Items that both arms have a score for."""
 
-    tuned: list[float]
+    judged: list[float]
     other: list[float]
     groups: list[str]
 
     @property
     def p_value(self) -> float | None:
         """Exact McNemar; none unless every score is 0 or 1 and every item a group of its own."""
-        if not {*self.tuned, *self.other} <= {0.0, 1.0} or len(set(self.groups)) < len(self.groups):
+        if not {*self.judged, *self.other} <= {0.0, 1.0} or len(set(self.groups)) < len(self.groups):
             return None
-        pairs = list(zip(self.tuned, self.other, strict=True))
+        pairs = list(zip(self.judged, self.other, strict=True))
         return mcnemar(sum(a > b for a, b in pairs), sum(a < b for a, b in pairs))
 
 
 def _judge(report: EvalReport, gate: Gate) -> GateResult:
     scores = report.of(gate.metric)
-    tuned = next((each for each in scores if each.arm == "tuned" and each.scores), None)
-    if tuned is None:
-        return _without_value(gate, "the tuned model has no score here")
-    if gate.gain_over is None and gate.max_drop is None:
-        groups = [report.groups[tuned.set][item] for item in tuned.scores]
-        return _result(gate, mean_bounds(list(tuned.scores.values()), groups))
+    if gate.metric.endswith(UNSCORED) and not scores:
+        scores = tuple(_unscored(report, each) for each in report.of(gate.metric.removesuffix(UNSCORED)))
+    judged = next((each for each in scores if each.arm == gate.arm and each.scores), None)
+    if judged is None:
+        return _without_value(gate, f"the {gate.arm} model has no score here")
+    if gate.opponent is None:
+        groups = [report.groups[judged.set][item] for item in judged.scores]
+        values = list(judged.scores.values())
+        return _result(gate, mean_bounds(values, groups), clustered_stderr(values, groups))
     other = _opponent(scores, gate)
     if other is None:
-        return _without_value(gate, f"nothing answered this set to compare with ({gate.gain_over or 'base'})")
-    pairs = _pair(report, tuned, other)
-    if not pairs.tuned:
-        return _without_value(gate, f"no item was scored for both tuned and {other.arm}")
-    bounds = difference_bounds(pairs.tuned, pairs.other, pairs.groups)
-    return _result(gate, bounds, other.arm, pairs.p_value if gate.at_least == 0 else None)
+        return _without_value(gate, f"nothing answered this set to compare with ({gate.opponent})")
+    pairs = _pair(report, judged, other)
+    if not pairs.judged:
+        return _without_value(gate, f"no item was scored for both {gate.arm} and {other.arm}")
+    bounds = difference_bounds(pairs.judged, pairs.other, pairs.groups)
+    differences = [one - two for one, two in zip(pairs.judged, pairs.other, strict=True)]
+    stderr = clustered_stderr(differences, pairs.groups)
+    return _result(gate, bounds, stderr, other.arm, pairs.p_value if gate.at_least == 0 else None)
 
 
 def _opponent(scores: tuple[ArmScores, ...], gate: Gate) -> ArmScores | None:
-    """What tuned is held against; of baselines the one with the best mean."""
-    if gate.gain_over == "best_baseline":
-        candidates = [
-            each for each in scores if each.arm == "few_shot" or (each.is_rule and not each.is_reference)
-        ]
-    else:
-        candidates = [each for each in scores if each.arm == (gate.gain_over or "base")]
-    scored = [(each.overall.mean, each) for each in candidates if each.overall is not None]
-    return max(scored, key=lambda pair: pair[0])[1] if scored else None
+    """What the arm is held against; of baselines the one with the best mean."""
+    wanted = [
+        each
+        for each in scores
+        if (_is_baseline(each) if gate.opponent == "best_baseline" else each.arm == gate.opponent)
+    ]
+    scored = [
+        (each.overall.mean, each) for each in wanted if each.overall is not None and each.arm != gate.arm
+    ]
+    best = max if gate.at_most is None else min
+    return best(scored, key=lambda pair: pair[0])[1] if scored else None
 
 
-def _pair(report: EvalReport, tuned: ArmScores, other: ArmScores) -> _Pairs:
-    items = [item for item in tuned.scores if item in other.scores]
+def _is_baseline(scores: ArmScores) -> bool:
+    """What needs no training: few-shot, and rules that know no answers."""
+    return scores.arm == "few_shot" or (scores.is_rule and not scores.is_reference)
+
+
+def _says_all(scores: ArmScores) -> bool:
+    """Whether it is measured wherever there is an answer: nothing is unscored by it alone."""
+    return "." in scores.metric or scores.metric in ALWAYS
+
+
+def _unscored(report: EvalReport, scores: ArmScores) -> ArmScores:
+    """1 for each item that the metric could not score, 0 for the others."""
+    by_item = {item: float(item not in scores.scores) for item in report.groups[scores.set]}
+    count, groups = len(by_item), len(set(report.groups[scores.set].values()))
+    mean = sum(by_item.values()) / count
+    overall = Estimate(num_samples=count, num_groups=groups, mean=mean, stderr=None, ci95=None)
+    return scores.model_copy(update={"overall": overall, "scores": by_item})
+
+
+def _pair(report: EvalReport, judged: ArmScores, other: ArmScores) -> _Pairs:
+    items = [item for item in judged.scores if item in other.scores]
     return _Pairs(
-        [tuned.scores[item] for item in items],
+        [judged.scores[item] for item in items],
         [other.scores[item] for item in items],
-        [report.groups[tuned.set][item] for item in items],
+        [report.groups[judged.set][item] for item in items],
     )
 
 
 def _result(
-    gate: Gate, bounds: Bounds, compared_with: str | None = None, p_value: float | None = None
+    gate: Gate,
+    bounds: Bounds,
+    stderr: float | None,
+    compared_with: str | None = None,
+    p_value: float | None = None,
 ) -> GateResult:
     result = GateResult(
         gate=gate,
@@ -84,23 +138,33 @@ def _result(
         num_samples=bounds.num_samples,
         compared_with=compared_with,
         p_value=p_value,
+        detectable=detectable_effect(stderr) if stderr and bounds.low is not None else None,
     )
-    outcome = _outcome(bounds, result.threshold, p_value)
-    note = _note(bounds, result.threshold) if outcome == "inconclusive" else ""
+    outcome = _outcome(gate, bounds, result.threshold, p_value)
+    note = _note(bounds, result.threshold, result.detectable) if outcome == "inconclusive" else ""
     return result.model_copy(update={"outcome": outcome, "note": note})
 
 
-def _outcome(bounds: Bounds, threshold: float, p_value: float | None) -> Outcome:
-    if bounds.low is not None and bounds.low > threshold and (p_value is None or p_value < ALPHA):
+def _outcome(gate: Gate, bounds: Bounds, threshold: float, p_value: float | None) -> Outcome:
+    above = bounds.low is not None and bounds.low > threshold
+    below = bounds.high is not None and bounds.high < threshold
+    passes, fails = (below, above) if gate.at_most is not None else (above, below)
+    if passes and (p_value is None or p_value < ALPHA):
         return "pass"
-    return "fail" if bounds.high is not None and bounds.high < threshold else "inconclusive"
+    return "fail" if fails else "inconclusive"
 
 
-def _note(bounds: Bounds, threshold: float) -> str:
+def _note(bounds: Bounds, threshold: float, detectable: float | None) -> str:
+    if bounds.low is None and bounds.method == "no variance":
+        return "every row has this value, which bounds nothing outside of 0 to 1"
     if bounds.low is None:
         return f"{bounds.num_groups} group{'s' * (bounds.num_groups != 1)}: too few to bound the value"
     rows = rows_to_settle(bounds, threshold)
-    return f"about {rows} rows would settle it" if rows else "at the threshold; more rows may not settle it"
+    settles = (
+        f"about {rows} rows would settle it" if rows else "at the threshold; more rows may not settle it"
+    )
+    shown = f"; these rows show {detectable:.3f} either way, 4 times in 5" if detectable else ""
+    return settles + shown
 
 
 def _without_value(gate: Gate, note: str) -> GateResult:
@@ -117,10 +181,11 @@ def _without_value(gate: Gate, note: str) -> GateResult:
 
 
 def _rule(gate: Gate) -> str:
+    judged = gate.metric if gate.arm == "tuned" else f"{gate.arm} {gate.metric}"
     if gate.max_drop is not None:
-        return f"{gate.metric} drop < {gate.max_drop:g}"
+        return f"{judged} drop < {gate.max_drop:g}"
+    gain = f" gain over {gate.gain_over}" if gate.gain_over else ""
+    if gate.at_most is not None:
+        return f"{judged}{gain} <= {gate.at_most:g}"
     assert gate.at_least is not None
-    if gate.gain_over is None:
-        return f"{gate.metric} >= {gate.at_least:g}"
-    sign = ">" if gate.at_least == 0 else ">="
-    return f"{gate.metric} gain over {gate.gain_over} {sign} {gate.at_least:g}"
+    return f"{judged}{gain} {'>' if gain and gate.at_least == 0 else '>='} {gate.at_least:g}"

@@ -6,13 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from tunebook_eval.answers import FILE, SUMMARY, Answer, AnswerResult, read_answers
-from tunebook_eval.evidence import ArmCost, ArmOnSet, ArmScores, Estimate, EvalReport, Flip
+from tunebook_eval.evidence import ArmCost, ArmScores, Change, Estimate, EvalReport, Flip
 from tunebook_eval.examples import choose_examples
 from tunebook_eval.inputs import EvaluateInputs
-from tunebook_eval.scorers import score
-from tunebook_eval.statistics import clustered_stderr, mean_bounds
-from tunebook_spec.models import Metric
+from tunebook_eval.scorers import score_all
+from tunebook_eval.statistics import clustered_stderr, difference_bounds, holm, mean_bounds, paired_p_value
+from tunebook_spec.errors import StageError
+from tunebook_spec.metrics import ALWAYS, AnyMetric
 
 REPORT = "report.json"
 THIN_GROUPS = 20
@@ -31,13 +34,13 @@ def evaluate(inputs: EvaluateInputs, *, arms: Mapping[str, Path], out: Path) -> 
         out: Gets `report.json`.
     """
     answers = _by_arm({arm: read_answers(folder / FILE) for arm, folder in arms.items()})
-    scores = tuple(_scores(inputs.metrics, answers))
+    scores, groups = tuple(_scores(inputs.metrics, answers)), _groups(answers)
     report = EvalReport(
         scores=scores,
-        groups=_groups(answers),
-        answering=tuple(_answering(answers)),
+        groups=groups,
+        changes=tuple(_changes(scores, groups)),
         costs=tuple(_cost(folder) for folder in arms.values()),
-        flips=tuple(_flips(scores, answers)),
+        flips=tuple(_flips(inputs.metrics, scores, answers)),
         examples=tuple(choose_examples(inputs.metrics, scores, answers)),
         warnings=tuple(_warnings(scores)),
     )
@@ -46,8 +49,17 @@ def evaluate(inputs: EvaluateInputs, *, arms: Mapping[str, Path], out: Path) -> 
 
 
 def read_report(folder: Path) -> EvalReport:
-    """The report that `evaluate` left."""
-    return EvalReport.model_validate_json((folder / REPORT).read_bytes())
+    """The report that `evaluate` left.
+
+    Raises:
+        StageError: it is gone, or not a report.
+    """
+    path = folder / REPORT
+    try:
+        return EvalReport.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError) as error:
+        what = "is not there" if isinstance(error, FileNotFoundError) else "is not a report of this version"
+        raise StageError(f"{path} {what}; delete its folder and run the spec again") from None
 
 
 def _by_arm(folders: Arms) -> Arms:
@@ -59,32 +71,55 @@ def _by_arm(folders: Arms) -> Arms:
     return arms
 
 
-def _scores(metrics: Mapping[str, Sequence[Metric]], arms: Arms) -> Iterator[ArmScores]:
+def _scores(metrics: Mapping[str, Sequence[AnyMetric]], arms: Arms) -> Iterator[ArmScores]:
     for name, of_set in metrics.items():
+        here = {arm: found for arm, all_ in arms.items() if (found := [a for a in all_ if a.set == name])}
         for metric in of_set:
-            for arm, answers in arms.items():
-                here = [each for each in answers if each.set == name]
-                if here:
-                    yield _score_arm(metric, arm, here)
+            for arm, answers in here.items():
+                yield from _score_arm(metric, arm, answers)
+        for arm, answers in here.items():
+            if answers[0].rule is None and answers[0].log_likelihood is None:
+                yield from _always(arm, answers)
 
 
-def _score_arm(metric: Metric, arm: str, answers: Sequence[Answer]) -> ArmScores:
-    scored = [(each, value) for each in answers if (value := score(metric, each)) is not None]
+def _score_arm(metric: AnyMetric, arm: str, answers: Sequence[Answer]) -> Iterator[ArmScores]:
+    """The metric, and each of its parts."""
+    found = score_all(metric, answers)
+    for part in dict.fromkeys(["", *(part for scores in found if scores for part in scores)]):
+        values = [None if scores is None else scores.get(part) for scores in found]
+        name = f"{metric.label}.{part}" if part else metric.label
+        yield _arm_scores(name, arm, answers, values, num_unscored=found.count(None))
+
+
+def _always(arm: str, answers: Sequence[Answer]) -> Iterator[ArmScores]:
+    """What every model's answers have, whatever the set is scored by."""
+    stops = [None if each.error else float(each.finish_reason == "stop") for each in answers]
+    tokens = [None if each.error else float(each.completion_tokens) for each in answers]
+    for name, values in zip(ALWAYS, (stops, tokens), strict=True):
+        yield _arm_scores(name, arm, answers, values, num_unscored=values.count(None))
+
+
+def _arm_scores(
+    name: str, arm: str, answers: Sequence[Answer], values: Sequence[float | None], *, num_unscored: int
+) -> ArmScores:
+    scored = [(each, value) for each, value in zip(answers, values, strict=True) if value is not None]
     by_stratum = sorted(scored, key=lambda pair: pair[0].stratum or "")
     strata = {
         stratum: _estimate(list(pairs))
         for stratum, pairs in groupby(by_stratum, key=lambda pair: pair[0].stratum)
         if stratum is not None
     }
+    unscored = [(each, float(value is None)) for each, value in zip(answers, values, strict=True)]
     return ArmScores(
         set=answers[0].set,
-        metric=metric,
+        metric=name,
         arm=arm,
         is_rule=answers[0].rule is not None,
         is_reference=answers[0].is_reference,
         overall=_estimate(scored) if scored else None,
         strata=strata,
-        num_unscored=len(answers) - len(scored),
+        num_unscored=num_unscored,
+        unscored=None if "." in name else _estimate(unscored),
         scores={each.item: value for each, value in scored},
     )
 
@@ -109,18 +144,33 @@ def _groups(arms: Arms) -> dict[str, dict[str, str]]:
     return groups
 
 
-def _answering(arms: Arms) -> Iterator[ArmOnSet]:
-    for arm, answers in arms.items():
-        models = [each for each in answers if each.rule is None and each.log_likelihood is None]
-        for name, group in groupby(models, key=lambda each: each.set):
-            here = list(group)
-            yield ArmOnSet(
-                set=name,
-                arm=arm,
-                num_answers=len(here),
-                stop_rate=sum(each.finish_reason == "stop" for each in here) / len(here),
-                mean_completion_tokens=sum(each.completion_tokens for each in here) / len(here),
-            )
+def _changes(scores: Sequence[ArmScores], groups: Mapping[str, Mapping[str, str]]) -> Iterator[Change]:
+    """Tuned minus base of every metric that the spec names, with p-values adjusted for their number."""
+    bases = {(each.set, each.metric): each for each in scores if each.arm == "base" and not each.is_rule}
+    found = []
+    for tuned in scores:
+        if tuned.arm != "tuned" or tuned.metric in ALWAYS or "." in tuned.metric:
+            continue
+        base = bases[tuned.set, tuned.metric].scores
+        items = [item for item in tuned.scores if item in base]
+        if items:
+            sides = [tuned.scores[item] for item in items], [base[item] for item in items]
+            of = [groups[tuned.set][item] for item in items]
+            bounds = difference_bounds(*sides, of, alpha=0.025)
+            found.append((tuned, bounds, paired_p_value(*sides, of)))
+    tested = [p for *_, p in found if p is not None]
+    adjusted = iter(holm(tested))
+    for tuned, bounds, p_value in found:
+        yield Change(
+            set=tuned.set,
+            metric=tuned.metric,
+            num_samples=bounds.num_samples,
+            num_groups=bounds.num_groups,
+            mean=bounds.mean,
+            ci95=None if bounds.low is None or bounds.high is None else (bounds.low, bounds.high),
+            p_value=p_value,
+            adjusted_p_value=None if p_value is None else next(adjusted),
+        )
 
 
 def _cost(folder: Path) -> ArmCost:
@@ -128,14 +178,19 @@ def _cost(folder: Path) -> ArmCost:
     return ArmCost(**result.model_dump(include=set(ArmCost.model_fields)))
 
 
-def _flips(scores: Sequence[ArmScores], arms: Arms) -> Iterator[Flip]:
-    """Items of general suites whose rightness changed, lost ones first."""
+def _flips(
+    metrics: Mapping[str, Sequence[AnyMetric]], scores: Sequence[ArmScores], arms: Arms
+) -> Iterator[Flip]:
+    """Items of suites whose rightness changed, lost ones first."""
+    suites = {each.set for each in arms["tuned"] if each.expected}
     found = []
-    for tuned in scores:
-        if tuned.metric != "contains" or tuned.arm != "tuned":
+    watched = [(name, one.label) for name, of in metrics.items() for one in of if one.kind == "contains"]
+    for name, label in watched:
+        if name not in suites:
             continue
-        base = next(
-            each for each in scores if (each.set, each.metric, each.arm) == (tuned.set, "contains", "base")
+        base, tuned = (
+            next(each for each in scores if (each.set, each.metric, each.arm) == (name, label, arm))
+            for arm in ("base", "tuned")
         )
         texts = {
             arm: {each.item: each for each in arms[arm] if each.set == tuned.set} for arm in ("base", "tuned")
@@ -158,7 +213,7 @@ def _flips(scores: Sequence[ArmScores], arms: Arms) -> Iterator[Flip]:
 
 def _warnings(scores: Sequence[ArmScores]) -> Iterator[str]:
     for each in scores:
-        if each.arm != "tuned":
+        if each.arm != "tuned" or each.metric in ALWAYS or "." in each.metric:
             continue
         where, overall = f"{each.set}.{each.metric}", each.overall
         if overall is None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from tunebook_spec.models import Frozen, Metric
+from typing import Literal
+
+from pydantic import ConfigDict
+
+from tunebook_spec.models import Frozen
 
 
 class Estimate(Frozen):
@@ -16,10 +20,11 @@ class Estimate(Frozen):
 
 
 class ArmScores(Frozen):
-    """One metric of one set for one arm."""
+    """One metric of one set, or a part of it, for one arm."""
 
     set: str
-    metric: Metric
+    metric: str
+    """Its name, or `name.part`; `stop_rate` and `answer_tokens` where a model answered prompts."""
     arm: str
     """An arm of the spec, or the name of a rule."""
     is_rule: bool
@@ -30,19 +35,33 @@ class ArmScores(Frozen):
     """None: nothing could be scored."""
     strata: dict[str, Estimate]
     num_unscored: int
+    unscored: Estimate | None = None
+    """Share of the answers that could not be scored; none for a part."""
     scores: dict[str, float]
-    """By item; what could not be scored is left out."""
+    """By item; what could not be scored is left out, and of a part the items that it says nothing of."""
 
 
-class ArmOnSet(Frozen):
-    """How one model answered one set, whatever the score."""
+class Change(Frozen):
+    """What tuning did to one metric: tuned minus base, item by item."""
 
     set: str
-    arm: str
-    num_answers: int
-    stop_rate: float
-    """Share of answers that the model ended by itself."""
-    mean_completion_tokens: float
+    metric: str
+    num_samples: int
+    num_groups: int
+    mean: float
+    ci95: tuple[float, float] | None
+    """Two-sided; none: too few groups to say."""
+    p_value: float | None
+    """Two-sided; none: a single group."""
+    adjusted_p_value: float | None
+    """By Holm, for all metrics of the report."""
+
+    @property
+    def outcome(self) -> Literal["improved", "worse", "unclear"]:
+        """Improved or worse where chance is excluded, all metrics considered, at 0.05."""
+        if self.adjusted_p_value is None or self.adjusted_p_value >= 0.05:
+            return "unclear"
+        return "improved" if self.mean > 0 else "worse"
 
 
 class ArmCost(Frozen):
@@ -81,11 +100,14 @@ class Example(Frozen):
 
 
 class EvalReport(Frozen):
+    model_config = ConfigDict(extra="ignore")  # reports of before say things that nothing reads any more
+
     scores: tuple[ArmScores, ...]
     groups: dict[str, dict[str, str]]
     """Item -> group, by set."""
-    answering: tuple[ArmOnSet, ...]
     costs: tuple[ArmCost, ...]
+    changes: tuple[Change, ...] = ()
+    """Of every metric that the spec names; none in reports of before."""
     flips: tuple[Flip, ...]
     """Of sets that watch for forgetting, lost items first."""
     examples: tuple[Example, ...]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 from tunebook_spec import Spec
+from tunebook_spec.metrics import AnyMetric, JsonSchema
 from tunebook_spec.models import (
     AnySet,
     Arm,
     Frozen,
     Gate,
     InlineSet,
-    Metric,
     SuiteItem,
     SuiteName,
     SuiteSet,
@@ -82,12 +82,24 @@ class AnswerInputs(Frozen):
 
 
 class EvaluateInputs(Frozen):
-    metrics: dict[str, tuple[Metric, ...]]
+    metrics: dict[str, tuple[AnyMetric, ...]]
     """By set."""
 
     @classmethod
     def of(cls, spec: Spec) -> EvaluateInputs:
-        return cls(metrics={name: each.metrics for name, each in spec.evaluation.sets.items()})
+        sets = spec.evaluation.sets
+        return cls(
+            metrics={
+                name: tuple(_whole(each, one, spec) for one in each.metrics) for name, each in sets.items()
+            }
+        )
+
+
+def _whole(each: AnySet, metric: AnyMetric, spec: Spec) -> AnyMetric:
+    """The metric with what it takes from elsewhere in the spec."""
+    if isinstance(metric, JsonSchema) and metric.answer_schema is None and isinstance(each, TaskSet):
+        return metric.model_copy(update={"answer_schema": spec.data.checks.answer_schema[each.task]})
+    return metric
 
 
 class DecideInputs(Frozen):

@@ -19,6 +19,7 @@ from tunebook_eval.charts import gates_svg, losses_svg
 from tunebook_eval.evidence import ArmScores, EvalReport
 from tunebook_eval.verdict import GateVerdict
 from tunebook_run.page import environment
+from tunebook_spec.metrics import ALWAYS
 
 REPORT = "report.html"
 TEMPLATE = "report.html.j2"
@@ -53,16 +54,22 @@ def write_report(
         stages: A mapping per stage: name, seconds, status.
         lineage: What the run came from: digests, versions, seed, commit; nested mappings become sections.
     """
+    metrics = _by_metric(report)
     templates = environment("tunebook_eval", "tunebook_data")
     templates.filters["score"] = _score
+    templates.filters["cell"] = _cell
     page = templates.get_template(TEMPLATE).render(
         name=name,
         problem=problem,
         profile=profile,
         report=report,
         verdict=verdict,
-        metrics=_by_metric(report),
-        answering={(each.set, each.arm): each for each in report.answering},
+        metrics={name: scores for name, scores in metrics.items() if _is_headline(name)},
+        parts=_parts(metrics),
+        shares={name for name, scores in metrics.items() if _is_share(scores)},
+        always={
+            (each.set, each.metric, each.arm): each.overall for each in report.scores if each.metric in ALWAYS
+        },
         models=[arm for arm in MODELS if any(arm in each.answers for each in report.examples)],
         gates_svg=Markup(gates_svg(verdict)),
         losses_svg=Markup(losses_svg(training_metrics)) if training_metrics else None,
@@ -80,7 +87,8 @@ def write_report(
 
 def summary(verdict: GateVerdict, report: EvalReport) -> str:
     """What the command prints: each metric by arm, then the gates, and the verdict as the last line."""
-    metrics = _by_metric(report)
+    gated = {each.gate.metric for each in verdict.results}
+    metrics = {name: of for name, of in _by_metric(report).items() if _is_headline(name) or name in gated}
     arms = [arm for arm in MODELS if any(each.arm == arm for each in report.scores)]
     table = Table(box=box.SIMPLE, pad_edge=False)
     for column in ("metric", *arms, "best rule", "n"):
@@ -89,9 +97,12 @@ def summary(verdict: GateVerdict, report: EvalReport) -> str:
         by_arm = {each.arm: each for each in scores}
         rules = [each for each in scores if each.is_rule and not each.is_reference and each.overall]
         best = max(rules, key=lambda each: each.overall.mean if each.overall else 0, default=None)
-        rows = by_arm["tuned"].overall.num_samples if "tuned" in by_arm and by_arm["tuned"].overall else 0
+        tuned = by_arm.get("tuned")
+        rows = str(tuned.overall.num_samples if tuned and tuned.overall else 0)
+        if tuned and tuned.num_unscored and _is_headline(metric):
+            rows += f", {tuned.num_unscored} unscored"
         cells = [_cell(by_arm.get(arm)) for arm in arms]
-        table.add_row(metric, *cells, f"{_cell(best)} {best.arm}" if best else "-", str(rows))
+        table.add_row(metric, *cells, f"{_cell(best)} {best.arm}" if best else "-", rows)
     buffer = io.StringIO()
     Console(file=buffer, width=110, no_color=True).print(table)
     lines = [line.rstrip() for line in buffer.getvalue().splitlines() if line.strip()]
@@ -104,6 +115,27 @@ def _by_metric(report: EvalReport) -> dict[str, list[ArmScores]]:
     for each in report.scores:
         metrics.setdefault(f"{each.set}.{each.metric}", []).append(each)
     return {metric: sorted(scores, key=_place) for metric, scores in metrics.items()}
+
+
+def _is_headline(name: str) -> bool:
+    """A metric that the spec names, not a part of one, nor what every set has."""
+    metric = name.partition(".")[2]
+    return "." not in metric and metric not in ALWAYS
+
+
+def _is_share(scores: Sequence[ArmScores]) -> bool:
+    return all(0 <= value <= 1 for each in scores for value in each.scores.values())
+
+
+def _parts(metrics: Mapping[str, Sequence[ArmScores]]) -> dict[str, dict[str, dict[str, ArmScores]]]:
+    """By metric and part, the scores of each model."""
+    parts: dict[str, dict[str, dict[str, ArmScores]]] = {}
+    for name, scores in metrics.items():
+        set_, metric, *rest = name.split(".")
+        if rest:
+            of_part = {each.arm: each for each in scores if each.arm in MODELS}
+            parts.setdefault(f"{set_}.{metric}", {})[".".join(rest)] = of_part
+    return parts
 
 
 def _place(scores: ArmScores) -> tuple[int, float]:

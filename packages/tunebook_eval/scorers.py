@@ -1,26 +1,96 @@
-"""One answer to a score: in [0, 1], or a log-likelihood; None where there is nothing to score."""
+"""One answer to scores: in [0, 1], or a log-likelihood; None where there is nothing to score."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
 
+from tunebook_data.answer_schema import schema_problem
 from tunebook_data.suites import contains as contains_any
+from tunebook_eval import code_scores, json_scores
 from tunebook_eval.answers import Answer
-from tunebook_spec.models import Metric
+from tunebook_spec import Spec
+from tunebook_spec.errors import StageError
+from tunebook_spec.metrics import (
+    AnyMetric,
+    ChoiceAccuracy,
+    CodeDoctests,
+    CodeRuff,
+    ExactMatch,
+    JsonFields,
+    JsonSchema,
+    Numeric,
+    RegexMatch,
+    Rules,
+    TextRule,
+)
 
-Scorer = Callable[[Answer], float | None]
-
+Scores = Mapping[str, float]
+"""By part of the metric; the metric itself is the part `""`. What says nothing of an answer is left out."""
 _LIST_MARK = re.compile(r"^(?:[-*\u2022]|\d+[.)])\s+")
+_NUMBER = re.compile(
+    r"(?:(?<![\w.)])[-+\u2212])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\d))?"
+)
+_ARTICLES = frozenset({"a", "an", "the"})
 
 
-def exact_match(answer: Answer) -> float:
-    """1 if the answer is the reference, but for case, white space, quotes and a final full stop."""
-    return float(normalise(answer.text) == normalise(answer.reference or ""))
+def score_all(metric: AnyMetric, answers: Sequence[Answer]) -> list[Scores | None]:
+    """The scores of each answer, in order; None for what could not be scored, which is not wrong.
+
+    Raises:
+        StageError: the metric cannot be used on these answers.
+    """
+    answered = [each for each in answers if each.error is None]
+    match metric:
+        case CodeRuff():
+            found = code_scores.passes_ruff([each.text for each in answered], metric.config)
+            whole: list[Scores | None] = [{"": float(passes)} for passes in found]
+        case CodeDoctests():
+            texts = [each.text for each in answered]
+            whole = [
+                _whole(value)
+                for value in code_scores.pass_doctests(metric, texts, _examples(metric, answered))
+            ]
+        case JsonFields():
+            whole = [json_scores.fields(each.text, each.reference or "", metric.fields) for each in answered]
+        case Rules():
+            whole = [rules(metric, each.text) for each in answered]
+        case _:
+            whole = [_whole(SCORERS[metric.kind](metric, each)) for each in answered]
+    made = iter(whole)
+    return [None if each.error is not None else next(made) for each in answers]
 
 
-def line_match(answer: Answer) -> float | None:
+def metric_problems(spec: Spec) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """What is wrong with the options of metrics, as those who will read them tell; by place in the spec."""
+    for name, each in spec.evaluation.sets.items():
+        for index, metric in enumerate(each.metrics):
+            at = ("evaluation", "sets", name, "metrics", index)
+            if isinstance(metric, JsonSchema) and metric.answer_schema is not None:
+                if (message := schema_problem(metric.answer_schema)) is not None:
+                    yield (*at, "answer_schema"), message
+            elif (
+                isinstance(metric, CodeRuff)
+                and (message := code_scores.ruff_problem(metric.config)) is not None
+            ):
+                yield (*at, "config"), message
+
+
+def _whole(value: float | None) -> Scores | None:
+    return None if value is None else {"": value}
+
+
+def exact_match(metric: ExactMatch, answer: Answer) -> float:
+    """1 if the answer is the reference."""
+    alike = normalise if metric.normalise else str
+    return float(alike(answer.text) in {alike(each) for each in references(answer)})
+
+
+def line_match(metric: object, answer: Answer) -> float | None:
     """Share of the reference's lines that the answer has, normalised.
 
     Lines may come in any order and with a list mark before them. Lines that were not expected neither help
@@ -36,36 +106,111 @@ def line_match(answer: Answer) -> float | None:
     return sum(matches) / len(matches) if matches else None
 
 
-def choice_accuracy(answer: Answer) -> float:
-    """1 if the answer names the right one of `meta["choices"]` and no other.
+def choice_accuracy(metric: ChoiceAccuracy, answer: Answer) -> float:
+    """1 if the answer names the right choice and no other.
 
     A choice is named if it stands in the answer as words of its own; inside a longer choice that is named too
     it does not count. An answer that names none or several is wrong: it does not tell the reader which.
     """
+    given = metric.choices or answer.meta.get("choices")
+    if not given:
+        raise StageError(
+            f"set {answer.set!r}, item {answer.item!r}: nothing says what there is to choose from; write "
+            "{kind: choice_accuracy, choices: [...]}, or give every row a field `choices`"
+        )
     text = normalise(answer.text)
-    choices = [normalise(choice) for choice in answer.meta["choices"]]
+    choices = [normalise(choice) for choice in given]
     named = {choice for choice in choices if re.search(rf"(?<!\w){re.escape(choice)}(?!\w)", text)}
     longest = {one for one in named if not any(one != other and one in other for other in named)}
-    return float(longest == {normalise(answer.reference or "")})
+    return float(longest in [{normalise(each)} for each in references(answer)])
 
 
-def contains(answer: Answer) -> float:
-    """1 if the answer holds one of the expected strings."""
-    return float(contains_any(answer.text, answer.expected))
+def contains(metric: object, answer: Answer) -> float:
+    """1 if the answer holds one of the expected strings, or the reference."""
+    return float(contains_any(answer.text, references(answer)))
 
 
-SCORERS: Mapping[Metric, Scorer] = {
+def token_f1(metric: object, answer: Answer) -> float:
+    """F1 of the words that answer and reference share, articles aside; of several references the best."""
+    return max(_shared(_words(answer.text), _words(each)) for each in references(answer))
+
+
+def numeric(metric: Numeric, answer: Answer) -> float | None:
+    """1 if the answer's last number is near enough to that of a reference; None if no reference has one."""
+    right = [number for each in references(answer) if (number := last_number(each)) is not None]
+    given = last_number(answer.text)
+    if not right or given is None:
+        return 0.0 if right else None
+    absolute, relative = Decimal(str(metric.tolerance)), Decimal(str(metric.relative_tolerance))
+    return float(any(abs(given - each) <= max(absolute, relative * abs(each)) for each in right))
+
+
+def regex(metric: RegexMatch, answer: Answer) -> float:
+    """1 if the pattern is found."""
+    return float(re.search(metric.pattern, answer.text) is not None)
+
+
+def json_schema(metric: JsonSchema, answer: Answer) -> float:
+    """1 if the answer is JSON that matches."""
+    assert metric.answer_schema is not None, "resolved with the spec"
+    return float(json_scores.matches(answer.text, metric.answer_schema))
+
+
+def rules(metric: Rules, text: str) -> Scores:
+    """Share of the rules that a text keeps; `all`: it keeps every one; and each rule by its name."""
+    kept = {rule.name: float(keeps(rule, text)) for rule in metric.rules}
+    return {"": sum(kept.values()) / len(kept), "all": float(all(kept.values())), **kept}
+
+
+def keeps(rule: TextRule, text: str) -> bool:
+    num_words = len(text.split())
+    found = rule.pattern is None or (re.search(rule.pattern, text) is not None) == (rule.must == "match")
+    return found and (rule.min_words or 0) <= num_words <= (rule.max_words or num_words)
+
+
+SCORERS: Mapping[str, Callable[[Any, Answer], float | None]] = {
     "exact_match": exact_match,
     "line_match": line_match,
     "choice_accuracy": choice_accuracy,
     "contains": contains,
-    "log_likelihood": lambda answer: answer.log_likelihood,
+    "token_f1": token_f1,
+    "numeric": numeric,
+    "regex": regex,
+    "json_valid": lambda metric, answer: float(json_scores.is_json(answer.text)),
+    "json_schema": json_schema,
+    "code_parses": lambda metric, answer: float(code_scores.parses(answer.text)),
+    "log_likelihood": lambda metric, answer: answer.log_likelihood,
 }
+"""What scores one answer alone, with one number."""
 
 
-def score(metric: Metric, answer: Answer) -> float | None:
-    """The answer's score; None for a row that failed before it had an answer."""
-    return None if answer.error is not None else SCORERS[metric](answer)
+def references(answer: Answer) -> tuple[str, ...]:
+    """The right answers, of which one is enough."""
+    return answer.expected or (answer.reference or "",)
+
+
+def last_number(text: str) -> Decimal | None:
+    """`1,234.5` is one number, and the hyphen of `10-3` no sign."""
+    found = _NUMBER.findall(text)
+    return Decimal(found[-1].replace(",", "").replace("\u2212", "-")) if found else None
+
+
+def _examples(metric: CodeDoctests, answers: Sequence[Answer]) -> list[str | None]:
+    """The doctest examples of each row; None: its answer brings its own."""
+    return [
+        None if metric.examples is None else str(each.meta.get(metric.examples) or "") for each in answers
+    ]
+
+
+def _words(text: str) -> list[str]:
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return [word for word in re.findall(r"\w+", folded) if word not in _ARTICLES]
+
+
+def _shared(given: Sequence[str], right: Sequence[str]) -> float:
+    if not given and not right:
+        return 1.0
+    return 2 * (Counter(given) & Counter(right)).total() / (len(given) + len(right))
 
 
 def normalise(text: str) -> str:

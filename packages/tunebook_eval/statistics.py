@@ -14,12 +14,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, norm, permutation_test
 
 Floats = NDArray[np.float64]
 Method = Literal["wilson", "tango", "bootstrap", "no variance", "too few"]
 
 ALPHA = 0.05
+POWER = 0.8
 Z = float(norm.ppf(1 - ALPHA))
 MIN_GROUPS = 5
 """A bootstrap over fewer groups bounds nothing."""
@@ -108,6 +109,39 @@ def clustered_stderr(scores: Sequence[float], groups: Sequence[str]) -> float | 
     if count < 2:
         return None
     return float(math.sqrt(count / (count - 1) * float(sums @ sums)) / len(values))
+
+
+def detectable_effect(stderr: float) -> float:
+    """The distance from a threshold at which the bound clears it four times in five (Cohen 1988, ch. 2)."""
+    return float(norm.ppf(1 - ALPHA) + norm.ppf(POWER)) * stderr
+
+
+def paired_p_value(first: Sequence[float], second: Sequence[float], groups: Sequence[str]) -> float | None:
+    """Two-sided p-value that first and second differ by chance alone; None for a single group.
+
+    Exact McNemar for independent 0/1 scores, else signs of whole groups' differences flipped at random
+    (Fisher 1935), exactly where there are few groups.
+    """
+    differences = np.asarray(first, float) - np.asarray(second, float)
+    sums, _ = _by_group(differences, groups)
+    if len(sums) < 2:
+        return None
+    if len(sums) == len(differences) and _is_binary(np.asarray(first)) and _is_binary(np.asarray(second)):
+        gained, lost = int((differences > 0).sum()), int((differences < 0).sum())
+        return float(binomtest(gained, gained + lost, 0.5).pvalue) if gained + lost else 1.0
+    tested = permutation_test(
+        (sums,), np.sum, permutation_type="samples", vectorized=True, n_resamples=NUM_RESAMPLES - 1, rng=SEED
+    )
+    return float(tested.pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted for having looked at all of them, in the same order (Holm 1979)."""
+    adjusted, least = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = least
+    return adjusted
 
 
 def rows_to_settle(bounds: Bounds, threshold: float) -> int | None:

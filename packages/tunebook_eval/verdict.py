@@ -24,9 +24,11 @@ class GateResult(Frozen):
     """With 95 % confidence the value is below this."""
     num_samples: int
     compared_with: str | None = None
-    """The arm or rule that the tuned model is held against."""
+    """The arm or rule that the gate's arm is held against."""
     p_value: float | None = None
     """Exact McNemar, where a gain of a 0/1 score is held against zero."""
+    detectable: float | None = None
+    """How far from the threshold the truth must be for this many rows to show it, 4 times in 5."""
     note: str = ""
     """Why it is inconclusive, or how many rows would settle it."""
 
@@ -34,7 +36,8 @@ class GateResult(Frozen):
     def threshold(self) -> float:
         """What the value is held against; a drop is a negative gain."""
         gate = self.gate
-        return gate.at_least if gate.at_least is not None else -(gate.max_drop or 0.0)
+        bound = gate.at_least if gate.at_least is not None else gate.at_most
+        return bound if bound is not None else -(gate.max_drop or 0.0)
 
     def line(self, width: int = 0) -> str:
         """Outcome, rule and evidence in one line; rules are padded to `width`."""
@@ -45,10 +48,10 @@ class GateResult(Frozen):
         """The value, its bound and what is to be said of them."""
         if self.value is None:
             return self.note
-        is_drop, failed = self.gate.max_drop is not None, self.outcome == "fail"
-        sign = -1 if is_drop else 1
-        bound = self.high if failed else self.low
-        side = "below" if failed != is_drop else "above"
+        sign = -1 if self.gate.max_drop is not None else 1
+        upper = (self.gate.at_most is not None) != (self.outcome == "fail")
+        bound = self.high if upper else self.low
+        side = "below" if upper != (sign < 0) else "above"
         sure = "no bound" if bound is None else f"95 % {side} {sign * bound:.3f}"
         against = f", against {self.compared_with}" if self.compared_with else ""
         note = f"; {self.note}" if self.note else ""

@@ -82,7 +82,8 @@ class Settings(BaseSettings):
     storage_url: str = "runs"
     """Where runs live: a folder, or `s3://bucket/prefix` with pyarrow's `?endpoint_override=...`."""
     ray_address: str | None = None
-    """A running Ray cluster, `host:port`; none: a local Ray for the time of the run."""
+    """A running Ray cluster, `host:port`, whose hosts prepare data and train; none: the cores of this machine
+    prepare, and a local Ray trains, for the time of the run."""
     num_workers: int = Field(1, ge=1)
     """Training workers."""
     cpus_per_worker: int | None = Field(None, ge=1)

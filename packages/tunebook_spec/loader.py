@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
@@ -16,9 +17,12 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from tunebook_spec.errors import Problem, SpecError
+from tunebook_spec.metrics import ALWAYS, AnyMetric, JsonSchema
 from tunebook_spec.models import (
     AnySupportingModel,
     EvaluationSet,
+    Gate,
+    GatesFile,
     InlineSet,
     RowsSource,
     Spec,
@@ -28,6 +32,7 @@ from tunebook_spec.models import (
 )
 
 Path_ = tuple[str | int, ...]
+Root = TypeVar("Root", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -86,14 +91,35 @@ def load(path: Path, *, profile: str | None = None, overrides: Sequence[str] = (
     return LoadedSpec(specs[profile], path, profile, origins[profile])
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[Path_, int]]:
+def load_gates(path: Path, scored: Mapping[str, Collection[str]]) -> tuple[Gate, ...]:
+    """Gates of a file of their own, `gates:` as under a spec's `evaluation`.
+
+    Args:
+        path: YAML.
+        scored: By metric, the arms that a gate on it can name.
+
+    Raises:
+        SpecError: with every problem, its line and the way out.
+    """
+    document, lines = _read(path, "a gates file is a map with one key, `gates`")
+    gates = _parse(GatesFile, document, lines, path).gates
+    found = _gate_problems(gates, scored)
+    problems = tuple(Problem(_dotted(at), message, _line(lines, at)) for at, message in found)
+    if problems:
+        raise SpecError(str(path), problems)
+    return gates
+
+
+def _read(
+    path: Path, expected: str = "a spec is a map that starts with `version: 1`"
+) -> tuple[dict[str, Any], dict[Path_, int]]:
     yaml = YAML(typ="rt")
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SpecError(str(path), (Problem("", "no such file"),)) from None
     except IsADirectoryError:
-        raise SpecError(str(path), (Problem("", "is a folder; a spec is a YAML file"),)) from None
+        raise SpecError(str(path), (Problem("", "is a folder, not a YAML file"),)) from None
     except UnicodeDecodeError as error:
         raise SpecError(str(path), (Problem("", f"is not UTF-8 at byte {error.start}"),)) from None
     except DuplicateKeyError as error:
@@ -109,9 +135,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Path_, int]]:
         raise SpecError(str(path), (Problem("", f"is not YAML: {str(error).splitlines()[0]}"),)) from None
     if not isinstance(tree, CommentedMap):
         kind = {CommentedSeq: "a list", type(None): "empty"}.get(type(tree), f"a {type(tree).__name__}")
-        raise SpecError(
-            str(path), (Problem("", f"is {kind}; a spec is a map that starts with `version: 1`"),)
-        )
+        raise SpecError(str(path), (Problem("", f"is {kind}; {expected}"),))
     lines: dict[Path_, int] = {}
     plain = _plain(tree, (), lines)
     return plain, lines
@@ -190,13 +214,7 @@ def _override(document: dict[str, Any], where: dict[Path_, int], override: str, 
 
 
 def _validate(document: dict[str, Any], where: Mapping[Path_, int], path: Path) -> Spec:
-    try:
-        spec = Spec.model_validate(document)
-    except ValidationError as error:
-        # A sequence whose items are all wrong also counts as empty: its items tell more.
-        details = [d for d in error.errors() if not (d["type"] == "too_short" and d["input"])]
-        problems = tuple(_problem(dict(detail), document, where) for detail in details)
-        raise SpecError(str(path), problems) from None
+    spec = _parse(Spec, document, where, path)
     problems = tuple(
         Problem(_dotted(at), message, _line(where, at)) for at, message in _inconsistencies(spec)
     )
@@ -205,8 +223,20 @@ def _validate(document: dict[str, Any], where: Mapping[Path_, int], path: Path) 
     return spec
 
 
-def _problem(detail: dict[str, Any], document: Any, where: Mapping[Path_, int]) -> Problem:
-    at, model = _locate(detail["loc"], document)
+def _parse(root: type[Root], document: dict[str, Any], where: Mapping[Path_, int], path: Path) -> Root:
+    try:
+        return root.model_validate(document)
+    except ValidationError as error:
+        # A sequence whose items are all wrong also counts as empty: its items tell more.
+        details = [d for d in error.errors() if not (d["type"] == "too_short" and d["input"])]
+        problems = tuple(_problem(dict(detail), document, where, root) for detail in details)
+        raise SpecError(str(path), problems) from None
+
+
+def _problem(
+    detail: dict[str, Any], document: Any, where: Mapping[Path_, int], root: type[BaseModel]
+) -> Problem:
+    at, model = _locate(detail["loc"], document, root)
     message = str(detail["msg"]).removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
         message = "unknown key"
@@ -220,11 +250,13 @@ def _problem(detail: dict[str, Any], document: Any, where: Mapping[Path_, int]) 
     return Problem(_dotted(at), message, _line(where, at))
 
 
-def _locate(loc: Sequence[str | int], document: Any) -> tuple[Path_, type[BaseModel] | None]:
+def _locate(
+    loc: Sequence[str | int], document: Any, root: type[BaseModel]
+) -> tuple[Path_, type[BaseModel] | None]:
     """The path in the file of a pydantic location (which also names union members), and the model there."""
     at: Path_ = ()
     node: Any = document
-    model: type[BaseModel] | None = Spec
+    model: type[BaseModel] | None = root
     for index, part in enumerate(loc):
         steps = (isinstance(node, dict) and part in node) or (
             isinstance(node, list) and isinstance(part, int)
@@ -237,9 +269,10 @@ def _locate(loc: Sequence[str | int], document: Any) -> tuple[Path_, type[BaseMo
             break
         node = node[part]
         at = (*at, part)
-        model = next((member for key, member in _MODELS.items() if _fits(key, at)), model)
+        here = [member for pattern, member in _index(root) if _fits(pattern, at)]
+        model = here[-1] if here else model
         if isinstance(node, dict):
-            model = _member(at, node) or model
+            model = _member(here, node) or model
     return at, model
 
 
@@ -251,23 +284,25 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models(argument)
 
 
-def _index(model: type[BaseModel], at: Path_ = ()) -> Iterator[tuple[Path_, type[BaseModel]]]:
+@cache
+def _index(model: type[BaseModel], at: Path_ = ()) -> tuple[tuple[Path_, type[BaseModel]], ...]:
+    """Every model within a model, by where it may stand; `*` is any key or item."""
+    found: list[tuple[Path_, type[BaseModel]]] = []
     for name, field in model.model_fields.items():
         annotation = field.annotation
         nested = "*" if getattr(annotation, "__origin__", None) in (tuple, dict) else None
         for member in _models(annotation):
             inner = (*at, name, nested) if nested else (*at, name)
-            yield inner, member
-            yield from _index(member, inner)
+            found += [(inner, member), *_index(member, inner)]
+    return tuple(found)
 
 
 def _fits(pattern: Path_, at: Path_) -> bool:
     return len(pattern) == len(at) and all(p in ("*", a) for p, a in zip(pattern, at, strict=True))
 
 
-def _member(at: Path_, node: dict[str, Any]) -> type[BaseModel] | None:
+def _member(here: Sequence[type[BaseModel]], node: dict[str, Any]) -> type[BaseModel] | None:
     """Of the models that may stand here, the one whose `kind` is given, else the one with most known keys."""
-    here = [member for pattern, member in _INDEX if _fits(pattern, at)]
     kinds = [m for m in here if "kind" in m.model_fields and node.get("kind") in _literal(m, "kind")]
     ranked = sorted(kinds or here, key=lambda member: -len(set(node) & set(member.model_fields)))
     return ranked[0] if ranked else None
@@ -277,9 +312,7 @@ def _literal(model: type[BaseModel], field: str) -> tuple[Any, ...]:
     return tuple(getattr(model.model_fields[field].annotation, "__args__", ()))
 
 
-_INDEX = tuple(_index(Spec))
-_MODELS = dict(_INDEX)
-_MEMBERS = {kind for _, m in _INDEX if "kind" in m.model_fields for kind in _literal(m, "kind")} | {
+_MEMBERS = {kind for _, m in _index(Spec) if "kind" in m.model_fields for kind in _literal(m, "kind")} | {
     member.__name__ for member in (TaskSet, SuiteSet, InlineSet, TextsSet)
 }
 
@@ -287,7 +320,6 @@ _MEMBERS = {kind for _, m in _INDEX if "kind" in m.model_fields for kind in _lit
 def _inconsistencies(spec: Spec) -> Iterator[tuple[Path_, str]]:
     """What no single field can see: names that must meet across the spec."""
     sets, tasks = spec.evaluation.sets, {source.task for source in spec.data.sources}
-    declared = {f"{name}.{metric}" for name, each in sets.items() for metric in each.metrics}
     for name, each in sets.items():
         if isinstance(each, TaskSet) and each.task not in tasks:
             known = ", ".join(sorted(tasks))
@@ -295,9 +327,9 @@ def _inconsistencies(spec: Spec) -> Iterator[tuple[Path_, str]]:
                 ("evaluation", "sets", name, "task"),
                 f"no source has task {each.task!r}; sources have: {known}",
             )
-        for metric in set(each.metrics) - set(_allowed(each)):
-            message = f"{metric!r} cannot score this kind of set; it can have: {', '.join(_allowed(each))}"
-            yield ("evaluation", "sets", name, "metrics"), message
+        for index, metric in enumerate(each.metrics):
+            if (message := _misfit(each, metric, spec)) is not None:
+                yield ("evaluation", "sets", name, "metrics", index), message
     for index, source in enumerate(spec.data.sources):
         columns = source.columns if isinstance(source, RowsSource) else None
         if columns and columns.assistant is None and spec.data.distill is None:
@@ -320,15 +352,38 @@ def _inconsistencies(spec: Spec) -> Iterator[tuple[Path_, str]]:
             )
             way_out = "name another model, or set `may_judge_itself: true`"
             yield ("data", "distill", "choose", "judge"), f"{message}: {way_out}"
-    for index, gate in enumerate(spec.evaluation.gates):
-        if gate.metric not in declared:
-            message = f"no set declares {gate.metric!r}; declared: {', '.join(sorted(declared))}"
-            yield ("evaluation", "gates", index, "metric"), message
-        if gate.gain_over == "few_shot" and "few_shot" not in spec.evaluation.arms:
-            yield (
-                ("evaluation", "gates", index, "gain_over"),
-                "the few_shot arm is not among `evaluation.arms`",
-            )
+    for place, message in _gate_problems(spec.evaluation.gates, _scored(spec)):
+        yield ("evaluation", *place), message
+
+
+def _scored(spec: Spec) -> dict[str, tuple[str, ...]]:
+    """By metric, the arms that a gate on it can name: few-shot and rules answer tasks alone."""
+    arms = spec.evaluation.arms
+    scored: dict[str, tuple[str, ...]] = {}
+    for name, each in spec.evaluation.sets.items():
+        models = arms if isinstance(each, TaskSet) else tuple(arm for arm in arms if arm != "few_shot")
+        everyone = (*models, "best_baseline") if isinstance(each, TaskSet) else models
+        for metric in each.metrics:
+            parts = [metric.label, *(f"{metric.label}.{part}" for part in (*metric.parts, "unscored"))]
+            scored |= {f"{name}.{part}": everyone for part in parts}
+        if not isinstance(each, TextsSet):
+            scored |= {f"{name}.{metric}": models for metric in ALWAYS}
+    return scored
+
+
+def _gate_problems(
+    gates: Sequence[Gate], scored: Mapping[str, Collection[str]]
+) -> Iterator[tuple[Path_, str]]:
+    for index, gate in enumerate(gates):
+        if gate.metric not in scored:
+            message = f"no set declares {gate.metric!r}; declared: {', '.join(sorted(scored))}"
+            yield ("gates", index, "metric"), message
+            continue
+        named = (("arm", gate.arm), ("max_drop" if gate.gain_over is None else "gain_over", gate.opponent))
+        for key, arm in named:
+            if arm is not None and arm not in scored[gate.metric]:
+                known = ", ".join(scored[gate.metric])
+                yield ("gates", index, key), f"{arm} has no {gate.metric}; it is there for: {known}"
 
 
 def _is_same_model(a: AnySupportingModel, b: AnySupportingModel) -> bool:
@@ -342,10 +397,19 @@ def _no_role(name: str, spec: Spec) -> str:
     return f"no model {name!r} under `models`; there are: {known}"
 
 
-def _allowed(each: EvaluationSet) -> tuple[str, ...]:
-    if isinstance(each, TaskSet):
-        return ("line_match", "choice_accuracy", "exact_match")
-    return ("log_likelihood",) if isinstance(each, TextsSet) else ("contains",)
+def _misfit(each: EvaluationSet, metric: AnyMetric, spec: Spec) -> str | None:
+    """Why a metric cannot score a set."""
+    kind = metric.kind
+    if isinstance(each, TextsSet) != (kind == "log_likelihood"):
+        texts = "fixed texts are scored by log_likelihood alone"
+        return f"{kind!r} cannot score this kind of set; {texts}, and nothing else is"
+    if not isinstance(each, TaskSet) and kind in ("line_match", "json_fields"):
+        return f"{kind!r} cannot score this kind of set: it needs the reference answers of a task"
+    if isinstance(metric, JsonSchema) and metric.answer_schema is None:
+        schemas = spec.data.checks.answer_schema
+        if not isinstance(each, TaskSet) or each.task not in schemas:
+            return "needs `answer_schema`, or one for the set's task under `data.checks.answer_schema`"
+    return None
 
 
 def _dotted(at: Path_) -> str:

@@ -18,6 +18,8 @@ from pydantic import (
     model_validator,
 )
 
+from tunebook_spec.metrics import AnyMetric
+
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 BuiltinModelName = Literal["smollm2-135m-instruct"]
@@ -25,7 +27,6 @@ DatasetName = Literal["medical_glossary"]
 RowFormat = Literal["messages", "preference", "alpaca", "sharegpt", "prompt_completion"]
 SuiteName = Literal["general"]
 TextsName = Literal["fixed_texts"]
-Metric = Literal["line_match", "choice_accuracy", "exact_match", "contains", "log_likelihood"]
 Arm = Literal["base", "few_shot", "tuned"]
 MergeBase = Literal["dequantised", "base"]
 Schedule = Literal["cosine_with_min_lr", "cosine", "linear", "constant_with_warmup"]
@@ -539,9 +540,18 @@ class Decoding(Frozen):
 
 
 class EvaluationSet(Frozen):
-    metrics: tuple[Metric, ...] = Field(min_length=1)
+    metrics: tuple[AnyMetric, ...] = Field(min_length=1)
+    """By name, or `{kind: ...}` with options. `stop_rate` and `answer_tokens` are measured of any prompts."""
     max_tokens: int | None = Field(None, ge=1)
     """Longest answer in this set; none: that of `evaluation.decoding`."""
+
+    @model_validator(mode="after")
+    def metrics_have_names_of_their_own(self) -> EvaluationSet:
+        labels = [metric.label for metric in self.metrics]
+        twice = [label for label in labels if labels.count(label) > 1]
+        if twice:
+            raise ValueError(f"two metrics are called {twice[0]!r}; give one a `name`")
+        return self
 
 
 class TaskSet(EvaluationSet):
@@ -599,21 +609,44 @@ AnySet = Annotated[
 
 class Gate(Frozen):
     metric: str
-    """`set.metric`, as declared under `evaluation.sets`."""
+    """`set.metric`, as declared under `evaluation.sets`, or a part of it: `set.metric.precision`.
+
+    `set.metric.unscored` is the share of answers that it could not score; `set.stop_rate` and
+    `set.answer_tokens` are there for every set of prompts.
+    """
+    arm: Arm = "tuned"
+    """Whose metric is judged."""
     at_least: float | None = None
-    """Bound on the metric; with `gain_over`, on the gain."""
-    gain_over: Literal["base", "few_shot", "best_baseline"] | None = None
-    """Judge tuned minus this arm; `best_baseline` is the better of few-shot and the best non-learned rule."""
+    """Lower bound on the metric; with `gain_over`, on the gain."""
+    at_most: float | None = None
+    """Upper bound on the metric; with `gain_over`, on the gain."""
+    gain_over: Arm | Literal["best_baseline"] | None = None
+    """Judge the arm minus this one; `best_baseline` is the better of few-shot and the best non-learned rule:
+    the highest, or under `at_most` the lowest."""
     max_drop: float | None = Field(None, ge=0)
     """The metric may fall below the base by less than this."""
 
+    @property
+    def opponent(self) -> str | None:
+        """What the arm is held against; none: only the bound."""
+        return "base" if self.max_drop is not None else self.gain_over
+
     @model_validator(mode="after")
     def states_exactly_one_bound(self) -> Gate:
-        if (self.at_least is None) == (self.max_drop is None):
-            raise ValueError("a gate states exactly one of `at_least` and `max_drop`")
-        if self.gain_over is not None and self.at_least is None:
-            raise ValueError("`gain_over` needs `at_least`, the smallest gain that passes")
+        bounds = (self.at_least, self.at_most, self.max_drop)
+        if sum(bound is not None for bound in bounds) != 1:
+            raise ValueError("a gate states exactly one of `at_least`, `at_most` and `max_drop`")
+        if self.gain_over is not None and self.max_drop is not None:
+            raise ValueError("`gain_over` needs `at_least` or `at_most`, the gain that passes")
+        if self.arm == self.opponent:
+            raise ValueError(f"{self.arm} is held against itself; name another `arm`")
         return self
+
+
+class GatesFile(Frozen):
+    """Gates without a spec, to judge what a run has measured."""
+
+    gates: tuple[Gate, ...] = Field(min_length=1)
 
 
 class Evaluation(Frozen):

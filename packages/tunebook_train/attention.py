@@ -112,14 +112,13 @@ def attend_segments(
 
 def attend_plainly(query_SHLD: Tensor, key_SGLD: Tensor, value_SGLD: Tensor, scaling: float | None) -> Tensor:
     """Causal attention with every score at hand; the heads that share keys are one product."""
-    num_groups, length, head_dim = key_SGLD.shape[1:]
-    shared = (num_groups, -1, length)
-    query_SGRD = query_SHLD.unflatten(1, shared[:2]).flatten(2, 3)
-    scores = (query_SGRD @ key_SGLD.mT).unflatten(2, shared[1:])
+    num_segments, num_groups, length, head_dim = key_SGLD.shape
+    query_SGRD = query_SHLD.reshape(num_segments, num_groups, -1, head_dim)
+    scores = (query_SGRD @ key_SGLD.mT).view(num_segments, num_groups, -1, length, length)
     hidden_LL = torch.ones(length, length, dtype=torch.bool, device=scores.device).triu(1)
     scores = (scores * (head_dim**-0.5 if scaling is None else scaling)).masked_fill(hidden_LL, -math.inf)
-    weights = scores.softmax(-1, dtype=torch.float32).to(value_SGLD.dtype)
-    return (weights.flatten(2, 3) @ value_SGLD).unflatten(2, shared[1:]).flatten(1, 2)
+    weights_SGRL = scores.softmax(-1, dtype=torch.float32).to(value_SGLD.dtype).flatten(2, 3)
+    return (weights_SGRL @ value_SGLD).view(num_segments, -1, length, head_dim)
 
 
 AttentionInterface.register(SEGMENT_ATTENTION, attend_segments)

@@ -59,6 +59,15 @@ profiles:
     method: {kind: qlora}
 """
 
+
+def metrics(of_chat: str) -> str:
+    return f"evaluation.sets.chat.metrics=[{of_chat}]"
+
+
+def rule(one: str) -> str:
+    return metrics(f"exact_match, {{kind: rules, rules: [{one}]}}")
+
+
 ARMS = ("answer-base", "answer-few_shot", "answer-tuned")
 TASKS = ("answer-baselines", *ARMS)
 MODEL = ("replay", "prepare", "train", "merge", "answer-base", "answer-few_shot")
@@ -175,7 +184,33 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "Decoding.max_tokens": ("evaluation.decoding.max_tokens=32", TASKS),
     "Evaluation.few_shot": ("evaluation.few_shot=5", ("answer-few_shot",)),
     "Evaluation.arms": ("evaluation.arms=[base, tuned]", ("evaluate",)),
-    "TaskSet.metrics": ("evaluation.sets.chat.metrics=[exact_match, line_match]", ("evaluate",)),
+    "SimpleMetric.kind": (metrics("exact_match, line_match"), ("evaluate",)),
+    "SimpleMetric.name": (metrics("exact_match, {kind: contains, name: holds}"), ("evaluate",)),
+    "ExactMatch.normalise": (metrics("{kind: exact_match, normalise: false}"), ("evaluate",)),
+    "ChoiceAccuracy.choices": (
+        metrics("exact_match, {kind: choice_accuracy, choices: [a, b]}"),
+        ("evaluate",),
+    ),
+    "RegexMatch.pattern": (metrics("exact_match, {kind: regex, pattern: a}"), ("evaluate",)),
+    "Numeric.tolerance": (metrics("exact_match, {kind: numeric, tolerance: 1}"), ("evaluate",)),
+    "Numeric.relative_tolerance": (
+        metrics("exact_match, {kind: numeric, relative_tolerance: 1}"),
+        ("evaluate",),
+    ),
+    "JsonSchema.answer_schema": (
+        metrics("exact_match, {kind: json_schema, answer_schema: {}}"),
+        ("evaluate",),
+    ),
+    "JsonFields.fields": (metrics("exact_match, {kind: json_fields, fields: [a]}"), ("evaluate",)),
+    "CodeRuff.config": (metrics("exact_match, {kind: code_ruff, config: 'line-length = 79'}"), ("evaluate",)),
+    "CodeDoctests.examples": (metrics("exact_match, {kind: code_doctests, examples: tests}"), ("evaluate",)),
+    "CodeDoctests.timeout_s": (metrics("exact_match, {kind: code_doctests, timeout_s: 5}"), ("evaluate",)),
+    "CodeDoctests.memory_mib": (metrics("exact_match, {kind: code_doctests, memory_mib: 64}"), ("evaluate",)),
+    "TextRule.name": (rule("{name: short, max_words: 9}"), ("evaluate",)),
+    "TextRule.pattern": (rule("{name: hello, pattern: Hi}"), ("evaluate",)),
+    "TextRule.must": (rule("{name: hello, pattern: Hi, must: not_match}"), ("evaluate",)),
+    "TextRule.min_words": (rule("{name: long, min_words: 9}"), ("evaluate",)),
+    "TextRule.max_words": (rule("{name: short, max_words: 8}"), ("evaluate",)),
     "TaskSet.max_tokens": ("evaluation.sets.chat.max_tokens=8", TASKS),
     "TaskSet.task": ("evaluation.sets.glossary.task=chat", TASKS),
     "SuiteItem.q": ("evaluation.sets.own.items.0.q=Why?", ("prepare", "answer-base", "answer-tuned")),
@@ -184,10 +219,15 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
         ("answer-base", "answer-tuned"),
     ),
     "Gate.at_least": ("evaluation.gates.0.at_least=0.6", ("decide",)),
+    "Gate.at_most": ("evaluation.gates.0={metric: chat.exact_match, at_most: 0.9}", ("decide",)),
+    "Gate.arm": ("evaluation.gates.0.arm=base", ("decide",)),
     "Gate.metric": ("evaluation.gates.0.metric=own.contains", ("decide",)),
     "Gate.gain_over": ("evaluation.gates.0.gain_over=base", ("decide",)),
     "Gate.max_drop": ("evaluation.gates.1.max_drop=0.1", ("decide",)),
 }
+
+METRICS = ("ExactMatch", "ChoiceAccuracy", "RegexMatch", "Numeric", "JsonSchema", "JsonFields", "CodeRuff")
+METRICS += ("CodeDoctests", "Rules")
 
 # Which kind of object a field stands in is tested where the field is; these add nothing of their own.
 SAME_AS = {
@@ -203,9 +243,8 @@ SAME_AS = {
     "FileSource.weight": "DatasetSource.weight",
     "FileSource.max_train_rows": "DatasetSource.max_train_rows",
     "FileSource.max_test_rows": "DatasetSource.max_test_rows",
-    "SuiteSet.metrics": "TaskSet.metrics",
-    "InlineSet.metrics": "TaskSet.metrics",
-    "TextsSet.metrics": "TaskSet.metrics",
+    **{f"{kind}.kind": "SimpleMetric.kind" for kind in METRICS},
+    **{f"{kind}.name": "SimpleMetric.name" for kind in METRICS},
     "SuiteSet.max_tokens": "TaskSet.max_tokens",
     "InlineSet.max_tokens": "TaskSet.max_tokens",
     "TextsSet.max_tokens": "TaskSet.max_tokens",

@@ -13,6 +13,7 @@ import pytest
 from tests.unit.data.reading import ROW
 from tests.unit.data.test_hostile_files import CASES, lines
 from tunebook_data import scan as scan_module
+from tunebook_data import workers
 from tunebook_data.checks import judged
 from tunebook_data.digest import digest
 from tunebook_data.rejects import Flag, Reject
@@ -379,8 +380,8 @@ def test_a_big_file_is_the_same_on_all_cores(tmp_path: Path, monkeypatch: pytest
     rng = random.Random(0)
     path = tmp_path / "a.jsonl"
     path.write_bytes(lines(*(orjson.dumps(random_record(rng)) for _ in range(500))))
-    monkeypatch.setattr(scan_module, "POOL_BYTES", 0)
-    monkeypatch.setattr(scan_module.os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(scan_module, "POOL_RANGES", 0)
+    monkeypatch.setattr(workers.os, "sched_getaffinity", lambda _: {0, 1})
     one, other = both_ways(path, DEFAULT)
     assert one == other
 

@@ -23,9 +23,7 @@ def arm(name: str, scores: list[float], **more: Any) -> ArmScores:
 def judge(*arms: ArmScores, groups: int | None = None, **gate: Any) -> GateResult:
     count = len(arms[0].scores)
     of = {str(number): f"g{number % (groups or count)}" for number in range(count)}
-    report = EvalReport(
-        scores=arms, groups={"glossary": of}, answering=(), costs=(), flips=(), examples=(), warnings=()
-    )
+    report = EvalReport(scores=arms, groups={"glossary": of}, costs=(), flips=(), examples=(), warnings=())
     (result,) = decide(report, (Gate(metric="glossary.line_match", **gate),)).results
     return result
 
@@ -45,10 +43,11 @@ def test_at_least_has_three_outcomes(ones: int, outcome: str) -> None:
 
 def test_an_inconclusive_gate_says_how_many_rows_would_settle_it() -> None:
     result = judge(arm("tuned", binary(88)), at_least=0.85)
-    assert result.note == "about 460 rows would settle it"
+    assert result.detectable == pytest.approx(2.4865 * (0.88 * 0.12 / 99) ** 0.5, rel=1e-4)
+    assert result.note == "about 460 rows would settle it; these rows show 0.081 either way, 4 times in 5"
     assert result.line() == (
         "inconclusive  glossary.line_match >= 0.85  0.880, 95 % above 0.816 (n=100); "
-        "about 460 rows would settle it"
+        "about 460 rows would settle it; these rows show 0.081 either way, 4 times in 5"
     )
     settled = judge(arm("tuned", binary(405, 460)), at_least=0.85)
     assert settled.outcome == "pass"
@@ -102,6 +101,42 @@ def test_a_drop_is_printed_as_a_drop() -> None:
     assert "drop < 0.05  0.200, 95 % above 0.1" in failed.line()
 
 
+@pytest.mark.parametrize(
+    ("ones", "outcome", "line"),
+    [
+        (2, "pass", "<= 0.15  0.020, 95 % below 0.0"),
+        (15, "inconclusive", "<= 0.15  0.150, 95 % below 0.2"),
+        (40, "fail", "<= 0.15  0.400, 95 % above 0.3"),
+    ],
+)
+def test_at_most_passes_when_the_whole_bound_is_below(ones: int, outcome: str, line: str) -> None:
+    result = judge(arm("tuned", binary(ones)), at_most=0.15)
+    assert result.outcome == outcome
+    assert line in result.line()
+
+
+def test_at_most_over_the_baselines_is_held_against_the_lowest() -> None:
+    arms = (arm("tuned", binary(10)), arm("few_shot", binary(50)), arm("copy", binary(70), is_rule=True))
+    result = judge(*arms, gain_over="best_baseline", at_most=-0.2)
+    assert (result.outcome, result.compared_with) == ("pass", "few_shot")
+    assert "glossary.line_match gain over best_baseline <= -0.2  -0.400, 95 % below -0.3" in result.line()
+
+
+def test_any_arm_can_be_judged() -> None:
+    arms = (arm("tuned", binary(10)), arm("few_shot", binary(95)), arm("base", binary(90)))
+    result = judge(*arms, arm="few_shot", max_drop=0.1)
+    assert (result.outcome, result.value, result.compared_with) == ("pass", pytest.approx(0.05), "base")
+    assert result.rule == "few_shot glossary.line_match drop < 0.1"
+    with pytest.raises(ValueError, match="base is held against itself"):
+        judge(*arms, arm="base", max_drop=0.1)
+
+
+def test_equal_scores_outside_of_0_to_1_bound_nothing() -> None:
+    result = judge(arm("tuned", [40.0] * 50), at_most=50)
+    assert (result.outcome, result.low) == ("inconclusive", None)
+    assert result.note == "every row has this value, which bounds nothing outside of 0 to 1"
+
+
 def test_fractional_scores_are_paired_by_item_and_clustered_by_group() -> None:
     rng = np.random.default_rng(0)
     base = rng.random(120) * 0.5
@@ -138,7 +173,6 @@ def test_the_verdict_is_its_worst_gate() -> None:
     report = EvalReport(
         scores=(arm("tuned", binary(88)),),
         groups={"glossary": {str(number): str(number) for number in range(100)}},
-        answering=(),
         costs=(),
         flips=(),
         examples=(),

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from tests.unit.eval.answers_on_disk import asked, general, leave
+from tunebook_eval.answers import Answer
+from tunebook_eval.decide import decide, judged_arms
 from tunebook_eval.evaluate import evaluate, read_report
 from tunebook_eval.evidence import ArmScores, EvalReport
 from tunebook_eval.inputs import EvaluateInputs
+from tunebook_spec.models import Gate
 
-INPUTS = EvaluateInputs(metrics={"glossary": ("line_match", "exact_match"), "general": ("contains",)})
+INPUTS = EvaluateInputs.model_validate(
+    {"metrics": {"glossary": ("line_match", "exact_match"), "general": ("contains",)}}
+)
 
 
 @pytest.fixture
@@ -56,14 +62,65 @@ def test_rules_stand_beside_the_models(report: EvalReport) -> None:
     assert {each.arm for each in report.of("general.contains")} == {"base", "tuned"}
 
 
+def test_changes_are_tuned_minus_base_with_p_values_for_their_number(tmp_path: Path) -> None:
+    def answers(right: int) -> list[Answer]:
+        task = [asked(n, "MRI: imaging" if n < right else "", group=f"g{n}") for n in range(40)]
+        return [*task, *(general(n, "yes") for n in range(40))]
+
+    arms = {arm: leave(tmp_path, arm, answers(right)) for arm, right in (("base", 10), ("tuned", 30))}
+    line, exact, contains = evaluate(INPUTS, arms=arms, out=tmp_path).changes
+    assert (line.set, line.metric, line.num_samples, line.mean) == ("glossary", "line_match", 40, 0.25)
+    assert line.p_value == pytest.approx(2 / 2**20, abs=3e-4)
+    assert line.adjusted_p_value == pytest.approx(3 * (line.p_value or 0))
+    assert (line.outcome, exact.outcome) == ("improved", "unclear")
+    assert (contains.mean, contains.p_value, contains.adjusted_p_value) == (0.0, 1.0, 1.0)
+
+
 def test_items_lost_and_gained_are_listed_lost_first(report: EvalReport) -> None:
     assert [(each.item, each.lost) for each in report.flips] == [("000", True), ("001", False)]
 
 
-def test_stop_rate_and_length_are_per_set_and_arm(report: EvalReport) -> None:
-    (tuned,) = [each for each in report.answering if (each.set, each.arm) == ("glossary", "tuned")]
-    assert tuned.stop_rate == pytest.approx(4 / 6)
-    assert tuned.mean_completion_tokens == pytest.approx((5 * 10 + 40) / 6)
+def test_stop_rate_and_length_are_metrics_of_every_set_a_failed_answer_aside(report: EvalReport) -> None:
+    stops, tokens = (of(report, f"glossary.{metric}", "tuned") for metric in ("stop_rate", "answer_tokens"))
+    assert stops.overall is not None
+    assert (stops.overall.mean, stops.overall.num_samples, stops.num_unscored) == (0.8, 5, 1)
+    assert tokens.overall is not None
+    assert tokens.overall.mean == (4 * 10 + 40) / 5
+    assert tokens.overall.stderr is not None
+    assert {each.arm for each in report.of("general.stop_rate")} == {"base", "tuned"}, "rules do not stop"
+
+
+def test_the_share_of_unscored_answers_has_its_own_error(report: EvalReport) -> None:
+    tuned = of(report, "glossary.line_match", "tuned")
+    assert tuned.unscored is not None
+    assert (tuned.unscored.mean, tuned.unscored.num_samples) == (pytest.approx(1 / 6), 6)
+    gate = Gate(metric="glossary.line_match.unscored", at_most=0.5)
+    (result,) = decide(report, (gate,)).results
+    assert (result.value, result.num_samples) == (pytest.approx(1 / 6), 6)
+
+
+def test_parts_of_a_metric_are_scored_where_they_say_something(tmp_path: Path) -> None:
+    said = [asked(n, '{"plan": "pro"}', reference='{"plan": "pro"}') for n in range(5)]
+    silent = asked(5, '{"plan": null}', reference="{}")
+    arms = {arm: leave(tmp_path, arm, [*said, silent]) for arm in ("base", "tuned")}
+    inputs = EvaluateInputs.model_validate({"metrics": {"glossary": ["json_fields"]}})
+    made = evaluate(inputs, arms=arms, out=tmp_path)
+    plan = of(made, "glossary.json_fields.plan.recall", "tuned")
+    assert plan.overall is not None
+    assert (plan.overall.num_samples, plan.num_unscored, plan.unscored) == (5, 0, None)
+    assert "glossary.json_fields.plan.recall" in judged_arms(made)
+    assert "glossary.json_fields.unscored" in judged_arms(made)
+
+
+def test_a_report_of_before_can_still_be_judged(tmp_path: Path, report: EvalReport) -> None:
+    old = json.loads((tmp_path / "report.json").read_text())
+    old["answering"] = [{"set": "glossary", "arm": "tuned", "stop_rate": 1.0}]
+    old["scores"] = [each for each in old["scores"] if each["metric"] not in ("stop_rate", "answer_tokens")]
+    for each in old["scores"]:
+        del each["unscored"]
+    (tmp_path / "report.json").write_text(json.dumps(old))
+    gate = Gate(metric="glossary.line_match.unscored", at_most=0.5)
+    assert decide(read_report(tmp_path), (gate,)) == decide(report, (gate,))
 
 
 def test_examples_put_the_worst_regression_first(report: EvalReport) -> None:
@@ -90,6 +147,6 @@ def test_the_order_of_finishing_does_not_matter(tmp_path: Path) -> None:
         folder = tmp_path / name
         folder.mkdir()
         arms = {arm: leave(folder, arm, order) for arm in ("base", "tuned")}
-        inputs = EvaluateInputs(metrics={"glossary": ("line_match",)})
+        inputs = EvaluateInputs.model_validate({"metrics": {"glossary": ("line_match",)}})
         made.append(evaluate(inputs, arms=arms, out=folder))
     assert made[0] == made[1]

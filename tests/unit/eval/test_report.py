@@ -80,7 +80,9 @@ def evidence(tmp_path: Path) -> tuple[EvalReport, GateVerdict]:
         "baselines": [asked(n, "MRI: imaging", rule="majority") for n in range(40)],
     }
     folders = {arm: leave(tmp_path, arm, of_arm) for arm, of_arm in arms.items()}
-    inputs = EvaluateInputs(metrics={"glossary": ("line_match",), "general": ("contains",)})
+    inputs = EvaluateInputs.model_validate(
+        {"metrics": {"glossary": ("line_match",), "general": ("contains",)}}
+    )
     report = evaluate(inputs, arms=folders, out=tmp_path)
     return report, decide(report, GATES)
 
@@ -180,6 +182,7 @@ def test_scores_answers_rejects_times_and_lineage_are_on_the_page(
     words = Page(write(tmp_path, evidence, METRICS)).words
     for part in (
         "majority rule",
+        "glossary.line_match improved 0.",
         "thin: 40 rows",
         "only the base answers: 1; that only tuned answers: 0",
         "lost note 3",

@@ -3,15 +3,27 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from tunebook_eval.answers import Answer
-from tunebook_eval.scorers import score
-from tunebook_spec.models import Metric
+from tunebook_eval.scorers import Scores, score_all
+from tunebook_spec.errors import StageError
+from tunebook_spec.metrics import AnyMetric
 
 
 def answered(text: str, reference: str | None = None, **more: Any) -> Answer:
     facts = {"set": "s", "item": "1", "question": "q", "group": "g", "finish_reason": "stop"}
     return Answer(**{**facts, **more, "text": text, "reference": reference})
+
+
+def scores(metric: str | dict[str, Any], answer: Answer) -> Scores | None:
+    (made,) = score_all(TypeAdapter(AnyMetric).validate_python(metric), [answer])
+    return made
+
+
+def score(metric: str | dict[str, Any], answer: Answer) -> float | None:
+    made = scores(metric, answer)
+    return None if made is None else made[""]
 
 
 REFERENCE = "AKI: acute kidney injury\nMRI: magnetic resonance imaging"
@@ -75,7 +87,184 @@ def test_log_likelihood_is_what_was_measured() -> None:
     assert score("log_likelihood", answered("", "a text", log_likelihood=-2.5)) == -2.5
 
 
-@pytest.mark.parametrize("metric", ["line_match", "exact_match", "contains"])
-def test_a_failed_row_is_unscored_not_wrong(metric: Metric) -> None:
+@pytest.mark.parametrize(
+    "metric",
+    [
+        *("line_match", "exact_match", "contains", "token_f1", "numeric", "json_valid", "code_parses"),
+        {"kind": "regex", "pattern": "x"},
+        {"kind": "rules", "rules": [{"name": "short", "max_words": 3}]},
+        {"kind": "code_ruff", "config": ""},
+    ],
+    ids=str,
+)
+def test_a_failed_row_is_unscored_not_wrong(metric: str | dict[str, Any]) -> None:
     failed = answered("", "x", finish_reason="error", error="the prompt is too long")
-    assert score(metric, failed) is None
+    assert scores(metric, failed) is None
+
+
+def test_exact_match_can_mean_every_character() -> None:
+    strict = {"kind": "exact_match", "normalise": False}
+    assert score(strict, answered("Blue", "Blue")) == 1.0
+    assert score(strict, answered("blue", "Blue")) == 0.0
+
+
+def test_contains_looks_for_the_reference_of_a_task() -> None:
+    assert score("contains", answered("It is a kidney stone.", "kidney stone")) == 1.0
+    assert score("contains", answered("It is a gall stone.", "kidney stone")) == 0.0
+
+
+def test_choices_may_stand_in_the_spec_and_must_stand_somewhere() -> None:
+    metric = {"kind": "choice_accuracy", "choices": ["refund", "password"]}
+    assert score(metric, answered("Refund.", "refund")) == 1.0
+    assert score(metric, answered("refund or password", "refund")) == 0.0
+    with pytest.raises(StageError, match="nothing says what there is to choose from"):
+        score("choice_accuracy", answered("refund", "refund"))
+
+
+@pytest.mark.parametrize(
+    ("text", "references", "f1"),
+    [
+        ("shortness of breath", ("Shortness of breath",), 1.0),
+        ("the heart attack", ("heart attack",), 1.0),
+        ("heart heart", ("heart attack",), 0.5),  # one shared word of 2 and 2
+        ("a bad heart attack", ("heart attack",), 0.8),  # precision 2/3, recall 1
+        ("kidney pain", ("heart attack", "kidney ache"), 0.5),
+        ("", ("heart attack",), 0.0),
+    ],
+)
+def test_token_f1_by_hand(text: str, references: tuple[str, ...], f1: float) -> None:
+    assert score("token_f1", answered(text, expected=references)) == pytest.approx(f1)
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "options", "expected"),
+    [
+        ("So 10-3 = 7", "7", {}, 1.0),
+        ("It costs $1,234.50.", "1234.5", {}, 1.0),
+        ("-4", "4", {}, 0.0),
+        ("\u22124", "-4", {}, 1.0),
+        ("2, 4", "4", {}, 1.0),
+        ("0.3", "0.2", {"tolerance": 0.1}, 1.0),
+        ("0.31", "0.2", {"tolerance": 0.1}, 0.0),
+        ("104", "100", {"relative_tolerance": 0.05}, 1.0),
+        ("106", "100", {"relative_tolerance": 0.05}, 0.0),
+        ("none", "7", {}, 0.0),
+        ("7", "none", {}, None),
+    ],
+)
+def test_numbers_within_a_tolerance(
+    text: str, reference: str, options: dict[str, float], expected: float | None
+) -> None:
+    assert score({"kind": "numeric", **options}, answered(text, reference)) == expected
+
+
+def test_regex_is_found_anywhere() -> None:
+    metric = {"kind": "regex", "pattern": r"(?i)thanks,\s+ada$"}
+    assert score(metric, answered("It is done. Thanks,\nAda")) == 1.0
+    assert score(metric, answered("Thanks, Ada, it is done.")) == 0.0
+
+
+def test_rules_tell_their_share_all_of_them_and_each() -> None:
+    metric = {
+        "kind": "rules",
+        "rules": [
+            {"name": "opens", "pattern": "^(Hi|Hello)"},
+            {"name": "no_sorry", "pattern": r"(?i)\bsorry\b", "must": "not_match"},
+            {"name": "length", "min_words": 3, "max_words": 5},
+        ],
+    }
+    assert scores(metric, answered("Hi, all is well.")) == {
+        "": 1,
+        "all": 1,
+        "opens": 1,
+        "no_sorry": 1,
+        "length": 1,
+    }
+    assert scores(metric, answered("I am sorry for this, really.")) == {
+        "": 0,
+        "all": 0,
+        "opens": 0,
+        "no_sorry": 0,
+        "length": 0,
+    }
+    two = scores(metric, answered("Hi there"))
+    assert two is not None
+    assert (two[""], two["all"], two["length"]) == (pytest.approx(2 / 3), 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "valid", "matches"),
+    [
+        ('{"plan": "pro"}', 1.0, 1.0),
+        ('{"plan": 3}', 1.0, 0.0),
+        ("```json\n{}\n```", 0.0, 0.0),
+        ("Sure! {}", 0.0, 0.0),
+        ("[1, 2", 0.0, 0.0),
+    ],
+)
+def test_json_is_valid_and_matches_a_schema(text: str, valid: float, matches: float) -> None:
+    schema = {"type": "object", "properties": {"plan": {"type": "string"}}}
+    assert score("json_valid", answered(text)) == valid
+    assert score({"kind": "json_schema", "answer_schema": schema}, answered(text)) == matches
+
+
+TICKET = (
+    """{"type": "refund", "customer": {"name": "Ada Byron", "id": null}, "items": ["a", "b"], "amount": 10}"""
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            '{"items": ["b", "A"], "type": " Refund", "customer": {"name": "ada  byron"}, "amount": 10.0}',
+            {"": 1, "exact": 1, "precision": 1, "recall": 1},
+        ),
+        # Gives 4 facts, 3 of them right, of 5: F1 is 6/9.
+        (
+            '{"type": "refund", "items": ["a", "c"], "amount": 10, "customer": {"name": null}}',
+            {
+                "": 6 / 9,
+                "exact": 0,
+                "precision": 3 / 4,
+                "recall": 3 / 5,
+                "items.f1": 0.5,
+                "customer.name.recall": 0,
+            },
+        ),
+        # A null that should have been one, filled in, costs precision alone.
+        (
+            TICKET.replace("null", "7"),
+            {"": 10 / 11, "exact": 0, "precision": 5 / 6, "recall": 1, "customer.id.precision": 0},
+        ),
+        ("no JSON", {"": 0, "exact": 0, "recall": 0, "items.recall": 0}),
+        ("[1]", {"": 0, "exact": 0, "recall": 0}),
+    ],
+    ids=["the same", "some wrong", "made up", "no JSON", "no object"],
+)
+def test_fields_of_json_by_hand(text: str, expected: dict[str, float]) -> None:
+    made = scores("json_fields", answered(text, TICKET))
+    assert made is not None
+    assert {part: made.get(part) for part in expected} == pytest.approx(expected)
+
+
+def test_a_part_that_says_nothing_is_left_out() -> None:
+    made = scores("json_fields", answered("{}", TICKET))
+    assert made is not None
+    assert "precision" not in made
+    assert "customer.id.f1" not in made, "neither says anything of it"
+    assert scores("json_fields", answered("{}", "{}")) == {"": 1.0, "exact": 1.0}
+    assert scores("json_fields", answered("oops", "{}")) == {"": 0.0, "exact": 0.0}
+    assert scores("json_fields", answered("{}", "no JSON")) is None
+
+
+def test_only_listed_fields_count() -> None:
+    metric = {"kind": "json_fields", "fields": ["customer", "type"]}
+    made = scores(metric, answered('{"type": "refund", "customer": {"name": "Bob"}, "items": []}', TICKET))
+    assert made is not None
+    assert made[""] == 0.5
+    assert {part for part in made if part.endswith(".f1")} == {"customer.f1", "type.f1"}
+
+
+def test_true_is_not_1() -> None:
+    assert score("json_fields", answered('{"urgent": 1}', '{"urgent": true}')) == 0.0

@@ -5,15 +5,18 @@ import math
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
-from scipy.stats import norm
+from scipy.stats import norm, ttest_1samp
 
 from tunebook_eval.statistics import (
     NUM_RESAMPLES,
     Bounds,
     clustered_stderr,
+    detectable_effect,
     difference_bounds,
+    holm,
     mcnemar,
     mean_bounds,
+    paired_p_value,
     rows_to_settle,
     tango_bounds,
 )
@@ -139,3 +142,38 @@ def test_rows_to_settle_follow_the_square_root() -> None:
     assert rows_to_settle(bounds, 0.88) == 400  # half the margin: four times the rows
     assert rows_to_settle(bounds, 0.9) is None
     assert rows_to_settle(Bounds(0.9, None, None, "too few", 3, 1), 0.8) is None
+
+
+def test_the_detectable_effect_is_seen_four_times_in_five() -> None:
+    # (1.6449 + 0.8416) standard errors, one-sided 5 %, power 0.8
+    assert detectable_effect(0.1) == pytest.approx(0.24865, abs=1e-5)
+    rng = np.random.default_rng(5)
+    effect = detectable_effect(1 / math.sqrt(80))
+    draws = rng.normal(effect, 1, (400, 80))
+    seen = [mean_bounds(list(draw), names(80)).low for draw in draws[:100]]
+    assert 0.7 <= np.mean([low is not None and low > 0 for low in seen]) <= 0.9
+
+
+def test_holm_as_in_r() -> None:
+    # p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm")
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_a_paired_p_value_is_exact_where_that_can_be_counted() -> None:
+    # Binary and independent: 9 of 10 discordant pairs gained, both tails of a fair coin.
+    first, second = [1.0] * 9 + [0.0] + [1.0] * 5, [0.0] * 9 + [1.0] + [1.0] * 5
+    assert paired_p_value(first, second, names(15)) == pytest.approx(2 * 11 / 1024)
+    # Five groups that all gain: 2 of 2^5 signs are as extreme, however many rows each has.
+    gains = [0.1, 0.2, 0.3, 0.4, 0.5]
+    assert paired_p_value(gains, [0.0] * 5, names(5)) == pytest.approx(2 / 32)
+    assert paired_p_value(gains * 8, [0.0] * 40, names(5) * 8) == pytest.approx(2 / 32)
+    assert paired_p_value([0.5, 0.5], [0.5, 0.5], names(2)) == 1.0
+    assert paired_p_value([0.5, 0.7], [0.1, 0.1], ["a", "a"]) is None
+
+
+def test_a_random_permutation_agrees_with_the_t_test_where_that_holds() -> None:
+    differences = np.random.default_rng(6).normal(0.2, 1, 60)
+    expected = ttest_1samp(differences, 0).pvalue
+    assert paired_p_value(list(differences), [0.0] * 60, names(60)) == pytest.approx(expected, abs=0.02)

@@ -93,7 +93,7 @@ def test_overrides_come_after_the_profile(tmp_path: Path) -> None:
         (("{kind: file,", "{kind: fiel,"), ["line 6, data.sources.0: Input tag 'fiel' found using 'kind'"]),
         (
             ("metric: chat.exact_match", "metric: chat.f1"),
-            ["line 12, evaluation.gates.0.metric: no set declares 'chat.f1'; declared: chat.exact_match"],
+            ["line 12, evaluation.gates.0.metric: no set declares 'chat.f1'; declared: chat.answer_tokens"],
         ),
         (
             ("chat: {task: chat", "chat: {task: talk"),
@@ -111,7 +111,45 @@ def test_overrides_come_after_the_profile(tmp_path: Path) -> None:
             ("method: {epochs: 1}", "method: {epoks: 1}"),
             ["line 15, method.epoks: unknown key; did you mean 'ep"],
         ),
-        (("[exact_match]", "[contains]"), ["line 10, evaluation.sets.chat.metrics: 'contains' cannot score"]),
+        (
+            ("[exact_match]", "[log_likelihood]"),
+            ["line 10, evaluation.sets.chat.metrics.0: 'log_likelihood' cannot score"],
+        ),
+        (
+            ("[exact_match]", "[exact_match, regex]"),
+            ["line 10, evaluation.sets.chat.metrics.1.pattern: is required"],
+        ),
+        (
+            ("[exact_match]", "[exact_match, {kind: regex, patern: a}]"),
+            [
+                "line 10, evaluation.sets.chat.metrics.1.pattern: is required",
+                "line 10, evaluation.sets.chat.metrics.1.patern: unknown key; did you mean 'pattern'?",
+            ],
+        ),
+        (
+            ("[exact_match]", "[exact_match, {kind: regex, pattern: '('}]"),
+            ["line 10, evaluation.sets.chat.metrics.1.pattern: '(' is no regular expression"],
+        ),
+        (
+            ("[exact_match]", "[exact_match, exact_match]"),
+            ["line 10, evaluation.sets.chat: two metrics are called 'exact_match'; give one a `name`"],
+        ),
+        (
+            ("[exact_match]", "[exact_match, json_schema]"),
+            ["line 10, evaluation.sets.chat.metrics.1: needs `answer_schema`, or one for the set's task"],
+        ),
+        (
+            ("[exact_match]", "[exact_match, {kind: numeric, name: stop_rate}]"),
+            ["line 10, evaluation.sets.chat.metrics.1: 'stop_rate' is a measure that every set has"],
+        ),
+        (
+            ("[exact_match]", "[exact_match, exact_mach]"),
+            ["line 10, evaluation.sets.chat.metrics.1: no metric 'exact_mach'; did you mean 'exact_match'?"],
+        ),
+        (
+            ("metric: chat.exact_match", "metric: chat.exact_match.recall"),
+            ["line 12, evaluation.gates.0.metric: no set declares 'chat.exact_match.recall'"],
+        ),
         (("version: 1\n", ""), ["version: is required"]),
         (
             ("kind: full, epochs: 2", "kind: full, epochs: 0, lerning_rate: 1"),

@@ -1,0 +1,175 @@
+"""Answers that should be Python: whether they parse, please a linter, and do what their examples say."""
+
+from __future__ import annotations
+
+import ast
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from tunebook_eval import doctest_child
+from tunebook_spec.errors import StageError
+from tunebook_spec.metrics import CodeDoctests
+
+logger = logging.getLogger(__name__)
+
+RUFF = (sys.executable, "-I", "-m", "ruff")
+NOBODY = "65534"
+_FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)^```", re.DOTALL | re.MULTILINE | re.IGNORECASE)
+
+
+def code_of(text: str) -> str:
+    """An answer's first fenced block, or all of it where nothing is fenced."""
+    fenced = _FENCED.search(text)
+    return fenced[1] if fenced else text
+
+
+def parses(text: str) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the code that is read, not of ours
+        try:
+            ast.parse(code_of(text))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return False
+    return True
+
+
+def passes_ruff(texts: Sequence[str], config: str) -> list[bool]:
+    """Whether ruff finds nothing in each answer, all read by one process.
+
+    Raises:
+        StageError: the configuration is refused.
+    """
+    done = _ruff([code_of(text) for text in texts], config)
+    if done.returncode != 0:
+        raise StageError(f"ruff cannot be used with this configuration: {done.stderr.strip()}")
+    found = {Path(each["filename"]).name for each in json.loads(done.stdout)}
+    return [_name(number) not in found for number in range(len(texts))]
+
+
+def ruff_problem(config: str) -> str | None:
+    """What ruff says of a configuration that it refuses."""
+    done = _ruff([""], config)
+    return f"ruff refuses it: {done.stderr.strip()}" if done.returncode != 0 else None
+
+
+def _ruff(codes: Sequence[str], config: str) -> subprocess.CompletedProcess[str]:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        for number, code in enumerate(codes):
+            (folder / _name(number)).write_text(code, encoding="utf-8", errors="replace")
+        (folder / "ruff.toml").write_text(config, encoding="utf-8")
+        options = [
+            "--config",
+            "ruff.toml",
+            "--output-format",
+            "json",
+            "--ignore-noqa",
+            "--no-fix",
+            "--no-cache",
+        ]
+        return subprocess.run(
+            [*RUFF, "check", "--exit-zero", "--quiet", *options, "."],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+        )
+
+
+def _name(number: int) -> str:
+    return f"answer_{number:06}.py"
+
+
+def pass_doctests(
+    metric: CodeDoctests, texts: Sequence[str], examples: Sequence[str | None]
+) -> list[float | None]:
+    """1 if all doctest examples of an answer pass, 0 if one fails; None without an example.
+
+    Args:
+        metric: The limits.
+        texts: The answers.
+        examples: What to try on each; None: the examples of its own docstrings.
+
+    Raises:
+        StageError: this machine cannot keep what a model wrote from starting processes.
+    """
+    cell = find_cell()
+    limits = doctest_child.Limits(metric.timeout_s, metric.memory_mib)
+
+    def run(pair: tuple[str, str | None]) -> float | None:
+        tried = _try(cell, doctest_child.Task(code_of(pair[0]), pair[1], limits))
+        return None if tried is None else float(tried)
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return list(pool.map(run, zip(texts, examples, strict=True)))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """How a program is started so that it can do little harm."""
+
+    prefix: tuple[str, ...]
+    has_network: bool
+
+
+@cache
+def find_cell() -> Cell:
+    """The tightest that this machine allows; in none can a process be started, as the child itself tries.
+
+    The superuser becomes nobody, who may read and not write. Without the right to make a namespace, the
+    network stays within reach, and that is logged.
+    """
+    keeps_reading = ("--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search")
+    as_nobody = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *keeps_reading)
+    if os.geteuid() == 0:
+        cells = (Cell(("unshare", "--net", *as_nobody), False), Cell(as_nobody, True))
+    else:
+        cells = (Cell(("unshare", "--user", "--map-root-user", "--net"), False), Cell((), True))
+    probe = doctest_child.Task("", ">>> 1 + 1\n2\n", doctest_child.Limits(30.0, 512))
+    for cell in cells:
+        if _try(cell, probe):
+            if cell.has_network:
+                logger.warning(
+                    "code_doctests: this machine gives no network namespace; what a model wrote has network"
+                )
+            return cell
+    raise StageError(
+        "code_doctests: nothing here keeps what a model wrote from starting processes; install util-linux "
+        "(unshare, setpriv), or run as a user that is not the superuser"
+    )
+
+
+def _try(cell: Cell, task: doctest_child.Task) -> bool | None:
+    """Whether every example passed; None if there is none. What is killed, or ends early, has not passed."""
+    with tempfile.TemporaryDirectory() as scratch:
+        os.chmod(scratch, 0o755)
+        try:
+            done = subprocess.run(
+                [*cell.prefix, sys.executable, "-I", "-S", doctest_child.__file__],
+                input=task.to_json(),
+                capture_output=True,
+                cwd=scratch,
+                env={},
+                timeout=task.limits.timeout_s + START_S,
+            )
+        except (subprocess.TimeoutExpired, FileNotFoundError):
+            return False
+    try:
+        attempted, failed = json.loads(done.stdout)
+    except ValueError:
+        return False
+    return None if attempted == 0 and failed == 0 else failed == 0
+
+
+START_S = 10.0
+"""What a busy machine may take to start Python, on top of the limit that the child keeps itself."""

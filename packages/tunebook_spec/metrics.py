@@ -1,0 +1,217 @@
+"""How answers are scored: each metric by its name alone, or as a map with `kind` and options."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+PlainMetric = Literal[
+    "line_match",
+    "exact_match",
+    "contains",
+    "choice_accuracy",
+    "token_f1",
+    "numeric",
+    "json_valid",
+    "json_schema",
+    "json_fields",
+    "code_parses",
+    "code_doctests",
+    "log_likelihood",
+]
+"""Metrics that need no options."""
+KINDS: tuple[str, ...] = (*get_args(PlainMetric), "regex", "code_ruff", "rules")
+ALWAYS = ("stop_rate", "answer_tokens")
+"""Metrics of every set of prompts: the share of answers that the model ended by itself, and their length."""
+RESERVED = frozenset({*ALWAYS, "unscored"})
+
+
+def _is_pattern(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+    return pattern
+
+
+def _is_toml(text: str) -> str:
+    try:
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"is no TOML: {error}") from None
+    return text
+
+
+Pattern = Annotated[str, Field(min_length=1), AfterValidator(_is_pattern)]
+
+
+class Metric(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: MetricName | None = None
+    """What gates and reports call it, `set.name`; none: its kind."""
+
+    @property
+    def label(self) -> str:
+        return self.name or str(self.kind)  # type: ignore[attr-defined]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What else it measures and gates can name, as `set.name.part`."""
+        return ()
+
+    @model_validator(mode="after")
+    def name_is_free(self) -> Metric:
+        if self.name in RESERVED:
+            raise ValueError(f"{self.name!r} is a measure that every set has; name this one otherwise")
+        return self
+
+
+class SimpleMetric(Metric):
+    kind: Literal["line_match", "contains", "token_f1", "json_valid", "code_parses", "log_likelihood"]
+    """line_match: share of the reference's lines that the answer has. contains: the answer holds the
+    reference, or one of the expected strings, as words of its own. token_f1: words shared with the reference
+    (Rajpurkar et al. 2016). json_valid: it is JSON, and nothing else. code_parses: it is Python; of an answer
+    with a fenced block, that block. log_likelihood: of fixed texts."""
+
+
+class ExactMatch(Metric):
+    kind: Literal["exact_match"]
+    normalise: bool = True
+    """Case, width, white space, quotes around and a final full stop do not matter."""
+
+
+class ChoiceAccuracy(Metric):
+    kind: Literal["choice_accuracy"]
+    choices: tuple[str, ...] | None = Field(None, min_length=2)
+    """What there is to choose from; none: each row's field `choices` says."""
+
+
+class RegexMatch(Metric):
+    kind: Literal["regex"]
+    pattern: Pattern
+    """1 if it is found anywhere in the answer; Python's syntax, `(?i)` and the like at its start."""
+
+
+class Numeric(Metric):
+    """The last number of the answer against the last number of the reference."""
+
+    kind: Literal["numeric"]
+    tolerance: float = Field(0.0, ge=0)
+    """Largest difference that is right."""
+    relative_tolerance: float = Field(0.0, ge=0)
+    """The same as a share of the right number; either is enough."""
+
+
+class JsonSchema(Metric):
+    kind: Literal["json_schema"]
+    answer_schema: dict[str, Any] | None = None
+    """JSON Schema that the answer must match; none: that of the task under `data.checks.answer_schema`."""
+
+
+class JsonFields(Metric):
+    """F1 of a JSON object's fields against the reference's, a row at a time.
+
+    Null, empty text, an empty list and a field that is not there all say nothing. A nested field is
+    `customer.name`; a list is a set. Text is compared without regard to case and white space. An answer that
+    is no JSON object scores 0.
+    """
+
+    kind: Literal["json_fields"]
+    fields: tuple[Annotated[str, Field(pattern=r"^\w+(\.\w+)*$")], ...] | None = Field(None, min_length=1)
+    """The fields that count, with all that is within them; none: every field of reference and answer. A gate
+    on one field needs it listed."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        measured = ("precision", "recall")
+        each = [f"{field}.{part}" for field in self.fields or () for part in ("f1", *measured)]
+        return ("exact", *measured, *each)
+
+
+class CodeRuff(Metric):
+    kind: Literal["code_ruff"]
+    config: Annotated[str, AfterValidator(_is_toml)]
+    """Ruff's configuration, as `ruff.toml` has it; 1 if ruff finds nothing. `noqa` comments do not count."""
+
+
+class CodeDoctests(Metric):
+    """Runs what a model wrote, in a process without a network, new processes, or more than these limits."""
+
+    kind: Literal["code_doctests"]
+    examples: str | None = None
+    """Field of the rows that holds doctest examples; none: those of the answer's own docstrings. An answer
+    without any is not scored."""
+    timeout_s: float = Field(10.0, gt=0, le=600)
+    """Longest time, of the processor and of the clock."""
+    memory_mib: int = Field(512, ge=64)
+    """Most memory."""
+
+
+class TextRule(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: MetricName
+    pattern: Pattern | None = None
+    """Regular expression for any part of the answer."""
+    must: Literal["match", "not_match"] = "match"
+    """Whether the pattern has to be found, or must not be."""
+    min_words: int | None = Field(None, ge=1)
+    max_words: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def rules_something(self) -> TextRule:
+        if self.pattern is None and self.min_words is None and self.max_words is None:
+            raise ValueError(f"rule {self.name!r} states none of `pattern`, `min_words`, `max_words`")
+        return self
+
+
+class Rules(Metric):
+    """Share of the rules that an answer keeps; each rule and `all` are parts."""
+
+    kind: Literal["rules"]
+    rules: tuple[TextRule, ...] = Field(min_length=1)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return ("all", *(rule.name for rule in self.rules))
+
+    @model_validator(mode="after")
+    def rules_have_names_of_their_own(self) -> Rules:
+        names = [rule.name for rule in self.rules]
+        taken = [name for name in names if names.count(name) > 1 or name in ("all", "unscored")]
+        if taken:
+            raise ValueError(f"rule name {taken[0]!r} is taken; name each rule otherwise")
+        return self
+
+
+_Spelt = Annotated[
+    SimpleMetric
+    | ExactMatch
+    | ChoiceAccuracy
+    | RegexMatch
+    | Numeric
+    | JsonSchema
+    | JsonFields
+    | CodeRuff
+    | CodeDoctests
+    | Rules,
+    Field(discriminator="kind"),
+]
+
+
+def _spell_out(metric: Any) -> Any:
+    kind = metric.get("kind") if isinstance(metric, dict) else metric
+    if isinstance(kind, str) and kind not in KINDS:
+        near = difflib.get_close_matches(kind, KINDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(KINDS)}"
+        raise ValueError(f"no metric {kind!r}; {hint}")
+    return {"kind": metric} if isinstance(metric, str) else metric
+
+
+AnyMetric = Annotated[_Spelt, BeforeValidator(_spell_out, json_schema_input_type=PlainMetric | _Spelt)]

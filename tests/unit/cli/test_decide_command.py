@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.unit.eval.answers_on_disk import asked, general, leave
+from tunebook_cli.main import main
+from tunebook_eval.evaluate import evaluate
+from tunebook_eval.inputs import EvaluateInputs
+from tunebook_run.record import RunRecord, StageRecord, claim_number, save
+from tunebook_run.store import Store
+
+Command = Callable[..., tuple[int, str, str]]
+EVALUATED = "medical/stages/evaluate-0123456789ab"
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Two runs, of which the second was stopped before it had measured anything."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TUNEBOOK_STORAGE_URL", str(tmp_path / "runs"))
+    store = Store(str(tmp_path / "runs"), tmp_path / "cache")
+    out = store.folder(EVALUATED)
+    out.mkdir(parents=True)
+    task = [asked(n, f"AKI: meaning {n}\nMRI: imaging" if n < 90 else "AKI: no") for n in range(100)]
+    arms = {
+        "base": [*(asked(n, "AKI: no") for n in range(100)), *(general(n, "yes") for n in range(100))],
+        "tuned": [*task, *(general(n, "yes" if n else "no") for n in range(100))],
+        "baselines": [asked(n, "MRI: imaging", rule="majority") for n in range(100)],
+    }
+    inputs = EvaluateInputs.model_validate(
+        {"metrics": {"glossary": ("line_match",), "general": ("contains",)}}
+    )
+    evaluate(inputs, arms={arm: leave(tmp_path, arm, of_arm) for arm, of_arm in arms.items()}, out=out)
+    for stages in ((StageRecord(name="evaluate", key=EVALUATED, digest="0", skipped=False, seconds=1),), ()):
+        record = RunRecord(
+            scenario="medical",
+            number=claim_number(store, "medical"),
+            profile=None,
+            status="pass",
+            started_at=datetime.now(UTC),
+            spec={},
+            seed=0,
+            git_commit=None,
+            versions={},
+            stages=stages,
+        )
+        save(store, record)
+    return store
+
+
+@pytest.fixture
+def command(store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Command:
+    def run(gates: str, *more: str, run: str = "medical@1") -> tuple[int, str, str]:
+        (tmp_path / "strict.yaml").write_text(gates)
+        status = main(["decide", run, "--gates", "strict.yaml", *more])
+        return status, *capfd.readouterr()
+
+    return run
+
+
+def content(store: Store) -> dict[str, bytes]:
+    assert store.local_root is not None
+    return {
+        key: store.read(key) for key in store.list("", recursive=True) if (store.local_root / key).is_file()
+    }
+
+
+@pytest.mark.parametrize(
+    ("gate", "status", "line"),
+    [
+        (
+            "metric: glossary.line_match, at_least: 0.8",
+            0,
+            "pass          glossary.line_match >= 0.8  0.900, 95 % above 0.8",
+        ),
+        (
+            "metric: glossary.line_match, at_least: 0.99",
+            3,
+            "fail          glossary.line_match >= 0.99  0.900, 95 % below 0.9",
+        ),
+        (
+            "metric: glossary.line_match, at_least: 0.9",
+            4,
+            "inconclusive  glossary.line_match >= 0.9  0.900, 95 % above 0.8",
+        ),
+        (
+            "metric: glossary.line_match, arm: base, at_most: 0.2",
+            0,
+            "pass          base glossary.line_match <= 0.2  0.000, 95 % below 0.0",
+        ),
+        (
+            "metric: general.contains, max_drop: 0.2",
+            0,
+            "pass          general.contains drop < 0.2  0.010, 95 % below 0.0",
+        ),
+    ],
+    ids=["pass", "fail", "inconclusive", "another arm", "drop"],
+)
+def test_other_gates_are_judged_with_the_table_and_status_of_a_run(
+    store: Store, command: Command, gate: str, status: int, line: str
+) -> None:
+    before = content(store)
+    found, out, err = command(f"gates:\n  - {{{gate}}}\n")
+    assert found == status, err
+    lines = out.splitlines()
+    assert lines[0].split() == ["metric", "base", "tuned", "best", "rule", "n"]
+    assert any(each.startswith(line) for each in lines), out
+    assert lines[-1].startswith("verdict: ")
+    assert content(store) == before, "nothing is written"
+
+
+def test_the_verdict_is_kept_only_where_that_is_asked_for(store: Store, command: Command) -> None:
+    before = content(store)
+    command("gates: [{metric: glossary.line_match, at_least: 0.8}]", "--save")
+    after = content(store)
+    kept = json.loads(after.pop("medical/1/verdict-strict.json"))
+    assert after == before
+    assert [(each["outcome"], each["gate"]["at_least"]) for each in kept["results"]] == [("pass", 0.8)]
+
+
+@pytest.mark.parametrize(
+    ("gates", "problem"),
+    [
+        (
+            "gates:\n  - {metric: glossary.f1, at_least: 1}",
+            "line 2, gates.0.metric: no set declares 'glossary.f1'",
+        ),
+        (
+            "gates:\n  - {metric: glossary.line_match, at_leest: 1}",
+            "line 2, gates.0.at_leest: unknown key; did you mean 'at_least'?",
+        ),
+        (
+            "gates:\n  - {metric: glossary.line_match, arm: few_shot, at_least: 1}",
+            "line 2, gates.0.arm: few_shot has no glossary.line_match; it is there for: ",
+        ),
+        (
+            "gates:\n  - {metric: general.contains, gain_over: best_baseline, at_least: 1}",
+            "line 2, gates.0.gain_over: best_baseline has no general.contains; it is there for: ",
+        ),
+        ("gates: []", "line 1, gates: Tuple should have at least 1 item"),
+        ("gate: []", "line 1, gate: unknown key; did you mean 'gates'?"),
+        ("- {}", "is a list; a gates file is a map with one key, `gates`"),
+        ("gates: [\n", "line 2: is not YAML"),
+    ],
+    ids=["metric", "key", "arm", "baseline", "none", "top", "list", "no YAML"],
+)
+def test_bad_gates_are_named_with_their_line(command: Command, gates: str, problem: str) -> None:
+    status, out, err = command(gates)
+    assert (status, out) == (2, "")
+    assert f"  {problem}" in err
+
+
+def test_a_run_that_has_measured_nothing_or_is_not_there_is_told(command: Command) -> None:
+    gates = "gates: [{metric: glossary.line_match, at_least: 0.8}]"
+    status, _, err = command(gates, run="medical")
+    assert (status, err) == (2, "error: run medical/2 has no finished stage 'evaluate'; finished: none\n")
+    status, _, err = command(gates, run="medical@7")
+    assert (status, err) == (2, "error: no run 'medical@7'; medical has: latest, 1, 2\n")
+
+
+def test_a_damaged_report_is_named(store: Store, command: Command) -> None:
+    store.write(f"{EVALUATED}/report.json", b"{}")
+    status, _, err = command("gates: [{metric: glossary.line_match, at_least: 0.8}]")
+    assert status == 1
+    assert "report.json is not a report of this version; delete its folder" in err

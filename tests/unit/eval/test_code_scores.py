@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tunebook_eval.code_scores import code_of, find_cell, parses, pass_doctests, passes_ruff, ruff_problem
+from tunebook_spec.errors import StageError
+from tunebook_spec.metrics import CodeDoctests
+
+QUOTED = 'line-length = 79\n[lint]\nselect = ["Q", "F"]\n[lint.flake8-quotes]\ninline-quotes = "single"\n'
+DOUBLE = 'def double(x):\n    """Twice.\n\n    >>> double(2)\n    4\n    """\n    return {}\n'
+LIMITS = CodeDoctests(kind="code_doctests", timeout_s=2, memory_mib=256)
+
+
+def passes(
+    code: str, examples: str | None = ">>> True\nTrue\n", limits: CodeDoctests = LIMITS
+) -> float | None:
+    (found,) = pass_doctests(limits, [code], [examples])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("x = 1", True),
+        ("Sure:\n```python\nx = 1\n```\nThat is it.", True),
+        ("Sure: x = 1", True),
+        ("This is how it is done.", False),
+        ("def f(:", False),
+        ('x = "\\d"', True),
+        ("\0", False),
+        ("(" * 10_000, False),
+        ("-" * 100_000 + "1", False),
+    ],
+    ids=["plain", "fenced", "annotation", "prose", "broken", "escape", "null", "nested", "deep"],
+)
+def test_code_parses(text: str, right: bool) -> None:
+    assert parses(text) is right
+
+
+def test_of_several_blocks_the_first_is_the_answer() -> None:
+    assert code_of("```py\na\n```\n```\nb\n```") == "a\n"
+
+
+def test_ruff_reads_all_answers_by_the_given_rules() -> None:
+    texts = [
+        "x = 'a'\n",
+        'x = "a"\n',
+        'x = "a"  # noqa\n',
+        "import os\n",
+        "def f(:",
+        "```python\nx = 'a'\n```",
+    ]
+    assert passes_ruff(texts, QUOTED) == [True, False, False, False, False, True]
+    assert passes_ruff([], QUOTED) == []
+
+
+def test_a_configuration_that_ruff_refuses_is_told_before_a_run() -> None:
+    assert ruff_problem(QUOTED) is None
+    assert "selekt" in str(ruff_problem('[lint]\nselekt = ["Q"]'))
+    with pytest.raises(StageError, match="selekt"):
+        passes_ruff(["x = 1"], '[lint]\nselekt = ["Q"]')
+
+
+def test_doctests_pass_or_fail_and_without_any_nothing_is_said() -> None:
+    codes = [DOUBLE.format("2 * x"), DOUBLE.format("3 * x"), "def double(x): ...", "def double(x: return 1"]
+    assert pass_doctests(LIMITS, codes, [None] * 4) == [1.0, 0.0, None, 0.0]
+    assert passes("def triple(x):\n    return 3 * x", ">>> triple(3)\n9\n") == 1.0
+    assert passes("def triple(x):\n    return 4 * x", ">>> triple(3)\n9\n") == 0.0
+    assert passes(DOUBLE.format("2 * x"), "") is None, "the row has no examples"
+
+
+def test_examples_of_what_was_imported_are_not_the_answers() -> None:
+    assert passes("from collections import Counter", None) is None
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "while True:\n    pass",
+        "import signal, time\nsignal.signal(signal.SIGALRM, signal.SIG_IGN)\nwhile True: time.sleep(1)",
+        'x = "a" * 10**9',
+        "import os\nos._exit(0)",
+        "raise SystemExit",
+        "import os\nos.kill(os.getpid(), 9)",
+        "import sys\nsys.setrecursionlimit(10**9)\ndef f(): return f()\nf()",
+    ],
+    ids=["loop", "deaf", "memory", "exit", "SystemExit", "kill", "recursion"],
+)
+def test_code_that_does_not_end_well_has_failed_and_harms_nothing(code: str) -> None:
+    started = time.monotonic()
+    assert passes(code) == 0.0
+    assert time.monotonic() - started < 60
+
+
+def test_no_process_can_be_started(tmp_path: Path) -> None:
+    tries = """
+import os, subprocess, threading
+started = []
+for start in (os.fork, lambda: subprocess.run(["true"]), lambda: threading.Thread(target=print).start()):
+    try:
+        if start() == 0:
+            os._exit(0)
+        started.append(start)
+    except (OSError, RuntimeError):
+        pass
+"""
+    assert passes(tries, ">>> started\n[]\n") == 1.0
+    bomb = "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass"
+    assert passes(bomb) == 0.0
+
+
+def test_nothing_can_be_written_and_no_network_is_there(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.write_text("mine")
+    tmp_path.chmod(0o755)
+    write = f"""
+try:
+    with open({str(kept)!r}, "a") as file:
+        file.write("x" * 10)
+except OSError:
+    pass
+"""
+    passes(write)
+    assert kept.read_text() == "mine"
+    if find_cell().has_network:
+        pytest.skip("this machine gives no network namespace")
+    interfaces = "import os, socket\nnames = [name for _, name in socket.if_nameindex()]"
+    assert passes(interfaces, ">>> names\n['lo']\n") == 1.0
