@@ -104,6 +104,7 @@ def test_the_order_is_told_with_counts_that_follow_from_one_another(
         "near duplicates",
         "decontaminate",
         "cap",
+        "quality",
         "augment",
         "distill",
         "repeat",
