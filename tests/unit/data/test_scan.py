@@ -226,6 +226,7 @@ def spoiled(line: bytes, rng: random.Random) -> bytes:
 @pytest.mark.parametrize("seed", range(8))
 def test_any_lines_are_the_same_both_ways(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(seed)
+    monkeypatch.setattr(scan_module, "POOL_RANGES", 10**6)
     monkeypatch.setattr(scan_module, "RANGE_BYTES", 3000)
     monkeypatch.setattr(scan_module, "_BLOCK_BYTES", 1000)
     made = []
@@ -371,6 +372,7 @@ def test_a_line_belongs_to_the_range_that_it_begins_in(
     path = tmp_path / "a.jsonl"
     path.write_bytes(lines(*(ROW.replace(b"Hello", b"Hello" * (i % 7)) for i in range(60)))[:-1])
     whole = both_ways(path, ALLOWING)[0]
+    monkeypatch.setattr(scan_module, "POOL_RANGES", 10**6)
     for num_bytes in range(1, 400, 29):
         monkeypatch.setattr(scan_module, "RANGE_BYTES", num_bytes)
         assert both_ways(path, ALLOWING)[1][:4] == whole[:4]
