@@ -133,7 +133,7 @@ def _keep(stack: ExitStack, process: subprocess.Popen[str]) -> None:
     stack.callback(end, process)
 
 
-def _await(host: Host, *command: str, timeout_s: float = 60) -> None:
+def _await(host: Host, *command: str, timeout_s: float = 240) -> None:
     deadline = time.monotonic() + timeout_s
     while run(host, *command) != 0:
         if time.monotonic() > deadline:
