@@ -70,7 +70,7 @@ class VLLMEngine:
         import_vllm()
         from vllm import EngineArgs, LLMEngine
 
-        with _quiet():
+        with _quiet(), _without_llvmlite():
             arguments = EngineArgs(
                 model=str(self.model),
                 dtype=self.dtype,
@@ -209,6 +209,22 @@ def engine_environment() -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }
+
+
+@contextlib.contextmanager
+def _without_llvmlite() -> Iterator[None]:
+    """Hide from an engine's start what it would fall over.
+
+    It looks for kernels in the `__dict__` of whatever any module holds (vLLM 0.32), and llvmlite, which numba
+    loads, holds a library that answers to that name too, with one of its functions.
+    """
+    name = "llvmlite.binding.ffi"
+    module = sys.modules.pop(name, None)
+    try:
+        yield
+    finally:
+        if module is not None:
+            sys.modules[name] = module
 
 
 @contextlib.contextmanager

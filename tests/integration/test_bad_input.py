@@ -66,7 +66,7 @@ CASES = {
     ),
     "undeclared metric": (
         lambda p: change(p, "metric: colour.exact_match", "metric: colour.f1"),
-        ["line 19, evaluation.gates.0.metric: no set declares 'colour.f1'; declared: colour.exact_match"],
+        ["line 19, evaluation.gates.0.metric: no set declares 'colour.f1'; declared: ", "colour.exact_match"],
     ),
     "not YAML": (
         lambda p: change(p, "name: tiny", "name: 'tiny"),
