@@ -1,5 +1,3 @@
-import multiprocessing
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +7,6 @@ from tunebook_data.cleaning import clean_train
 from tunebook_data.rows import Row
 from tunebook_data.sources import read_source
 from tunebook_spec.models import Data, FileSource
-
-# As in a run: stages and their workers are forked from a process that has imported what they need.
-multiprocessing.get_context("forkserver").set_forkserver_preload(["tunebook_data.minhash"])
 
 
 def work(folder: Path) -> tuple[Row, ...]:
@@ -35,8 +30,4 @@ def answer(dropped: tuple[Row, ...]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    forkserver.ensure_running()
-    warm = multiprocessing.get_context("forkserver").Process(target=int)
-    warm.start()
-    warm.join()
-    compete(work, answer, "numpy", "orjson")
+    compete(work, answer, "numba", "numpy", "orjson")
