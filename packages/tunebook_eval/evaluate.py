@@ -246,7 +246,7 @@ def _doubts(judges: Sequence[JudgeEvidence]) -> Iterator[str]:
         for chosen in (each.first_chosen, getattr(each.calibration, "first_chosen", None)):
             if chosen is not None and chosen.ci95 is not None and not chosen.ci95[0] <= 0.5 <= chosen.ci95[1]:
                 yield (
-                    f"{who} chooses what stands first in {chosen.mean:.0%} of its answers: where it contradicts"
-                    " itself in the other order, that is a tie"
+                    f"{who} chooses what stands first in {chosen.mean:.0%} of its answers; where it says"
+                    " otherwise in the other order, that is a tie"
                 )
                 break

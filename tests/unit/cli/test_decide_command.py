@@ -35,7 +35,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     inputs = EvaluateInputs.model_validate(
         {"metrics": {"glossary": ("line_match",), "general": ("contains",)}}
     )
-    evaluate(inputs, arms={arm: leave(tmp_path, arm, of_arm) for arm, of_arm in arms.items()}, out=out)
+    folders = {arm: leave(tmp_path, arm, of_arm) for arm, of_arm in arms.items()}
+    evaluate(inputs, arms=folders, judges={}, out=out)
     for stages in ((StageRecord(name="evaluate", key=EVALUATED, digest="0", skipped=False, seconds=1),), ()):
         record = RunRecord(
             scenario="medical",
