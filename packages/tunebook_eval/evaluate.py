@@ -13,6 +13,7 @@ from tunebook_eval.evidence import ArmCost, ArmScores, Change, Estimate, EvalRep
 from tunebook_eval.examples import choose_examples
 from tunebook_eval.inputs import EvaluateInputs
 from tunebook_eval.judged import Judgements
+from tunebook_eval.judging import JudgeRun
 from tunebook_eval.scorers import Scores, score_all
 from tunebook_eval.statistics import difference_bounds, holm, paired_p_value
 from tunebook_spec.errors import StageError
@@ -45,7 +46,7 @@ def evaluate(
         scores=scores,
         groups=groups,
         changes=tuple(_changes(scores, groups)),
-        costs=tuple(_cost(folder) for folder in arms.values()),
+        costs=(*(_cost(folder) for folder in arms.values()), *map(_judge_cost, judgements.runs.values())),
         flips=tuple(_flips(inputs.metrics, scores, answers)),
         examples=tuple(choose_examples(inputs.metrics, scores, answers)),
         judges=judged,
@@ -182,6 +183,18 @@ def _changes(scores: Sequence[ArmScores], groups: Mapping[str, Mapping[str, str]
 def _cost(folder: Path) -> ArmCost:
     result = AnswerResult.model_validate_json((folder / SUMMARY).read_bytes())
     return ArmCost(**result.model_dump(include=set(ArmCost.model_fields)))
+
+
+def _judge_cost(run: JudgeRun) -> ArmCost:
+    return ArmCost(
+        arm=f"judge {run.role}",
+        num_answers=run.answers,
+        num_errors=run.unscored,
+        prompt_tokens=run.prompt_tokens,
+        completion_tokens=run.completion_tokens,
+        seconds=run.seconds,
+        cost=run.cost,
+    )
 
 
 def _flips(

@@ -80,11 +80,14 @@ class Change(Frozen):
 
 class ArmCost(Frozen):
     arm: str
+    """Or what judged the arms, as `judge NAME`."""
     num_answers: int
     num_errors: int
     prompt_tokens: int
     completion_tokens: int
     seconds: float
+    cost: float | None = None
+    """Money, of a judge whose prices are known."""
 
 
 class Flip(Frozen):

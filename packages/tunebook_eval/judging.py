@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,6 +83,8 @@ class JudgeRun(Frozen):
     completion_tokens: int
     cost: float | None
     """None where the prices are not known."""
+    seconds: float
+    """Of the attempt that finished."""
     golden: dict[str, dict[int, GoldenRow]]
     """The golden sets, as the spec names them, by line."""
 
@@ -129,6 +132,7 @@ def judge_answers(
         DataError: a golden set cannot be read.
         StageError: the judge answers no more, its budget is spent, or it would judge itself.
     """
+    started = time.monotonic()
     itself = inputs.is_tuned_or_base or is_judged
     if itself and not all(each.may_judge_itself for of_set in inputs.metrics.values() for each in of_set):
         raise StageError(
@@ -160,7 +164,7 @@ def judge_answers(
             judgements += [*told, *withheld]
             judgements += [_judgement(each, heard[str(number)]) for number, each in enumerate(asked)]
     (out / FILE).write_bytes(b"".join(map(_encode, judgements)))
-    run = _run(inputs, judge, judgements, num_repaired, itself, golden)
+    run = _run(inputs, judge, judgements, num_repaired, itself, golden, time.monotonic() - started)
     (out / SUMMARY).write_text(run.model_dump_json(indent=1))
     return run
 
@@ -276,6 +280,7 @@ def _run(
     num_repaired: int,
     itself: bool,
     golden: Mapping[str, Sequence[Golden]],
+    seconds: float,
 ) -> JudgeRun:
     asked = [each for each in judgements if each.is_asked]
     unscored = [each for each in asked if each.value is None]
@@ -297,6 +302,7 @@ def _run(
         prompt_tokens=spent.prompt_tokens,
         completion_tokens=spent.completion_tokens,
         cost=None if spent.cost is None else round(spent.cost, 9),
+        seconds=round(seconds, 1),
         golden={name: {each.line: each.row for each in rows} for name, rows in golden.items()},
     )
 

@@ -85,7 +85,7 @@ class JudgedRun:
     metric: dict[str, Any] = field(default_factory=dict)
     golden: list[dict[str, Any]] | None = field(default_factory=golden_rows)
     settings: dict[str, Any] = field(default_factory=dict)
-    budget: Budget = Budget()
+    budget: Budget = field(default_factory=Budget)
     facts: dict[str, Any] = field(default_factory=dict)
     num: int = 0
 

@@ -79,8 +79,8 @@ def test_without_a_golden_set_no_gate_passes_or_fails_by_it(judged: Judged) -> N
     assert run.gate(report, metric="price.judge.unscored", at_most=0.2).outcome == "pass"
     line = run.verdict(report, Gate(**AT_LEAST)).lines[-2]
     assert line == (
-        "advisory      price.judge: no gate passes or fails by it; the judge is not calibrated: the spec names"
-        " no `golden` set"
+        "advisory      price.judge: no gate passes or fails by it; the judge is not calibrated: the spec"
+        " names no `golden` set"
     )
 
 
