@@ -44,7 +44,7 @@ def calibration_svg(found: Calibration) -> str:
     """Each golden answer by the score of people and of the judge, both 0 to 10; on the line they agree."""
     points = [(each.golden, each.judged) for each in found.points if each.judged is not None]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH_IN * 0.75, WIDTH_IN * 0.75), layout="constrained")
+        figure = Figure(figsize=(WIDTH_IN, 0.8 * WIDTH_IN), layout="constrained")
         axes = figure.add_subplot(aspect="equal", xlim=(-0.5, 10.5), ylim=(-0.5, 10.5))
         axes.plot([0, 10], [0, 10], color=COLOURS["line"], linewidth=1, zorder=0)
         if points:
