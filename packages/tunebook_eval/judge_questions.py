@@ -78,7 +78,8 @@ class Heard:
 
 
 def _mean(probabilities: Sequence[float], values: Sequence[float]) -> float:
-    return sum(p * value for p, value in zip(probabilities, values, strict=True))
+    mean = math.fsum(p * value for p, value in zip(probabilities, values, strict=True))
+    return min(mean, max(values))  # rounding must not leave the scale
 
 
 def _likeliest(probabilities: Sequence[float], values: Sequence[float]) -> float:
