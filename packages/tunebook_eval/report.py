@@ -49,7 +49,8 @@ def write_report(
         report: What `evaluate` found.
         verdict: What `decide` made of it.
         training_metrics: A mapping per step: step, loss, learning_rate, grad_norm, tokens_per_s, mfu,
-            peak_memory_gib, and where measured validation_loss; is_best at the step whose weights were kept, where training stopped early.
+            peak_memory_gib, and where measured validation_loss; is_best at the step whose weights were kept,
+            where training stopped early.
         card: What `prepare` said of the data.
         stages: A mapping per stage: name, seconds, status.
         lineage: What the run came from: digests, versions, seed, commit; nested mappings become sections.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.integration.project import Project
@@ -91,11 +94,28 @@ class Killed:
     """Status and output of the run that went on with training, with test rows out of sight since it began."""
     last: tuple[int, str]
     """Of the run that finished."""
+    damaged: str
+    """Name of training's newest checkpoint, in which a byte was changed after the kill."""
+    step_before: int
+    """Of the checkpoint before it."""
+
+
+def checkpoints(project: Project) -> list[Path]:
+    """Those that Ray Train knows of, oldest first."""
+    stages = project.folder / "runs" / "tiny" / "stages"
+    for path in stages.glob("train-*/checkpoints/checkpoint_manager_snapshot.json"):
+        with contextlib.suppress(ValueError):  # it is being written
+            results = json.loads(path.read_text())["checkpoint_results"]
+            return [path.parent / each["checkpoint_dir_name"] for each in results]
+    return []
 
 
 @pytest.fixture(scope="module")
 def killed(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Killed:
-    """A project whose runs were killed with SIGKILL in three stages, and then one that finished."""
+    """A project whose runs were killed with SIGKILL in three stages, and then one that finished.
+
+    Training left a newest checkpoint that is damaged.
+    """
     project = copy_of(finished, tmp_path_factory.mktemp("killed") / "copy", without="prepare")
     stages = project.folder / "runs" / "tiny" / "stages"
     command = ("run", "tiny", "--profile", "local")
@@ -111,12 +131,19 @@ def killed(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Kille
     def trained_without_test_rows() -> bool:
         if not hidden.exists() and seen("train-*.lock"):
             (project.stage("prepare") / "test.jsonl").rename(hidden)
-        return seen("train-*/checkpoints/checkpoint_*/position.json")
+        return len(checkpoints(project)) == 2
 
     project.run_until(trained_without_test_rows, *command)
+    while any(each.info["cwd"] == str(project.folder) for each in psutil.process_iter(["cwd"])):
+        time.sleep(0.05)  # workers find out that their Ray is gone, and train until then
+    before, newest = checkpoints(project)
+    state = bytearray((newest / "state.pt").read_bytes())
+    state[len(state) // 2] ^= 1
+    (newest / "state.pt").write_bytes(state)
+    step_before = json.loads((before / "position.json").read_text())["step"]
     without_test_rows = project.run(*command)
     hidden.rename(project.stage("prepare") / "test.jsonl")
-    return Killed(project, without_test_rows, project.run(*command))
+    return Killed(project, without_test_rows, project.run(*command), newest.name, step_before)
 
 
 def test_test_rows_are_read_by_evaluation_alone(killed: Killed) -> None:
@@ -132,8 +159,9 @@ def test_kill_9_anywhere_and_the_same_command_finishes_the_run(killed: Killed, f
     status, output = killed.last
     assert status == 0, output
     assert statuses(output)["answer-base"] == "skipped"
-    (step,) = re.findall(r"goes on from step (\d+)", killed.without_test_rows[1])
-    assert int(step) >= 1
+    output = killed.without_test_rows[1]
+    assert re.findall(r"goes on from step (\d+)", output) == [str(killed.step_before)]
+    assert re.findall(r"checkpoint \S*/(\S+) is damaged", output) == [killed.damaged]
     for name in ("model.safetensors", "config.json"):
         ours = (killed.project.stage("merge") / "model" / name).read_bytes()
         assert ours == (finished.stage("merge") / "model" / name).read_bytes()
