@@ -19,6 +19,7 @@ from tunebook_run.store import Store, is_disk_full
 from tunebook_spec.errors import TunebookError
 
 if TYPE_CHECKING:
+    from tunebook_inference.vllm_engine import VLLMEngine
     from tunebook_train.inputs import TrainInputs
     from tunebook_train.result import TrainResult
 
@@ -99,7 +100,9 @@ def _dispatch(work: Work) -> Outcome:
     raise AssertionError(name)
 
 
-def _engine(work: Work, model: Path, kwargs: dict[str, str | bool], temperature: float, seed: int) -> Any:
+def _engine(
+    work: Work, model: Path, kwargs: dict[str, str | bool], temperature: float, seed: int
+) -> VLLMEngine:
     from tunebook_inference.generator import Decoding
     from tunebook_inference.vllm_engine import VLLMEngine
     from tunebook_model.precision import compute_dtype
@@ -256,6 +259,8 @@ def _answer(work: Work) -> Outcome:
         served = serving_renderer(model, inputs.chat_template_kwargs)
         check_contract(read_probes(data / PROBES), served)
         engine = _engine(work, model, inputs.chat_template_kwargs, inputs.temperature, inputs.seed or 0)
+        if merged:
+            _check_merge(work, merged, engine)
     done = answer(
         inputs, data_dir=data, model_dir=model, generator=engine, out=work.out, advance=work.advance
     )
@@ -263,6 +268,23 @@ def _answer(work: Work) -> Outcome:
     resumed = f", {done.num_resumed} of them by an earlier attempt" if done.num_resumed else ""
     errors = f", {done.num_errors} failed" if done.num_errors else ""
     return Outcome(done.model_dump(mode="json"), f"{done.num_answers} answers{resumed}{errors}; {tokens}")
+
+
+def _check_merge(work: Work, merged: Path, engine: VLLMEngine) -> None:
+    """Before the first prompt: what serves is what was trained.
+
+    Raises:
+        IntegrityError: it is not.
+    """
+    from tunebook_train.merge_probes import MERGE_PROBES, MergeProbes, check_merge
+
+    name = work.request.stage.name
+    if not (merged / MERGE_PROBES).exists():
+        logger.info("%-16s is not held against training: merged into another base than it trained with", name)
+        return
+    probes = MergeProbes.read(merged).through(engine.dtype)
+    off = check_merge(probes, engine.next_tokens)
+    logger.info("%-16s says what training said in %d places, to %.4f nats", name, len(probes.probes), off)
 
 
 def _evaluate(work: Work) -> Outcome:

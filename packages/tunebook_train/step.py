@@ -35,22 +35,31 @@ class SupervisedLoss(nn.Module):
 
     def forward(self, pack: Pack) -> Tensor:
         """Sum over the supervised tokens of their cross-entropy, in nats; a float32 scalar."""
-        device = pack.input_ids_T.device
-        mixed = self.compute_dtype != torch.float32
-        with torch.autocast(device.type, dtype=self.compute_dtype if mixed else None, enabled=mixed):
-            hidden_TC = self.model.get_decoder()(
-                input_ids=pack.input_ids_T[None],
-                position_ids=pack.position_ids_T[None],
-                use_cache=False,
-                segments=Segments.of(pack.lengths, device),
-            ).last_hidden_state[0]
         return summed_cross_entropy(
-            hidden_TC.index_select(0, pack.predicts_N),
+            self._hidden_NC(pack),
             self.model.get_output_embeddings().weight,
             pack.targets_NK,
             pack.probabilities_NK,
             self.compute_dtype,
         )
+
+    def log_probabilities(self, pack: Pack) -> Tensor:
+        """Of every token of the vocabulary, where a supervised one is predicted; [N, V], float32."""
+        weight_VC = self.model.get_output_embeddings().weight
+        return (self._hidden_NC(pack).float() @ weight_VC.float().t()).log_softmax(1)
+
+    def _hidden_NC(self, pack: Pack) -> Tensor:
+        """Last hidden states, where a supervised token is predicted."""
+        device = pack.input_ids_T.device
+        mixed = self.compute_dtype != torch.float32
+        with torch.autocast(device.type, dtype=self.compute_dtype if mixed else None, enabled=mixed):
+            hidden_TC: Tensor = self.model.get_decoder()(
+                input_ids=pack.input_ids_T[None],
+                position_ids=pack.position_ids_T[None],
+                use_cache=False,
+                segments=Segments.of(pack.lengths, device),
+            ).last_hidden_state[0]
+        return hidden_TC.index_select(0, pack.predicts_N)
 
 
 def check_loss(loss: SupervisedLoss, pack: Pack) -> None:

@@ -22,6 +22,7 @@ from tunebook_train.checkpoint import Training
 from tunebook_train.job import ADAPTER, METRICS, QUANTISED, WEIGHTS, Job
 from tunebook_train.limits import way_out
 from tunebook_train.loop import Batches, Worker, run_steps
+from tunebook_train.merge_probes import MERGE_PROBES, probe
 from tunebook_train.optimizer import make_optimizer, make_schedule
 from tunebook_train.pack import Pack, plan_steps
 from tunebook_train.step import SupervisedLoss, check_loss, load_model
@@ -106,6 +107,8 @@ def _work(job: Job) -> str | None:
     if worker.world_rank == 0:
         _publish(store, job, training, facts)
         save_weights(loss, store, job)
+        probe(loss, train, device).write(store.folder(job.stage_key))
+        store.upload(job.stage_key, MERGE_PROBES)
     ray.train.report({"step": training.step})
     return None
 
