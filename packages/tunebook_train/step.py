@@ -46,7 +46,8 @@ class SupervisedLoss(nn.Module):
     def log_probabilities(self, pack: Pack) -> Tensor:
         """Of every token of the vocabulary, where a supervised one is predicted; [N, V], float32."""
         weight_VC = self.model.get_output_embeddings().weight
-        return (self._hidden_NC(pack).float() @ weight_VC.float().t()).log_softmax(1)
+        logits_NV: Tensor = self._hidden_NC(pack).float() @ weight_VC.float().t()
+        return logits_NV.log_softmax(1)
 
     def _hidden_NC(self, pack: Pack) -> Tensor:
         """Last hidden states, where a supervised token is predicted."""
