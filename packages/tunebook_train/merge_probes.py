@@ -92,10 +92,10 @@ def check_merge(merged: MergeProbes, served: Served) -> float:
         each, now = merged.probes[furthest], answers[furthest]
         raise IntegrityError(
             f"the served model is not the one that was trained: its log-probabilities differ by {mean:.3f}"
-            f" nats on average ({tolerance} is what {merged.dtype} may cost), its likeliest token in"
-            f" {num_flips} of {len(answers)} places; after {len(each.input_ids)} tokens of row {each.row} training"
-            f" finds {_told(each.next_tokens)}, serving {_told(now)}. Something changed the weights between:"
-            " delete the folder of this run's stage merge and run again"
+            f" nats on average, where {merged.dtype} may cost {tolerance}, and its likeliest token in"
+            f" {num_flips} of {len(answers)} places; after {len(each.input_ids)} tokens of row {each.row}"
+            f" training finds {_told(each.next_tokens)}, serving {_told(now)}. Something changed the weights"
+            " between: delete the folder of this run's stage merge and run again"
         )
     return mean
 
