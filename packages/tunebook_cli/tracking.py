@@ -33,6 +33,7 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 MOST_METRICS, MOST_PARAMS, LONGEST = 1000, 100, 6000
 """Of one request, and of a parameter's text: limits of MLflow's protocol."""

@@ -28,6 +28,8 @@ def statuses(output: str) -> dict[str, str]:
 def test_it_ends_in_a_verdict_with_a_report(finished: Project) -> None:
     output = (finished.folder / "first.log").read_text()
     assert statuses(output) == dict.fromkeys(STAGES, "done")
+    (off,) = re.findall(r"answer-tuned +says what training said in 16 places, to (\S+) nats", output)
+    assert float(off) < 0.05
     assert output.strip().splitlines()[-1].startswith("verdict: pass")
     record = finished.record("1")
     assert record["status"] == "pass"
@@ -165,6 +167,20 @@ def test_kill_9_anywhere_and_the_same_command_finishes_the_run(killed: Killed, f
     for name in ("model.safetensors", "config.json"):
         ours = (killed.project.stage("merge") / "model" / name).read_bytes()
         assert ours == (finished.stage("merge") / "model" / name).read_bytes()
+
+
+def test_a_merged_model_that_is_not_the_trained_one_is_asked_nothing(
+    finished: Project, tmp_path: Path
+) -> None:
+    project = copy_of(finished, tmp_path / "copy", without="answer-tuned|evaluate|decide")
+    weights = Path("model.safetensors")
+    shutil.copy(
+        project.folder / "models" / "tiny llama" / weights, project.stage("merge") / "model" / weights
+    )
+    status, output = project.run("run", "tiny", "--profile", "local")
+    assert status == 1, output
+    assert "stage answer-tuned: the served model is not the one that was trained: " in output
+    assert not any(project.stage("answer-tuned").glob("answers.jsonl"))
 
 
 def test_ctrl_c_exits_130_and_leaves_a_run_that_goes_on(finished: Project, tmp_path: Path) -> None:
