@@ -15,6 +15,10 @@ from tunebook_spec.models import AdapterMethod, AnyMethod, QloraMethod
 from tunebook_train.attention import SEGMENT_ATTENTION, Segments
 from tunebook_train.head_loss import summed_cross_entropy
 from tunebook_train.pack import Pack
+from tunebook_train.tied import TiedGradient
+
+HEAD_PART = 8192
+"""Rows of the head that are in float32 at once."""
 
 
 class SupervisedLoss(nn.Module):
@@ -35,27 +39,31 @@ class SupervisedLoss(nn.Module):
 
     def forward(self, pack: Pack) -> Tensor:
         """Sum over the supervised tokens of their cross-entropy, in nats; a float32 scalar."""
+        tied = TiedGradient.of(self.model)
         return summed_cross_entropy(
-            self._hidden_NC(pack),
+            self._hidden_NC(pack, tied),
             self.model.get_output_embeddings().weight,
             pack.targets_NK,
             pack.probabilities_NK,
             self.compute_dtype,
+            tied,
         )
 
     def log_probabilities(self, pack: Pack) -> Tensor:
         """Of every token of the vocabulary, where a supervised one is predicted; [N, V], float32."""
-        weight_VC = self.model.get_output_embeddings().weight
-        logits_NV: Tensor = self._hidden_NC(pack).float() @ weight_VC.float().t()
-        return logits_NV.log_softmax(1)
+        hidden_NC = self._hidden_NC(pack, None).float()
+        # A float32 copy of all of a large head might be what memory has no room for.
+        parts = self.model.get_output_embeddings().weight.split(HEAD_PART)
+        return torch.cat([hidden_NC @ part.float().t() for part in parts], dim=1).log_softmax(1)
 
-    def _hidden_NC(self, pack: Pack) -> Tensor:
+    def _hidden_NC(self, pack: Pack, tied: TiedGradient | None) -> Tensor:
         """Last hidden states, where a supervised token is predicted."""
-        device = pack.input_ids_T.device
+        ids_T, device = pack.input_ids_T, pack.input_ids_T.device
+        read = {"inputs_embeds": tied.embed(ids_T)[None]} if tied else {"input_ids": ids_T[None]}
         mixed = self.compute_dtype != torch.float32
         with torch.autocast(device.type, dtype=self.compute_dtype if mixed else None, enabled=mixed):
             hidden_TC: Tensor = self.model.get_decoder()(
-                input_ids=pack.input_ids_T[None],
+                **read,
                 position_ids=pack.position_ids_T[None],
                 use_cache=False,
                 segments=Segments.of(pack.lengths, device),
