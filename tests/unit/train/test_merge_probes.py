@@ -15,6 +15,7 @@ from tests.unit.train.test_loop import LENGTHS, run
 from tunebook_inference.generator import TokenLogprobs
 from tunebook_spec.errors import IntegrityError
 from tunebook_spec.models import AnyMethod, MergeBase
+from tunebook_train import step
 from tunebook_train.job import WEIGHTS
 from tunebook_train.merge import MODEL
 from tunebook_train.merge_probes import MERGE_PROBES, MergeProbe, MergeProbes, Served, check_merge, probe
@@ -106,7 +107,10 @@ def test_what_is_merged_into_another_base_than_it_was_trained_with_is_not_held_a
     assert not (merge(tmp_path, tiny_llama, "qlora", "base") / MERGE_PROBES).exists()
 
 
-def test_probes_begin_rows_at_the_answer_and_within_it(tiny_llama: Path, make_table: MakeTable) -> None:
+def test_probes_begin_rows_at_the_answer_and_within_it(
+    tiny_llama: Path, make_table: MakeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step, "HEAD_PART", 100)
     table = make_table("train", [1, 8, 16, 24, 32, 40, *[48] * 60])
     loss = load_model(tiny_llama, torch.float32, CPU, METHODS["full"])
     probes = probe(loss, table, CPU).probes
