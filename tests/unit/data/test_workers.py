@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from tests.unit.data.chunk_functions import process_of, refuse_five, square
 from tests.unit.data.far_workers import FarWorkers
 from tests.unit.data.test_prepare import digests
 from tunebook_data import checked, minhash, near_duplicates, scan, workers
@@ -30,20 +31,6 @@ from tunebook_spec.errors import DataError, StageError
 from tunebook_spec.models import Data
 
 MakeRow = Callable[..., Row]
-
-
-def square(number: int) -> int:
-    return number * number
-
-
-def process_of(_: int) -> str:
-    return multiprocessing.current_process().name
-
-
-def refuse_five(number: int) -> int:
-    if number == 5:
-        raise DataError("five")
-    return number
 
 
 @pytest.fixture
