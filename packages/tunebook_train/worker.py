@@ -107,10 +107,11 @@ def _work(job: Job) -> str | None:
         run_steps(training, steps, batches, method, seed=job.inputs.seed, meter=meter, on_step=after_step)
     except StageError as error:
         return str(error)
+    probes = probe(loss, train, device)
     if worker.world_rank == 0:
         _publish(store, job, training, facts)
         save_weights(loss, store, job)
-        probe(loss, train, device).write(store.folder(job.stage_key))
+        probes.write(store.folder(job.stage_key))
         store.upload(job.stage_key, MERGE_PROBES)
     ray.train.report({"step": training.step})
     return None
