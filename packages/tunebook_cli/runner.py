@@ -20,6 +20,7 @@ from tunebook_cli.graph import JUDGE, generates, stages
 from tunebook_cli.local_ray import LocalRay
 from tunebook_cli.request import Request
 from tunebook_cli.stage_processes import StageProcesses
+from tunebook_cli.tracking import check_installed, tracked
 from tunebook_data.fingerprint import preflight, source_digests
 from tunebook_data.manifest import CARD_PAGE
 from tunebook_eval.golden import golden_digests, golden_problems, judged_metrics
@@ -156,9 +157,11 @@ def run(loaded: LoadedSpec, settings: Settings, *, until: str | None = None) -> 
 
     Raises:
         InputError: the spec has no such stage.
+        MissingExtraError: the run is to be shown by MLflow, which is not installed.
         StageFailed: with the exit status of the stage's process.
         KeyboardInterrupt: after the stage's process has ended; the run can be resumed.
     """
+    check_installed(settings.mlflow_tracking_uri)
     planned = plan(loaded, settings)
     if until is not None:
         planned = _up_to(until, planned)
@@ -167,19 +170,20 @@ def run(loaded: LoadedSpec, settings: Settings, *, until: str | None = None) -> 
     # The models are here: no stage looks anything up on a hub, as bitsandbytes would.
     os.environ["HF_HUB_OFFLINE"] = "1"
     status: Status = "failed"
-    try:
-        run_.make_stages()
-        if until is None:
-            run_.conclude()
-            status = run_.record.status
-        else:
-            status = "stopped"
-    except KeyboardInterrupt:
-        status = "interrupted"
-        raise
-    finally:
-        run_.ray.stop()
-        run_.update(status=status, finished_at=datetime.now(UTC))
+    with tracked(settings.mlflow_tracking_uri, store, planned.stages, lambda: run_.record):
+        try:
+            run_.make_stages()
+            if until is None:
+                run_.conclude()
+                status = run_.record.status
+            else:
+                status = "stopped"
+        except KeyboardInterrupt:
+            status = "interrupted"
+            raise
+        finally:
+            run_.ray.stop()
+            run_.update(status=status, finished_at=datetime.now(UTC))
     return run_.record
 
 

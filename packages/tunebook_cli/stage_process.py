@@ -21,6 +21,7 @@ from tunebook_spec.errors import TunebookError
 
 if TYPE_CHECKING:
     from tunebook_inference.supporting import SupportingModel
+    from tunebook_inference.vllm_engine import VLLMEngine
     from tunebook_spec.models import AnySupportingModel
     from tunebook_train.inputs import TrainInputs
     from tunebook_train.result import TrainResult
@@ -104,7 +105,9 @@ def _dispatch(work: Work) -> Outcome:
     raise AssertionError(name)
 
 
-def _engine(work: Work, model: Path, kwargs: dict[str, str | bool], temperature: float, seed: int) -> Any:
+def _engine(
+    work: Work, model: Path, kwargs: dict[str, str | bool], temperature: float, seed: int
+) -> VLLMEngine:
     from tunebook_inference.generator import Decoding
     from tunebook_inference.vllm_engine import VLLMEngine
     from tunebook_model.precision import compute_dtype
@@ -270,6 +273,8 @@ def _answer(work: Work) -> Outcome:
         served = serving_renderer(model, inputs.chat_template_kwargs)
         check_contract(read_probes(data / PROBES), served)
         engine = _engine(work, model, inputs.chat_template_kwargs, inputs.temperature, inputs.seed or 0)
+        if merged:
+            _check_merge(work, merged, engine)
     done = answer(
         inputs, data_dir=data, model_dir=model, generator=engine, out=work.out, advance=work.advance
     )
@@ -306,6 +311,23 @@ def _judge(work: Work) -> Outcome:
 def _by_name(parents: Mapping[str, Path], prefix: str) -> dict[str, Path]:
     """The parents whose stage's name begins so, by what follows."""
     return {name.removeprefix(prefix): path for name, path in parents.items() if name.startswith(prefix)}
+
+
+def _check_merge(work: Work, merged: Path, engine: VLLMEngine) -> None:
+    """Before the first prompt: what serves is what was trained.
+
+    Raises:
+        IntegrityError: it is not.
+    """
+    from tunebook_train.merge_probes import MERGE_PROBES, MergeProbes, check_merge
+
+    name = work.request.stage.name
+    if not (merged / MERGE_PROBES).exists():
+        logger.info("%-16s is not held against training: merged into another base than it trained with", name)
+        return
+    probes = MergeProbes.read(merged).through(engine.dtype)
+    off = check_merge(probes, engine.next_tokens)
+    logger.info("%-16s says what training said in %d places, to %.4f nats", name, len(probes.probes), off)
 
 
 def _evaluate(work: Work) -> Outcome:

@@ -50,8 +50,9 @@ def write_report(
         profile: Overlay of the spec that was applied.
         report: What `evaluate` found.
         verdict: What `decide` made of it.
-        training_metrics: A mapping per step: step, loss, learning_rate, tokens_per_s, and where measured
-            validation_loss; is_best at the step whose weights were kept, where training stopped early.
+        training_metrics: A mapping per step: step, loss, learning_rate, grad_norm, tokens_per_s, mfu,
+            peak_memory_gib, and where measured validation_loss; is_best at the step whose weights were kept,
+            where training stopped early.
         card: What `prepare` said of the data.
         stages: A mapping per stage: name, seconds, status.
         lineage: What the run came from: digests, versions, seed, commit; nested mappings become sections.

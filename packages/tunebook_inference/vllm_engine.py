@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 KV_CACHE_GIB = 2
 """Memory for keys and values on a CPU, where the model can fill it; bounds the longest conversation."""
 MAX_NUM_SEQS = 256
+NEXT_TOKENS = 20
+"""As many as vLLM tells of."""
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -57,8 +59,8 @@ class VLLMEngine:
             done[completion.id] = completion
             on_done(completion)
 
-        if requests and self._engine is None:
-            self._engine = self._start()
+        if requests:
+            self._ensure_started()
         choices = {request.id: self._choice_ids(request) for request in requests if request.choices}
         for request in requests:
             self._add(request, choices.get(request.id, ()), finish)
@@ -66,6 +68,25 @@ class VLLMEngine:
             for output in self._engine.step():
                 finish(self._completion(output, choices.get(output.request_id, ())))
         return [done[request.id] for request in requests]
+
+    def next_tokens(self, prompts: Sequence[Sequence[int]]) -> list[TokenLogprobs]:
+        """The likeliest next tokens of each prompt, given as token ids."""
+        from vllm import SamplingParams
+
+        self._ensure_started()
+        params = SamplingParams(temperature=0, max_tokens=1, logprobs=NEXT_TOKENS, detokenize=False)
+        for number, ids in enumerate(prompts):
+            (prompt,) = self._engine.renderer.render_cmpl([{"prompt_token_ids": list(ids)}])
+            self._engine.add_request(str(number), prompt, params)
+        found: dict[int, TokenLogprobs] = {}
+        while self._engine.has_unfinished_requests():
+            for output in self._engine.step():
+                found[int(output.request_id)] = _likeliest(output.outputs[0].logprobs[0])
+        return [found[number] for number in range(len(prompts))]
+
+    def _ensure_started(self) -> None:
+        if self._engine is None:
+            self._engine = self._start()
 
     def _start(self) -> Any:
         import_vllm()

@@ -23,6 +23,21 @@ from tunebook_train.step import SupervisedLoss, load_model
 CPU = torch.device("cpu")
 LENGTHS = [17, 25, 40, 8, 12, 33, 21]
 STEPS = {"shared out": tuple(range(7)), "one row": (3,)}
+LIMIT = 512
+"""Of the tiny Llama, in tokens."""
+EDGES = {
+    # Tokens, and the first supervised one.
+    "a chat": (17, 9),
+    "a token": (1, 0),
+    "an answer of a token": (40, 39),
+    "two tokens": (2, 1),
+    "at the limit": (LIMIT, 400),
+    "supervised from its first token": (63, 0),
+    "short": (5, 2),
+    "a chat like the first": (17, 4),
+}
+BATCHES = {"8 x 1": 2 * LIMIT, "1 x 8": 1}
+"""Rows of a pack by packs of a step, for one worker, and the longest pack that makes it so."""
 COMMON = {"epochs": 2, "learning_rate": 1e-2, "tokens_per_step": 80, "max_pack_tokens": 48}
 METHODS: dict[str, AnyMethod] = {
     "full": FullMethod(kind="full", **COMMON),
@@ -49,6 +64,7 @@ def train(model_dir: Path, table_path: Path, out: Path, world_rank: int, world_s
     """For every method the gradients of each step, the validation loss, and the weights after a training."""
     table = TokenTable.open(table_path)
     batches = Batches(table, table, Worker(world_rank, world_size, CPU), max_pack_tokens=48)
+    edges = TokenTable.open(table_path.with_name("edges.tokens.arrow"))
     found = {}
     for kind, method in METHODS.items():
         torch.manual_seed(0)
@@ -63,6 +79,13 @@ def train(model_dir: Path, table_path: Path, out: Path, world_rank: int, world_s
             accumulate(model, batches.packs(table, rows), world_size / supervised_weight(table, rows))
             grads = {key: p.grad.clone() for key, p in loss.named_parameters() if p.grad is not None}
             found[f"{kind}, {name}"] = grads
+        for name, size in BATCHES.items():
+            model.zero_grad()
+            packs = Batches(edges, edges, batches.worker, size).packs(edges, range(8))
+            assert len(packs) == (1 if name == "8 x 1" else 8 // world_size)
+            losses = accumulate(model, packs, world_size / supervised_weight(edges, range(8)))
+            grads = {key: p.grad.clone() for key, p in loss.named_parameters() if p.grad is not None}
+            found[f"{kind}, {name}"] = {**grads, "loss": torch.tensor(batches.worker.total(losses.sum()))}
         found[f"{kind}, validation"] = {"loss": torch.tensor(validate(model, batches))}
         optimizer = make_optimizer(loss, method)
         model.zero_grad()
@@ -99,6 +122,11 @@ def test_two_workers_both_have_the_gradients_and_the_weights_that_one_has(
         table_path,
         [(f"row-{i}", Rendered(np.array(each), np.arange(len(each)) > i)) for i, each in enumerate(ids)],
     )
+    rows = []
+    for name, (length, start) in EDGES.items():
+        row = torch.randint(5, 250, (length,), generator=generator).numpy()
+        rows.append((name, Rendered(row, np.arange(length) >= start)))
+    write_tokens(tmp_path / "edges.tokens.arrow", rows)
     train(tiny_llama, table_path, tmp_path, 0, 1)
     # Forked from a process that has imported this file: importing it thrice takes longer than all else here.
     mp.get_context("forkserver").set_forkserver_preload([__name__])
@@ -113,4 +141,9 @@ def test_two_workers_both_have_the_gradients_and_the_weights_that_one_has(
         for key, tensor in tensors.items():
             assert torch.equal(first[what][key], second[what][key])
             torch.testing.assert_close(first[what][key], tensor, rtol=rtol, atol=atol)
+    for kind in METHODS:
+        at_once, *others = (found[f"{kind}, {name}"] for found in (alone, first) for name in BATCHES)
+        assert all(tensor.isfinite().all() for tensor in at_once.values())
+        for each in others:
+            torch.testing.assert_close(each, at_once, rtol=1e-4, atol=1e-6)
     assert all("lora_" in key for kind in ("lora", "qlora") for key in alone[f"{kind}, shared out"])
