@@ -162,7 +162,8 @@ class Follower:
         from tunebook_eval.inputs import DecideInputs
 
         report = read_report(self.store.download(record.stage("evaluate").key))
-        verdict = decide(report, DecideInputs.model_validate(self.stages["decide"].inputs["fields"]).gates)
+        inputs = DecideInputs.model_validate(self.stages["decide"].inputs["fields"])
+        verdict = decide(report, inputs.gates, inputs.bounds)
         self._send(metrics=[(name, value, 0) for name, value in numbers(report, verdict).items()])
         for number, line in enumerate(record.verdict, start=1):
             self._client.set_tag(self._run_id, f"tunebook.verdict.{number:02}", line)
