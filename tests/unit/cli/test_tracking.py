@@ -25,9 +25,9 @@ from tunebook_spec.models import Gate
 
 GATES = (Gate(metric="glossary.line_match", at_least=0.85),)
 FIELDS = {
-    "train": DecideInputs(name="tiny", problem="", gates=()),
-    "evaluate": DecideInputs(name="tiny", problem="", gates=()),
-    "decide": DecideInputs(name="tiny", problem="", gates=GATES),
+    "train": DecideInputs(name="tiny", problem="", gates=(), bounds={}),
+    "evaluate": DecideInputs(name="tiny", problem="", gates=(), bounds={}),
+    "decide": DecideInputs(name="tiny", problem="", gates=GATES, bounds={}),
 }
 STAGES = {name: Stage.of("tiny", name, fields) for name, fields in FIELDS.items()}
 SPEC: dict[str, Any] = {
