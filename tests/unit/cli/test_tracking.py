@@ -80,7 +80,7 @@ def conclude(store: Store) -> RunRecord:
         StageRecord(name=name, key=stage.key, digest=stage.digest, skipped=False, seconds=1)
         for name, stage in STAGES.items()
     ]
-    verdict = decide(REPORT, GATES)
+    verdict = decide(REPORT, GATES, {})
     changes = {"stages": tuple(done), "verdict": verdict.lines, "status": verdict.outcome}
     return RUNNING.model_copy(update={**changes, "finished_at": datetime.now(UTC)})
 
