@@ -52,7 +52,7 @@ def grams_of(documents: Iterable[Document], n: int) -> Iterator[tuple[Grams, npt
 
 def _of_chunk(n: int, documents: Sequence[Document]) -> tuple[Grams, npt.NDArray[np.int32]]:
     words_W, ends_T = word_hashes(documents)
-    factors = np.cumprod(np.full(n, _FACTOR))
+    factors = np.cumprod(np.full(n, _FACTOR), dtype=np.uint64)
     hashes_G, last_T = run_hashes(words_W, ends_T, factors)
     num_texts_D = np.array([*map(len, documents)], np.intp)
     first_text_D = np.cumsum(num_texts_D) - num_texts_D

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import tempfile
+import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ Some = TypeVar("Some", bound=Sequence[Row])
 
 
 class RowStore:
-    """A temporary file of rows, each followed by its tokens; it has no name, and goes with this process.
+    """A temporary file of rows, each followed by its tokens; it has no name, and goes with the store.
 
     Args:
         folder: of the file, which takes about as much as the sources and four bytes a token; none: the
@@ -37,6 +38,7 @@ class RowStore:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._file = tempfile.TemporaryFile(dir=folder, buffering=_BUFFER_BYTES)
+        weakref.finalize(self, self._file.close)
         self._is_flushed = True
         self._ends = array("q", [0])
         self._digests = bytearray()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import mmap
-import os
 from array import array
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,22 +62,22 @@ def write_table(path: Path, ids: pa.StringArray, rendered: Iterable[Rendered]) -
         values = [written[name].values.buffers()[1] for name in kinds]
         places = [each.address - start if each else 0 for each in values]
         del written, values
-    with path.open("r+b") as file:
-        columns = [_Filled(file.fileno(), place) for place in places]
+    with ExitStack() as stack:
+        columns = [stack.enter_context(path.open("r+b", buffering=_BUFFER_BYTES)) for _ in places]
+        for column, place in zip(columns, places, strict=True):
+            column.seek(place)
         mask = np.empty(0, np.bool_)
         for each in rendered:
-            columns[0].put(each.input_ids.tobytes())
+            columns[0].write(each.input_ids.tobytes())
             # Arrow packs masks into bits, of which a row may end in the midst of a byte.
             mask = np.concatenate([mask, each.loss_mask])
             whole = len(mask) // 8 * 8
-            columns[1].put(np.packbits(mask[:whole], bitorder="little").tobytes())
+            columns[1].write(np.packbits(mask[:whole], bitorder="little").tobytes())
             mask = mask[whole:]
             if each.soft_targets:
-                columns[2].put(each.soft_targets.ids_NK.tobytes())
-                columns[3].put(each.soft_targets.probabilities_NK.tobytes())
-        columns[1].put(np.packbits(mask, bitorder="little").tobytes())
-        for column in columns:
-            column.flush()
+                columns[2].write(each.soft_targets.ids_NK.tobytes())
+                columns[3].write(each.soft_targets.probabilities_NK.tobytes())
+        columns[1].write(np.packbits(mask, bitorder="little").tobytes())
 
 
 def _zeros(kind: pa.ListType, lengths: array[int]) -> pa.ListArray:
@@ -88,22 +88,6 @@ def _zeros(kind: pa.ListType, lengths: array[int]) -> pa.ListArray:
     values = pa.py_buffer(np.zeros(-(-num * kind.value_type.bit_width // 8), np.uint8))
     items = pa.Array.from_buffers(kind.value_type, num, [None, values])
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), items)
-
-
-class _Filled:
-    """A column of a file that is filled from its beginning."""
-
-    def __init__(self, file: int, place: int) -> None:
-        self._file, self._place, self._waiting = file, place, bytearray()
-
-    def put(self, content: bytes) -> None:
-        self._waiting += content
-        if len(self._waiting) >= _BUFFER_BYTES:
-            self.flush()
-
-    def flush(self) -> None:
-        self._place += os.pwrite(self._file, self._waiting, self._place)
-        self._waiting.clear()
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import chain, islice
 from typing import Any, Protocol, TypeVar
 
@@ -96,13 +96,13 @@ def in_threads(function: Callable[[Chunk], Made], chunks: Iterable[Chunk]) -> It
     """The same on the cores of this machine, for a function that leaves Python while it computes."""
     cores = len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(cores) as pool:
-        yield from _in_order(partial(pool.submit, function), chunks, cores)
+        yield from _in_order(lambda chunk: pool.submit(function, chunk), chunks, cores)
 
 
 def _in_pool(function: bytes, chunks: Iterable[Any], cores: int) -> Iterator[Any]:
     context = multiprocessing.get_context("forkserver")
     with ProcessPoolExecutor(cores, mp_context=context) as pool:
-        yield from _in_order(partial(pool.submit, _apply, function), chunks, cores)
+        yield from _in_order(lambda chunk: pool.submit(_apply, function, chunk), chunks, cores)
 
 
 def _in_order(submit: Callable[[Chunk], Future[Made]], chunks: Iterable[Chunk], cores: int) -> Iterator[Made]:
