@@ -97,10 +97,21 @@ class Assembled:
 
     @property
     def sources(self) -> tuple[SourceCounts, ...]:
-        starts = np.cumsum([0, *(len(each["train"]) for each in self.dealt)])
+        starts = np.cumsum([0, *(len(each["train"]) for each in self.dealt)]).tolist()
         below = self.num_below or (0,) * len(self.reads)
-        each = zip(self.reads, self.kept, self.dealt, self.trained, self.copies, below, starts, strict=False)
-        return tuple(_source_counts(*source, self.cleaned) for source in each)
+        return tuple(
+            _source_counts(
+                read,
+                self.kept[i],
+                self.dealt[i],
+                self.trained[i],
+                self.copies[i],
+                below[i],
+                starts[i],
+                self.cleaned,
+            )
+            for i, read in enumerate(self.reads)
+        )
 
     @property
     def num_train(self) -> int:

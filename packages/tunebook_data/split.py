@@ -62,7 +62,7 @@ def _first_equal(digests: Digests) -> Numbers:
     first = np.empty_like(order)
     # The sort is stable: the first of a run is the least.
     first[order] = order[is_new][np.cumsum(is_new) - 1]
-    return first
+    return np.asarray(first, np.intp)
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ def _units(keys: Keys) -> Numbers:
             np.minimum.at(units, rows, least[members])
         units = units[units]
         if (units == before).all():
-            return units
+            return np.asarray(units, np.intp)
 
 
 def _ordered(units: Numbers, rows: Sequence[Row], seed: int) -> Numbers:
@@ -274,7 +274,7 @@ def _ordered(units: Numbers, rows: Sequence[Row], seed: int) -> Numbers:
     chosen = names.take(pa.array(by_name[at]))
     parts = (chosen.slice(start, _ROWS_A_CHUNK).to_pylist() for start in range(0, len(chosen), _ROWS_A_CHUNK))
     hashes = _hashes(seed, (name for part in parts for name in part))
-    return of_unit[np.lexsort((hashes[:, 1], hashes[:, 0]))]
+    return np.asarray(of_unit[np.lexsort((hashes[:, 1], hashes[:, 0]))], np.intp)
 
 
 def _hashes(seed: int, texts: Iterable[str]) -> Digests:

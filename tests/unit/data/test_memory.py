@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 FEW, MANY = 15_000, 45_000
-MOST_BYTES_A_ROW = 2_000
+MOST_BYTES_A_ROW = 1_000
 _MAKE = """
 import resource, sys
 from pathlib import Path
