@@ -15,12 +15,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tunebook_train.tied import TiedGradient
+
 CHUNK = 256
 """Positions whose logits exist at once."""
 
 
 def summed_cross_entropy(
-    hidden_NC: Tensor, weight_VC: Tensor, targets_NK: Tensor, probabilities_NK: Tensor, dtype: torch.dtype
+    hidden_NC: Tensor,
+    weight_VC: Tensor,
+    targets_NK: Tensor,
+    probabilities_NK: Tensor,
+    dtype: torch.dtype,
+    tied: TiedGradient | None = None,
 ) -> Tensor:
     """Weighted sum over positions of the cross-entropy with the target distribution, in float32 and nats.
 
@@ -30,9 +37,11 @@ def summed_cross_entropy(
         targets_NK: token ids.
         probabilities_NK: of these, float32; a position's sum to its weight.
         dtype: what the products are computed in.
+        tied: takes the weight's gradient, and hands it on; none: it is this function's own.
     """
     apply: Callable[..., Tensor] = _SummedCrossEntropy.apply
-    return apply(hidden_NC.to(dtype), weight_VC, targets_NK, probabilities_NK, torch.is_grad_enabled())
+    training = torch.is_grad_enabled()
+    return apply(hidden_NC.to(dtype), weight_VC, targets_NK, probabilities_NK, training, tied)
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
@@ -44,11 +53,12 @@ class _SummedCrossEntropy(torch.autograd.Function):
         targets_NK: Tensor,
         probabilities_NK: Tensor,
         training: bool,
+        tied: TiedGradient | None,
     ) -> Tensor:
         weight = weight_VC.to(hidden_NC.dtype)
         wants_hidden, wants_weight = (training and needed for needed in ctx.needs_input_grad[:2])
         grad_hidden = torch.empty_like(hidden_NC) if wants_hidden else None
-        grad_weight = torch.zeros_like(weight_VC) if wants_weight else None
+        grad_weight: Tensor | None = None
         loss = torch.zeros((), device=hidden_NC.device)
         for start in range(0, len(targets_NK), CHUNK):
             chunk = slice(start, start + CHUNK)
@@ -62,14 +72,23 @@ class _SummedCrossEntropy(torch.autograd.Function):
             grad_logits = probabilities.scatter_add_(1, targets, -wanted).to(weight.dtype)
             if grad_hidden is not None:
                 torch.mm(grad_logits, weight, out=grad_hidden[chunk])
-            if grad_weight is not None and weight.dtype == grad_weight.dtype:
+            if not wants_weight:
+                continue
+            if grad_weight is None:
+                grad_weight = (grad_logits.t() @ hidden).to(weight_VC.dtype)
+            elif weight.dtype == grad_weight.dtype:
                 grad_weight.addmm_(grad_logits.t(), hidden)
-            elif grad_weight is not None:
+            else:
                 grad_weight += grad_logits.t() @ hidden
-        ctx.save_for_backward(grad_hidden, grad_weight)
+        if wants_weight and grad_weight is None:
+            grad_weight = torch.zeros_like(weight_VC)
+        ctx.gradients, ctx.tied = (grad_hidden, grad_weight), tied
         return loss
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grad_hidden, grad_weight = ctx.saved_tensors
-        return *(None if each is None else each * grad for each in (grad_hidden, grad_weight)), *(None,) * 3
+        gradients, ctx.gradients = ctx.gradients, None  # scaled in place, so that they serve once
+        grad_hidden, grad_weight = (None if each is None else each.mul_(grad) for each in gradients)
+        if ctx.tied:
+            ctx.tied.so_far_VC, grad_weight = grad_weight, None
+        return grad_hidden, grad_weight, None, None, None, None

@@ -15,6 +15,7 @@ from tunebook_spec.models import AdapterMethod, AnyMethod, QloraMethod
 from tunebook_train.attention import SEGMENT_ATTENTION, Segments
 from tunebook_train.head_loss import summed_cross_entropy
 from tunebook_train.pack import Pack
+from tunebook_train.tied import TiedGradient
 
 
 class SupervisedLoss(nn.Module):
@@ -35,11 +36,13 @@ class SupervisedLoss(nn.Module):
 
     def forward(self, pack: Pack) -> Tensor:
         """Sum over the supervised tokens of their cross-entropy, in nats; a float32 scalar."""
-        device = pack.input_ids_T.device
+        ids_T, device = pack.input_ids_T, pack.input_ids_T.device
+        tied = TiedGradient.of(self.model)
+        read = {"inputs_embeds": tied.embed(ids_T)[None]} if tied else {"input_ids": ids_T[None]}
         mixed = self.compute_dtype != torch.float32
         with torch.autocast(device.type, dtype=self.compute_dtype if mixed else None, enabled=mixed):
             hidden_TC = self.model.get_decoder()(
-                input_ids=pack.input_ids_T[None],
+                **read,
                 position_ids=pack.position_ids_T[None],
                 use_cache=False,
                 segments=Segments.of(pack.lengths, device),
@@ -50,6 +53,7 @@ class SupervisedLoss(nn.Module):
             pack.targets_NK,
             pack.probabilities_NK,
             self.compute_dtype,
+            tied,
         )
 
 

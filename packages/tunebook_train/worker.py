@@ -18,6 +18,7 @@ from tunebook_run.settings import Settings
 from tunebook_run.store import Store
 from tunebook_spec.errors import StageError
 from tunebook_spec.models import AdapterMethod, QloraMethod
+from tunebook_train.allocator import keep_freed_memory
 from tunebook_train.checkpoint import Training
 from tunebook_train.job import ADAPTER, METRICS, QUANTISED, WEIGHTS, Job
 from tunebook_train.limits import way_out
@@ -51,6 +52,8 @@ def _work(job: Job) -> str | None:
     store = Store(job.storage_url, Settings.read().cache_dir)
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
+    if device.type == "cpu":
+        keep_freed_memory()
     worker = Worker(context.get_world_rank(), context.get_world_size(), device)
     model_dir = Path(job.model_path) if job.model_path else store.download(str(job.model_key))
     data_dir = store.download(job.data_key)

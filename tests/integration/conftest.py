@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.integration.project import Project, make_project
 
@@ -14,9 +16,18 @@ def project(tmp_path: Path, talking_llama: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, talking_llama: Path) -> Project:
-    """A project whose spec has run to its verdict once; tests must leave its stages as they are."""
-    project = make_project(tmp_path_factory.mktemp("finished") / "a project", talking_llama)
-    status, output = project.run("run", "tiny", "--profile", "local")
-    assert status == 0, output
-    (project.folder / "first.log").write_text(output)
+    """A project whose spec has run to its verdict once; tests must leave its stages as they are.
+
+    Processes of pytest-xdist share one.
+    """
+    temporary = tmp_path_factory.getbasetemp()
+    folder = (temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary) / "finished"
+    log = folder / "a project" / "first.log"
+    with FileLock(folder.with_suffix(".lock")):
+        if log.exists():
+            return Project(log.parent)
+        project = make_project(log.parent, talking_llama)
+        status, output = project.run("run", "tiny", "--profile", "local")
+        assert status == 0, output
+        log.write_text(output)
     return project

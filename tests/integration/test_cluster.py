@@ -1,4 +1,4 @@
-"""The same spec on a Ray cluster of two hosts that share nothing but the storage URL."""
+"""A Ray cluster of two hosts that share nothing but the storage URL does what one host does."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.integration.hosts import Cluster, run, two_hosts
 from tests.integration.project import Project, make_project
 
-MEDICAL = Path(__file__).parents[2] / "specs" / "medical.yaml"
+REPOSITORY = Path(__file__).parents[2]
+MEDICAL = REPOSITORY / "specs" / "medical.yaml"
 STORE = """
 from pathlib import Path
 from tunebook_run.settings import Settings
 from tunebook_run.store import Store
 store = Store(Settings.read().storage_url, Path("cache"))
 """
-BUCKET = f"{STORE}store.filesystem.create_dir('bucket')\n"
 # What needs no training is not made again, so that the test is about training.
-SEED = f"""{BUCKET}
+SEED = f"""{STORE}
 for stage in Path("made/tiny/stages").iterdir():
     if stage.is_dir() and not stage.name.startswith(("train", "merge", "answer-tuned", "evaluate", "decide")):
         for path in sorted(stage.rglob("*"), key=lambda path: path.name == "artifact.json"):
@@ -36,9 +38,19 @@ for name in ("artifact.json", "metrics.jsonl"):
     print(json.dumps(store.read(f"{{key}}/{{name}}").decode()))
 """
 
-needs_namespaces = pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("ip") is None, reason="network namespaces need root and iproute2"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        os.geteuid() != 0 or shutil.which("ip") is None, reason="network namespaces need root and iproute2"
+    ),
+    pytest.mark.timeout(1200),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with two_hosts() as cluster:
+        cluster.shell(f"{STORE}store.filesystem.create_dir('bucket')")
+        yield cluster
 
 
 def run_spec(cluster: Cluster, spec: Path, profile: str, timeout_s: float = 600) -> None:
@@ -57,36 +69,66 @@ def run_spec(cluster: Cluster, spec: Path, profile: str, timeout_s: float = 600)
     assert copied, "the second host took no part"
 
 
-@needs_namespaces
-def test_two_hosts_train_what_one_host_trains(finished: Project, talking_llama: Path) -> None:
-    with two_hosts() as cluster:
-        project = make_project(cluster.head.folder / "project", talking_llama)
-        spec = project.folder / "specs" / "tiny.yaml"
-        shutil.copytree(finished.folder / "runs", cluster.head.folder / "made", symlinks=True)
-        cluster.shell(SEED)
-        run_spec(cluster, spec, "local")
-        together = [json.loads(line) for line in cluster.shell(READ).splitlines()]
-        folder = finished.stage("train")
-        alone = [(folder / name).read_text() for name in ("artifact.json", "metrics.jsonl")]
-        artifact, expected = json.loads(together[0]), json.loads(alone[0])
-        assert artifact["result"]["num_workers"] == 2
-        assert artifact["digest"] == expected["digest"]
-        losses, same = losses_of(together[1]), losses_of(alone[1])
-        assert len(losses) == len(same) > 10
-        if artifact["result"]["dtype"] == "float32":
-            assert losses == pytest.approx(same, rel=1e-4)
-        else:  # other packs round otherwise, and steps add that up
-            assert losses[:10] == pytest.approx(same[:10], rel=1e-2)
+def test_two_hosts_train_what_one_host_trains(
+    cluster: Cluster, finished: Project, talking_llama: Path
+) -> None:
+    project = make_project(cluster.head.folder / "project", talking_llama)
+    shutil.copytree(finished.folder / "runs", cluster.head.folder / "made", symlinks=True)
+    cluster.shell(SEED)
+    run_spec(cluster, project.folder / "specs" / "tiny.yaml", "local")
+    together = [json.loads(line) for line in cluster.shell(READ).splitlines()]
+    folder = finished.stage("train")
+    alone = [(folder / name).read_text() for name in ("artifact.json", "metrics.jsonl")]
+    artifact, expected = json.loads(together[0]), json.loads(alone[0])
+    assert artifact["result"]["num_workers"] == 2
+    assert artifact["digest"] == expected["digest"]
+    losses, same = losses_of(together[1]), losses_of(alone[1])
+    assert len(losses) == len(same) > 10
+    if artifact["result"]["dtype"] == "float32":
+        assert losses == pytest.approx(same, rel=1e-4)
+    else:  # other packs round otherwise, and steps add that up
+        assert losses[:10] == pytest.approx(same[:10], rel=1e-2)
 
 
 def losses_of(metrics: str) -> list[float]:
     return [entry["loss"] for entry in map(json.loads, metrics.splitlines()) if "loss" in entry]
 
 
-@needs_namespaces
+@pytest.fixture(scope="module")
+def told(cluster: Cluster, tiny_llama: Path) -> Any:
+    """What prepares in-process and on the cluster have to tell of what they made."""
+    folder, out = cluster.head.folder / "prepared", cluster.head.folder / "told.json"
+    shutil.copytree(tiny_llama, folder / "model")  # where the second host cannot see it
+    path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    module = ("-m", "tests.integration.prepared_twice")
+    arguments = (*module, str(folder), cluster.ray_address, str(out))
+    status = run(cluster.head, sys.executable, *arguments, timeout_s=1000, PYTHONPATH=path)
+    assert status == 0, cluster.head.logs()
+    return json.loads(out.read_text())
+
+
+@pytest.mark.parametrize("writer", ["augment", "distill"])
+def test_two_hosts_make_the_bytes_that_one_makes_and_no_call_twice(told: Any, writer: str) -> None:
+    alone, together = told[writer]
+    assert together == alone
+    assert len(alone["files"]) > 8
+    assert len(alone["calls"]) == 100
+    assert set(together["calls"].values()) == {1}
+    assert alone["result"][writer]["kept"] == (200 if writer == "augment" else 100)
+
+
+def test_the_row_that_ends_a_run_is_told_in_the_same_words(told: Any) -> None:
+    alone, together = told["failure"]
+    assert alone == together
+    assert "more than data.checks.max_tokens 60" in alone
+
+
+def test_both_hosts_do_a_part(told: Any) -> None:
+    assert len(told["tasks"]) == 2
+    assert min(told["tasks"].values()) >= 5
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-def test_the_medical_spec_ends_in_a_verdict_on_two_hosts() -> None:
-    with two_hosts() as cluster:
-        cluster.shell(BUCKET)
-        run_spec(cluster, MEDICAL, "cluster-test", timeout_s=3000)
+def test_the_medical_spec_ends_in_a_verdict_on_two_hosts(cluster: Cluster) -> None:
+    run_spec(cluster, MEDICAL, "cluster-test", timeout_s=3000)

@@ -89,6 +89,8 @@ class Killed:
     project: Project
     without_test_rows: tuple[int, str]
     """Status and output of the run that went on with training, with test rows out of sight since it began."""
+    num_kept: int
+    """Answers of the tuned model that were on the disk when the next run was killed."""
     last: tuple[int, str]
     """Of the run that finished."""
 
@@ -104,8 +106,7 @@ def killed(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Kille
         return any(stages.glob(pattern))
 
     project.run_until(lambda: seen("prepare-*/*.jsonl"), *command)
-    remove(project, "answer-base-|train|merge|answer-tuned")
-    project.run_until(lambda: seen("answer-base-*/answers.jsonl"), *command)
+    remove(project, "train|merge|answer-tuned")
     hidden = project.folder / "hidden.jsonl"
 
     def trained_without_test_rows() -> bool:
@@ -116,7 +117,14 @@ def killed(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Kille
     project.run_until(trained_without_test_rows, *command)
     without_test_rows = project.run(*command)
     hidden.rename(project.stage("prepare") / "test.jsonl")
-    return Killed(project, without_test_rows, project.run(*command))
+    project.run_until(lambda: answers(project, "answer-tuned") > 0, *command)
+    return Killed(project, without_test_rows, answers(project, "answer-tuned"), project.run(*command))
+
+
+def answers(project: Project, stage: str) -> int:
+    """Whole lines of a stage's answers so far."""
+    files = (project.folder / "runs" / "tiny" / "stages").glob(f"{stage}-*/answers.jsonl")
+    return sum(path.read_bytes().count(b"\n") for path in files)
 
 
 def test_test_rows_are_read_by_evaluation_alone(killed: Killed) -> None:
@@ -131,7 +139,9 @@ def test_test_rows_are_read_by_evaluation_alone(killed: Killed) -> None:
 def test_kill_9_anywhere_and_the_same_command_finishes_the_run(killed: Killed, finished: Project) -> None:
     status, output = killed.last
     assert status == 0, output
-    assert statuses(output)["answer-base"] == "skipped"
+    assert statuses(output)["train"] == "skipped"
+    (resumed,) = re.findall(r"answer-tuned +done.* (\d+) of them by an earlier attempt", output)
+    assert int(resumed) >= killed.num_kept > 0
     (step,) = re.findall(r"goes on from step (\d+)", killed.without_test_rows[1])
     assert int(step) >= 1
     for name in ("model.safetensors", "config.json"):

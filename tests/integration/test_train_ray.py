@@ -47,6 +47,7 @@ METHOD = FullMethod(
 def ray_address() -> Iterator[str]:
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         # A checkpoint a second: whoever kills at one step must not come at the last.
         patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
         context = ray.init(

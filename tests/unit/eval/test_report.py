@@ -83,8 +83,8 @@ def evidence(tmp_path: Path) -> tuple[EvalReport, GateVerdict]:
     inputs = EvaluateInputs.model_validate(
         {"metrics": {"glossary": ("line_match",), "general": ("contains",)}}
     )
-    report = evaluate(inputs, arms=folders, out=tmp_path)
-    return report, decide(report, GATES)
+    report = evaluate(inputs, arms=folders, judges={}, out=tmp_path)
+    return report, decide(report, GATES, {})
 
 
 VARIED = GeneratedCounts(

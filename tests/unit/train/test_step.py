@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.profiler import ProfilerActivity, profile
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -107,6 +108,22 @@ def test_tied_embeddings_are_one_parameter_and_stay_tied_when_saved(
     again = load_model(tmp_path / "saved", torch.float32, CPU, FULL).model
     assert again.lm_head.weight is again.model.embed_tokens.weight
     assert torch.equal(again.lm_head.weight, model.lm_head.weight)
+
+
+def test_tied_embeddings_have_one_gradient_that_leaves_the_embedding_of_padding_alone(
+    tiny_llama: Path, loss_model: SupervisedLoss, make_table: MakeTable
+) -> None:
+    plain, padding = plain_model(tiny_llama), loss_model.model.get_input_embeddings().padding_idx
+    pack = Pack.of(make_table("train", [40, 6]), [0, 1], CPU)
+    pack.input_ids_T[3] = pack.input_ids_T[9] = padding
+    logits_TV = torch.cat([plain(row[None]).logits[0] for row in pack.input_ids_T.split(pack.lengths)])
+    log_NV = logits_TV[pack.predicts_N].log_softmax(1)
+    (-(log_NV.gather(1, pack.targets_NK) * pack.probabilities_NK).sum()).backward()
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        loss_model(pack).backward()
+    ours, own = (each.get_input_embeddings().weight.grad for each in (loss_model.model, plain))
+    torch.testing.assert_close(ours, own, rtol=1e-4, atol=1e-6)
+    assert "aten::embedding_dense_backward" not in {event.name for event in profiled.events()}
 
 
 def random_model(folder: Path, config: PreTrainedConfig) -> SupervisedLoss:
