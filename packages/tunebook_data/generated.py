@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -113,6 +113,11 @@ class Written:
     rendered: Mapping[str, Rendered]
     flags: tuple[Flag, ...]
     counts: GeneratedCounts
+
+    @property
+    def pairs(self) -> Iterator[tuple[Row, Rendered]]:
+        """Each row, and as training sees it."""
+        return ((row, self.rendered[row.id]) for row in self.rows)
 
 
 def accept(
