@@ -68,7 +68,7 @@ def write_table(path: Path, ids: pa.StringArray, rendered: Iterable[Rendered]) -
             column.seek(place)
         mask = np.empty(0, np.bool_)
         for each in rendered:
-            columns[0].write(each.input_ids.astype(np.int32).tobytes())
+            columns[0].write(np.asarray(each.input_ids, np.int32).tobytes())
             # Arrow packs masks into bits, of which a row may end in the midst of a byte.
             mask = np.concatenate([mask, each.loss_mask])
             whole = len(mask) // 8 * 8
