@@ -47,7 +47,18 @@ class MergeProbes(Frozen):
 
     @classmethod
     def read(cls, folder: Path) -> MergeProbes:
-        return cls.model_validate_json((folder / MERGE_PROBES).read_text())
+        """What `write` left.
+
+        Raises:
+            IntegrityError: it is gone.
+        """
+        try:
+            return cls.model_validate_json((folder / MERGE_PROBES).read_text())
+        except FileNotFoundError:
+            raise IntegrityError(
+                f"{folder / MERGE_PROBES} is gone, so that the model cannot be held against training: delete"
+                " that folder and run again"
+            ) from None
 
     def write(self, folder: Path) -> None:
         (folder / MERGE_PROBES).write_text(self.model_dump_json(indent=1))
