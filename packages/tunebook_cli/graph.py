@@ -10,7 +10,7 @@ from tunebook_data.inputs import PrepareInputs, ReplayInputs
 from tunebook_eval.inputs import AnswerArm, AnswerInputs, DecideInputs, EvaluateInputs, JudgeInputs
 from tunebook_run.stages import Stage
 from tunebook_spec import Spec
-from tunebook_spec.models import BaseModelReference
+from tunebook_spec.base_model import BaseModelReference
 from tunebook_train.inputs import MergeInputs, TrainInputs
 
 RENDERS: tuple[str, ...] = ("transformers", "tokenizers")

@@ -22,7 +22,7 @@ from tunebook_spec.errors import TunebookError
 if TYPE_CHECKING:
     from tunebook_inference.supporting import SupportingModel
     from tunebook_inference.vllm_engine import VLLMEngine
-    from tunebook_spec.models import AnySupportingModel
+    from tunebook_spec.base_model import AnySupportingModel
     from tunebook_train.inputs import TrainInputs
     from tunebook_train.result import TrainResult
 

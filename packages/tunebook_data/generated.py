@@ -21,8 +21,8 @@ from tunebook_data.workers import HERE, Workers
 from tunebook_inference.supporting import Spent, SupportingModel
 from tunebook_model.conversation import Message
 from tunebook_model.render import Rendered, Renderer
+from tunebook_spec.data import Checks, Data, Decontaminate
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import Checks, Data, Decontaminate
 
 Writer = Literal["augment", "distill"]
 """What of a spec's data has a teacher write rows."""

@@ -17,8 +17,8 @@ from tunebook_data.structured import Question, Reply, ask_json
 from tunebook_inference.supporting import Spent, SupportingModel
 from tunebook_model.conversation import Message
 from tunebook_run.progress import Advance
+from tunebook_spec.data import Judging
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import Judging
 
 BEST_SCORE = 10
 FAIRLY = """\

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from tunebook_data.split import Side
 from tunebook_inference.supporting import Taken
-from tunebook_spec.models import Frozen, RowFormat
+from tunebook_spec.data import RowFormat
+from tunebook_spec.fields import Frozen
 
 CARD_PAGE = "card.html"
 

@@ -24,8 +24,8 @@ from tunebook_inference.supporting import SupportingModel, Taken
 from tunebook_model.conversation import Message
 from tunebook_run.progress import Advance
 from tunebook_spec.errors import StageError
+from tunebook_spec.fields import Frozen
 from tunebook_spec.metrics import Judge, Pairwise
-from tunebook_spec.models import Frozen
 
 FILE = "judgements.jsonl"
 SUMMARY = "judge.json"

@@ -16,14 +16,9 @@ from tunebook_inference.kept_answers import KeptAnswers
 from tunebook_inference.scripted import Script, ScriptedGenerator
 from tunebook_model.resolve import ReadyModel
 from tunebook_run.settings import ModelSettings
+from tunebook_spec.base_model import AnySupportingModel, BaseModelReference, EndpointModel, ScriptedModel
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import (
-    AnySupportingModel,
-    BaseModelReference,
-    EndpointModel,
-    Frozen,
-    ScriptedModel,
-)
+from tunebook_spec.fields import Frozen
 
 KEY_FORMAT = 1
 """Raised when what a key is made of changes: every answer is then asked for again."""

@@ -17,7 +17,7 @@ import torch
 from tunebook_data.tokens import TokenTable
 from tunebook_inference.generator import TokenLogprobs
 from tunebook_spec.errors import IntegrityError
-from tunebook_spec.models import Frozen
+from tunebook_spec.fields import Frozen
 from tunebook_train.pack import Pack
 from tunebook_train.step import SupervisedLoss
 

@@ -19,7 +19,7 @@ from tunebook_model.digests import model_digest
 from tunebook_model.resolve import ReadyModel
 from tunebook_run.settings import Settings
 from tunebook_run.stages import Artifact, Stage
-from tunebook_spec.models import Data
+from tunebook_spec.data import Data
 
 SMALL_TABLES = "from tunebook_data import kept_tokens; kept_tokens.TABLE_TOKENS = 4000; "
 SPLIT = {"group_by": "topic", "test": 0.1, "validation": 0.1}

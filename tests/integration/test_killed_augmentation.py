@@ -23,8 +23,9 @@ from tunebook_model.digests import model_digest
 from tunebook_model.resolve import ReadyModel
 from tunebook_run.settings import Settings
 from tunebook_run.stages import Artifact, Stage
+from tunebook_spec.base_model import EndpointModel
+from tunebook_spec.data import Data
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import Data, EndpointModel
 
 CONCURRENCY = 3
 

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tests.unit.train.tables import CPU, EDGES, LIMIT
 from tunebook_data.tokens import TokenTable, write_tokens
 from tunebook_model.render import Rendered
-from tunebook_spec.models import AnyMethod, EarlyStopping, FullMethod, LoraMethod, QloraMethod
+from tunebook_spec.method import AnyMethod, EarlyStopping, FullMethod, LoraMethod, QloraMethod
 from tunebook_train.checkpoint import Training
 from tunebook_train.loop import Batches, Worker, accumulate, run_steps, validate
 from tunebook_train.optimizer import make_optimizer, make_schedule

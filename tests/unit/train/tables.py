@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
 
 from tunebook_data.tokens import TokenTable
-from tunebook_spec.models import FullMethod
+from tunebook_spec.method import FullMethod
 
 CPU = torch.device("cpu")
 FULL = FullMethod(kind="full")

@@ -14,7 +14,7 @@ from tests.unit.train.test_adapter import LORA, QLORA, run_merge, saved
 from tests.unit.train.test_loop import LENGTHS, run
 from tunebook_inference.generator import TokenLogprobs
 from tunebook_spec.errors import IntegrityError
-from tunebook_spec.models import AnyMethod, MergeBase
+from tunebook_spec.method import AnyMethod, MergeBase
 from tunebook_train import step
 from tunebook_train.job import WEIGHTS
 from tunebook_train.merge import MODEL
