@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tunebook_eval.answers import FILE, SUMMARY, Answer, AnswerResult, encode
+from tunebook_eval.answers import FILE, SUMMARY, Answer, AnswerResult, Timed, encode
 
 
 def asked(number: int, text: str, **more: Any) -> Answer:
@@ -38,6 +38,7 @@ def leave(folder: Path, arm: str, answers: list[Answer]) -> Path:
         completion_tokens=7,
         seconds=2.0,
         num_resumed=0,
+        timed={each.set: Timed(num_answers=1, seconds=0.5) for each in answers},
     )
     (place / SUMMARY).write_text(result.model_dump_json())
     return place
