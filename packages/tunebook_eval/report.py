@@ -108,7 +108,7 @@ def summary(
     update_s: float | None = None,
     price_per_hour: float | None = None,
 ) -> str:
-    """What the command prints: each metric by arm, what a query costs, the gates, the verdict as the last line.
+    """What the command prints: each metric by arm, what a query takes, the gates, and last the verdict.
 
     Args:
         verdict: What `decide` made of the report.
@@ -137,21 +137,16 @@ def summary(
 
 
 def _query_lines(report: EvalReport, update_s: float | None, price_per_hour: float | None) -> list[str]:
-    """Tokens, time and money of a query by arm, and of an update; nothing where no arm's prompts are known."""
+    """What a query takes of each arm, and what an update takes; nothing where the report does not tell."""
     queries = of_shared_sets(report.queries)
     if not queries:
         return []
     price = None if price_per_hour is None else price_per_hour / 3600
     table = Table(box=box.SIMPLE, pad_edge=False)
-    columns = [
-        f"per query, of {queries[0].num_queries}",
-        "prompt tokens",
-        "cached",
-        "answer tokens",
-        "seconds",
-    ]
-    for number, column in enumerate([*columns, *(["cost of 1,000"] if price is not None else [])]):
-        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    table.add_column(f"per query, of {queries[0].num_queries}", no_wrap=True)
+    costs = [] if price is None else ["cost of 1,000"]
+    for column in ("prompt tokens", "cached", "answer tokens", "seconds", *costs):
+        table.add_column(column, justify="right", no_wrap=True)
     for each in queries:
         tokens = (f"{value:.1f}" for value in (each.prompt_tokens, each.cached_tokens, each.answer_tokens))
         seconds = "-" if each.seconds is None else f"{each.seconds:.3f}"

@@ -99,8 +99,8 @@ class Settings(BaseSettings):
     models: dict[str, ModelSettings] = {}
     """By role of a spec, e.g. TUNEBOOK_MODELS__TEACHER__BASE_URL."""
     price_per_hour: float | None = Field(None, ge=0)
-    """Money for an hour of this machine, in any currency, by which the report tells what queries and an update
-    cost; none, or with `ray_address`, where other machines train: it tells no money."""
+    """Money for an hour of this machine, in any currency, by which the report tells what queries and an
+    update cost; none, or with `ray_address`, where other machines train: it tells no money."""
     mlflow_tracking_uri: str | None = None
     """An MLflow server that shows runs as they go, `http://host:port`; none: nobody is told."""
     log: Literal["text", "json"] = "text"

@@ -315,7 +315,9 @@ def models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from models(argument)
 
 
-def plan(folder: Path, change: str, profile: str | None = None) -> dict[str, Stage]:
+def plan(
+    folder: Path, change: str, profile: str | None = None, price_per_hour: float | None = None
+) -> dict[str, Stage]:
     path = folder / "tiny.yaml"
     path.write_text(SPEC)
     if change.startswith("profile="):
@@ -333,7 +335,14 @@ def plan(folder: Path, change: str, profile: str | None = None) -> dict[str, Sta
     supporting = {role: model.model_dump_json() for role, model in spec.models.items()}
     digest = hashlib.sha256(reference.encode()).hexdigest()
     golden = {name: f"what {name} holds" for name in ("golden.jsonl", "other.jsonl")}
-    return stages(spec, base_model=digest, sources=sources, supporting=supporting, golden=golden)
+    return stages(
+        spec,
+        base_model=digest,
+        sources=sources,
+        supporting=supporting,
+        golden=golden,
+        price_per_hour=price_per_hour,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -361,6 +370,13 @@ def test_a_field_moves_the_stages_that_read_it_and_those_after_them(
     moved = {name for name in before if name in after and before[name].digest != after[name].digest}
     assert moved == expected
     assert moved
+
+
+def test_the_price_of_the_machine_moves_only_what_tells_money(
+    tmp_path: Path, before: dict[str, Stage]
+) -> None:
+    after = plan(tmp_path, "", price_per_hour=1.5)
+    assert {name for name in before if before[name].digest != after[name].digest} == {"decide"}
 
 
 def test_another_scenario_has_its_own_stages(tmp_path: Path, before: dict[str, Stage]) -> None:

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from tunebook_data.rows import Row, write_rows
 from tunebook_eval.answer import answer
 from tunebook_eval.answers import FILE, AnswerResult, read_answers
 from tunebook_eval.inputs import AnswerInputs, PromptSet
-from tunebook_inference.generator import ChatRequest
+from tunebook_inference.generator import ChatRequest, Completion, OnDone
 from tunebook_inference.scripted import ScriptedGenerator
 from tunebook_model.conversation import normal_tool
 from tunebook_spec.errors import DataError
@@ -97,6 +98,39 @@ def test_a_killed_arm_goes_on_after_its_last_whole_answer(data_dir: Path) -> Non
     answers = {each.item: each.text for each in read_answers(path)}
     assert answers == {"t1": "first attempt", "t2": "second attempt", "t3": "second attempt"}
     assert (result.num_answers, result.num_resumed) == (3, 1)
+    assert result.timed["glossary"].num_answers == 2, "what the first attempt answered is in no time"
+    assert run(inputs(), data_dir, ScriptedGenerator({})).timed == {}, "nothing was left to answer"
+
+
+@dataclass(frozen=True)
+class Slow(ScriptedGenerator):
+    """Takes long to start and a while for each answer, and has read every prompt but its last two words."""
+
+    start_s: float = 0.5
+    answer_s: float = 0.02
+
+    def start(self) -> None:
+        time.sleep(self.start_s)
+
+    def generate(self, requests: Sequence[ChatRequest], on_done: OnDone) -> list[Completion]:
+        time.sleep(self.answer_s * len(requests))
+        return super().generate(
+            requests, lambda done: on_done(replace(done, cached_tokens=done.prompt_tokens - 2))
+        )
+
+
+def test_each_set_is_timed_without_the_start_and_without_what_failed(data_dir: Path) -> None:
+    items = (SuiteItem(q="2+2?", expected_contains="4"), SuiteItem(q="Why?", expected_contains="so"))
+    both = {
+        "glossary": PromptSet(task="glossary", max_tokens=16),
+        "own": PromptSet(items=items, max_tokens=4),
+    }
+    slow = Slow(lambda request: None if request.messages[-1]["content"] == "Why?" else "answer")
+    result = run(inputs(**both), data_dir, slow)
+    assert {name: each.num_answers for name, each in result.timed.items()} == {"glossary": 3, "own": 1}
+    assert 3 * slow.answer_s <= result.timed["glossary"].seconds < slow.start_s <= result.seconds
+    cached = {each.item: each.cached_tokens for each in read_answers(data_dir.parent / "out" / FILE)}
+    assert cached["t1"] == len("Expand. note t1".split()) - 2
 
 
 def test_few_shot_shows_the_same_training_rows_of_the_task_after_the_system_message(data_dir: Path) -> None:

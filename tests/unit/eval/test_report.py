@@ -113,7 +113,12 @@ VARIED = GeneratedCounts(
 )
 
 
-def write(folder: Path, evidence: tuple[EvalReport, GateVerdict], metrics: list[dict[str, Any]]) -> str:
+def write(
+    folder: Path,
+    evidence: tuple[EvalReport, GateVerdict],
+    metrics: list[dict[str, Any]],
+    price_per_hour: float | None = None,
+) -> str:
     split = SplitCounts(rows=9, groups=4, tokens=1234, supervised_tokens=500, longest_tokens=60)
     source = SourceCounts(
         source="notes.jsonl",
@@ -156,6 +161,7 @@ def write(folder: Path, evidence: tuple[EvalReport, GateVerdict], metrics: list[
             rows=(),
         ),
         stages=[{"name": "train", "seconds": 12.5, "status": "made"}],
+        price_per_hour=price_per_hour,
         lineage={"seed": 0, "versions": {"torch": "2.13.0"}},
     )
     return path.read_text(encoding="utf-8")
@@ -235,6 +241,28 @@ def test_how_training_used_the_machine_is_on_the_page(
     assert "gradient norm, largest 4.000" in words
 
 
+def test_what_a_query_takes_of_each_arm_is_on_the_page_and_money_where_a_price_is_known(
+    tmp_path: Path, evidence: tuple[EvalReport, GateVerdict]
+) -> None:
+    words, priced = (Page(write(tmp_path, evidence, METRICS, price)).words for price in (None, 3.6))
+    head = "arm queries prompt tokens per query of them cached answer tokens per query seconds per answer"
+    assert f"{head} base 40 20.0 12.0 10.0 0.100 few_shot 40 20.0 12.0 10.0 0.100 tuned 40" in words
+    assert "over the prompts that every arm answered: glossary." in words
+    assert "general, tuned 30 20.0 12.0 10.0 0.100" in words
+    assert "One update of tuned, training and merging: 12 s." in words
+    assert "cost" not in words[words.index(head) :].partition("Time and tokens")[0]
+    assert f"{head} cost of 1,000 queries base 40 20.0 12.0 10.0 0.100 0.1000 few_shot" in priced
+    assert "training and merging: 12 s, cost 0.0125." in priced
+
+
+def test_averages_stand_beside_what_tuning_changed(
+    tmp_path: Path, evidence: tuple[EvalReport, GateVerdict]
+) -> None:
+    words = Page(write(tmp_path, evidence, METRICS)).words
+    assert "base average tuned average tuned minus base" in words
+    assert "glossary.line_match improved 0.000 0.950 0.950" in words
+
+
 def test_a_run_without_training_metrics_says_so(
     tmp_path: Path, evidence: tuple[EvalReport, GateVerdict]
 ) -> None:
@@ -246,3 +274,16 @@ def test_the_summary_ends_with_the_verdict(evidence: tuple[EvalReport, GateVerdi
     row = next(line for line in lines if "glossary.line_match" in line)
     assert re.search(r"0\.000 .* 0\.300 ± 0\.\d+ .* 0\.950 ± 0\.\d+ .* 0\.500 .*majority +40$", row)
     assert lines[-1] == "verdict: inconclusive (2 pass, 0 fail, 1 inconclusive)"
+
+
+def test_the_summary_tells_what_a_query_takes(evidence: tuple[EvalReport, GateVerdict]) -> None:
+    verdict, report = evidence[1], evidence[0]
+    plain = summary(verdict, report)
+    assert re.search(r"per query, of 40 +prompt tokens +cached +answer tokens +seconds\n", plain)
+    assert re.search(r"few_shot +20\.0 +12\.0 +10\.0 +0\.100\n", plain)
+    assert "update" not in plain
+    priced = summary(verdict, report, update_s=100.0, price_per_hour=3.6)
+    assert re.search(r"few_shot +20\.0 +12\.0 +10\.0 +0\.100 +0\.1000\n", priced)
+    assert "one update of tuned, training and merging: 100 s, cost 0.1000\n" in priced
+    old = report.model_copy(update={"queries": ()})
+    assert "per query" not in summary(verdict, old)
