@@ -27,7 +27,7 @@ from tunebook_eval.answers import (
 from tunebook_eval.inputs import AnswerInputs
 from tunebook_eval.log_likelihood import score_texts
 from tunebook_eval.sets import Item, build_items
-from tunebook_eval.shots import Shots, choose_shots
+from tunebook_eval.shots import NO_SHOTS, Shots, choose_shots
 from tunebook_inference.generator import ChatRequest, Completion, Generator
 from tunebook_run.progress import Advance
 
@@ -114,7 +114,7 @@ def _answer_set(items: Sequence[Item], shots: Shots, generator: Generator, sheet
     requests = [
         ChatRequest(
             id,
-            shots[item.set].put_into(item.messages) if shots else item.messages,
+            shots.get((item.set, item.id), NO_SHOTS).put_into(item.messages),
             item.max_tokens,
             tools=item.tools,
         )
@@ -122,7 +122,9 @@ def _answer_set(items: Sequence[Item], shots: Shots, generator: Generator, sheet
     ]
 
     def keep(completion: Completion) -> None:
-        sheet.add([of_completion(by_id[completion.id], completion)])
+        item = by_id[completion.id]
+        shown = shots.get((item.set, item.id), NO_SHOTS)
+        sheet.add([of_completion(item, completion, shown.ids)])
 
     started = time.monotonic()
     done = generator.generate(requests, keep)

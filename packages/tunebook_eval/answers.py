@@ -27,6 +27,8 @@ class Answer(Frozen):
     """Which rule answered, in the arm without a model."""
     is_reference: bool = False
     """Of a rule that is shown beside the others and that nothing has to beat."""
+    shots: tuple[str, ...] = ()
+    """Ids of the training rows that were shown before the prompt, in this order."""
     question: str
     """The last message of the prompt; empty for a fixed text."""
     text: str
@@ -75,8 +77,9 @@ class AnswerResult(Frozen):
     """By set of prompts, what the attempt that finished answered."""
 
 
-def of_completion(item: Item, completion: Completion) -> Answer:
+def of_completion(item: Item, completion: Completion, shots: tuple[str, ...]) -> Answer:
     return Answer(
+        shots=shots,
         question=item.question,
         text=completion.text,
         finish_reason=completion.finish_reason,

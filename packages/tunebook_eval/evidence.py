@@ -131,6 +131,8 @@ class Example(Frozen):
     """By arm."""
     scores: dict[str, float]
     """By arm, under the set's first metric."""
+    shots: tuple[str, ...] = ()
+    """Ids of the training rows that few_shot was shown before the prompt."""
 
 
 class GoldenPoint(Frozen):

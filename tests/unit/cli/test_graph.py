@@ -66,6 +66,8 @@ profiles:
     method: {kind: lora}
   qlora:
     method: {kind: qlora}
+  similar:
+    evaluation: {few_shot: {choose: similar}}
 """
 
 
@@ -200,7 +202,8 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "QloraMethod.merge_into": ("method.merge_into=base", ("merge",)),
     "Decoding.temperature": ("evaluation.decoding.temperature=0.5", ARMS),
     "Decoding.max_tokens": ("evaluation.decoding.max_tokens=32", TASKS),
-    "Evaluation.few_shot": ("evaluation.few_shot=5", ("answer-few_shot",)),
+    "FewShot.k": ("evaluation.few_shot=5", ("answer-few_shot",)),
+    "FewShot.choose": ("evaluation.few_shot={choose: similar}", ("answer-few_shot",)),
     "Evaluation.arms": ("evaluation.arms=[base, tuned]", (*JUDGE, "judge-here")),
     "SimpleMetric.kind": (metrics("exact_match, line_match"), ("evaluate",)),
     "SimpleMetric.name": (metrics("exact_match, {kind: contains, name: holds}"), ("evaluate",)),
@@ -370,6 +373,14 @@ def test_a_field_moves_the_stages_that_read_it_and_those_after_them(
     moved = {name for name in before if name in after and before[name].digest != after[name].digest}
     assert moved == expected
     assert moved
+
+
+@pytest.mark.parametrize(("profile", "moves"), [(None, True), ("similar", False)], ids=["seeded", "similar"])
+def test_the_seed_draws_few_shot_rows_and_no_similar_ones(
+    tmp_path: Path, profile: str | None, moves: bool
+) -> None:
+    before, after = (plan(tmp_path, change, profile)["answer-few_shot"] for change in ("", "seed=1"))
+    assert (before.inputs["fields"] != after.inputs["fields"]) == moves
 
 
 def test_the_price_of_the_machine_moves_only_what_tells_money(
