@@ -39,7 +39,7 @@ Shots = Mapping[tuple[str, str], Prefix]
 
 
 def choose_shots(few_shot: FewShot, items: Sequence[Item], data_dir: Path, seed: int | None) -> Shots:
-    """For each item training rows of its task: the same drawn by seed, or those whose prompts are most like its.
+    """For each item training rows of its task: the same drawn by seed, or those of the most similar prompts.
 
     Raises:
         DataError: a task has fewer training rows.
