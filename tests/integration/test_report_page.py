@@ -87,14 +87,14 @@ def test_filtering_shows_the_rows_that_match_before_a_reader_notices(
     opened.open(page, width=width)
     shown = "[...document.querySelectorAll('#answers tbody tr')].filter(row => row.offsetParent).length"
     everything = opened.value(shown)
-    took = []
-    # The best of some: this measures the page, and not what else the machine does.
+    fewer, all_again = [], []
     for _ in range(3):
-        took.append(opened.painted_after_ms(type_in("note 19")))
+        fewer.append(opened.painted_after_ms(type_in("note 19")))
         some = opened.value(shown)
-        took.append(opened.painted_after_ms(type_in("")))
+        all_again.append(opened.painted_after_ms(type_in("")))
         assert 0 < some < everything == opened.value(shown)
-    assert min(took) < LAG_MS, took
+    # The best of some: this measures the page, and not what else the machine does.
+    assert max(min(fewer), min(all_again)) < LAG_MS, (fewer, all_again)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
