@@ -11,6 +11,7 @@ from pathlib import Path
 import ray.train
 import ray.train.torch
 import torch
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from tunebook_data.tokens import TokenTable
@@ -25,6 +26,7 @@ from tunebook_train.limits import way_out
 from tunebook_train.loop import Batches, Worker, run_steps
 from tunebook_train.optimizer import make_optimizer, make_schedule
 from tunebook_train.pack import Pack, plan_steps
+from tunebook_train.sharding import shard
 from tunebook_train.step import SupervisedLoss, check_loss, load_model
 
 
@@ -68,11 +70,15 @@ def _work(job: Job) -> str | None:
         epochs=method.epochs,
         seed=job.inputs.seed,
     )
+    is_sharded = worker.world_size > 1 and method.parallel_strategy == "fsdp"
     torch.manual_seed(job.inputs.seed)
     try:
-        loss = load_model(model_dir, getattr(torch, job.dtype), device, method)
+        loaded_on = torch.device("cpu") if is_sharded else device
+        loss = load_model(model_dir, getattr(torch, job.dtype), loaded_on, method)
     except StageError as error:
         return str(error)
+    if is_sharded:
+        shard(loss, device)
     optimizer = make_optimizer(loss, method)
     schedule = make_schedule(optimizer, method, len(steps))
     training = Training(loss, optimizer, schedule, job.digest)
@@ -80,7 +86,7 @@ def _work(job: Job) -> str | None:
         training.restore_newest(_checkpoints())
     except StageError as error:
         return str(error)
-    if worker.world_size > 1:
+    if worker.world_size > 1 and not is_sharded:
         training.model = DistributedDataParallel(loss)
 
     trainable, total = loss.parameter_counts()
@@ -97,9 +103,10 @@ def _work(job: Job) -> str | None:
         run_steps(training, steps, batches, method, seed=job.inputs.seed, on_step=after_step)
     except StageError as error:
         return str(error)
+    kept = training.kept()
     if worker.world_rank == 0:
         _publish(store, job, training, facts)
-        save_weights(loss, store, job)
+        save_weights(loss, kept, store, job)
     ray.train.report({"step": training.step})
     return None
 
@@ -125,29 +132,34 @@ def _publish(store: Store, job: Job, training: Training, facts: dict[str, int]) 
 
 
 def _report(training: Training, worker: Worker) -> None:
-    """A checkpoint, taken by rank 0; a barrier for all."""
-    metrics = {"step": training.step}
-    if worker.world_rank != 0:
-        ray.train.report(metrics)
-        return
+    """A checkpoint, written by rank 0; a barrier for all."""
     with tempfile.TemporaryDirectory() as folder:
         training.save(Path(folder))
-        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        written = ray.train.Checkpoint.from_directory(folder) if worker.world_rank == 0 else None
+        ray.train.report({"step": training.step}, checkpoint=written)
 
 
-def save_weights(loss: SupervisedLoss, store: Store, job: Job) -> None:
-    """What was trained, into the stage's output: an adapter, or the master weights, tied ones once."""
+def save_weights(loss: SupervisedLoss, kept: dict[str, Tensor], store: Store, job: Job) -> None:
+    """What was trained, into the stage's output: an adapter, or the master weights, tied ones once.
+
+    Args:
+        loss: what was trained.
+        kept: the weights that are kept of it, whole, by the names of its parameters.
+        store: of the job.
+        job: names the stage.
+    """
     name = ADAPTER if isinstance(job.inputs.method, AdapterMethod) else WEIGHTS
     folder = store.folder(job.stage_key) / name
+    state = loss.state_with(kept)
     if name == ADAPTER:
         from tunebook_train.adapter import save_adapter
 
-        save_adapter(loss.model, folder, base_name=job.model_name, base_revision=job.model_revision)
+        save_adapter(loss.model, state, folder, base_name=job.model_name, base_revision=job.model_revision)
         if isinstance(job.inputs.method, QloraMethod):
             from tunebook_train.quantise import Quantised
 
             Quantised.of(loss.model.get_base_model(), loss.compute_dtype).write(store.folder(job.stage_key))
             store.upload(job.stage_key, QUANTISED)
     else:
-        loss.model.save_pretrained(folder)
+        loss.model.save_pretrained(folder, state_dict=state)
     store.upload(job.stage_key, *(f"{name}/{path.name}" for path in folder.iterdir()))

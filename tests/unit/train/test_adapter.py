@@ -52,7 +52,8 @@ def adapted(folder: Path, method: AdapterMethod, dtype: torch.dtype = torch.floa
 
 
 def saved(loss: SupervisedLoss, folder: Path) -> Path:
-    save_adapter(loss.model, folder / ADAPTER, base_name="owner/tiny", base_revision="0123")
+    state = loss.state_with(dict(loss.named_parameters()))
+    save_adapter(loss.model, state, folder / ADAPTER, base_name="owner/tiny", base_revision="0123")
     return folder / ADAPTER
 
 
