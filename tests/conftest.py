@@ -11,6 +11,8 @@ import pytest
 for name in [name for name in os.environ if name.startswith("TUNEBOOK_")]:
     del os.environ[name]
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Before torch is loaded: these models are so small that a second thread costs more than it does.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 LLAMA3_TEMPLATE = (
     "{{- bos_token }}"

@@ -58,7 +58,7 @@ def preview(
     model = base_model(loaded, settings)
     renderer = Renderer.load(model.path, loaded.spec.base_model.chat_template_kwargs)
     console, data = _console(), loaded.spec.data
-    train = _assemble(loaded, settings).splits["train"]
+    train = _assemble(loaded, settings).stored_splits()["train"]
     found = list(shown(train, rows, renderer, data.checks))
     for each in found:
         show_row(each, console)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel
 
 from tunebook_data.inputs import PrepareInputs, ReplayInputs
-from tunebook_eval.inputs import AnswerArm, AnswerInputs, DecideInputs, EvaluateInputs
+from tunebook_eval.inputs import AnswerArm, AnswerInputs, DecideInputs, EvaluateInputs, JudgeInputs
 from tunebook_run.stages import Stage
 from tunebook_spec import Spec
 from tunebook_spec.models import BaseModelReference
@@ -20,8 +20,12 @@ TRAINS = ("torch", "transformers", "ray")
 ADAPTS = (*TRAINS, "peft")
 QUANTISES = (*ADAPTS, "bitsandbytes")
 SCORES: tuple[str, ...] = ("numpy", "scipy", "jsonschema", "ruff")
-FORMATS: Mapping[str, int] = {"replay": 3, "prepare": 9, "train": 3, "evaluate": 2}
+FORMATS: Mapping[str, int] = {"replay": 3, "prepare": 9, "train": 4, "merge": 2, "evaluate": 3}
 """Raised when a stage's own code changes its output; 1 for the others."""
+
+
+JUDGE = "judge-"
+"""Before the role of a judge, the name of its stage."""
 
 
 def generates(stage: str) -> bool:
@@ -30,7 +34,12 @@ def generates(stage: str) -> bool:
 
 
 def stages(
-    spec: Spec, *, base_model: str, sources: Mapping[str, str], supporting: Mapping[str, str]
+    spec: Spec,
+    *,
+    base_model: str,
+    sources: Mapping[str, str],
+    supporting: Mapping[str, str],
+    golden: Mapping[str, str],
 ) -> dict[str, Stage]:
     """Every stage of a spec by name, in an order in which they can be made.
 
@@ -38,7 +47,8 @@ def stages(
         spec: the resolved spec.
         base_model: digest of the base model's files.
         sources: digest of the content of each source.
-        supporting: what answers for each supporting model of the data, by role.
+        supporting: what answers for each supporting model that is asked, by role.
+        golden: digest of the content of each golden set, by its path in the spec.
     """
     model = {"base_model": base_model}
     made: dict[str, Stage] = {}
@@ -84,6 +94,17 @@ def stages(
             parents, contents = ("prepare", "merge"), {}
         answers.append(f"answer-{arm}")
         add(answers[-1], AnswerInputs.of(spec, arm), *parents, contents=contents, libraries=libraries)
-    add("evaluate", EvaluateInputs.of(spec), *answers, libraries=SCORES)
+    judges = []
+    of_models = [each for each in answers if each != "answer-baselines"]
+    for role in spec.evaluation.roles:
+        inputs = JudgeInputs.of(spec, role)
+        judges.append(f"{JUDGE}{role}")
+        contents = {f"model:{role}": supporting[role]}
+        contents |= {f"golden:{path}": golden[path] for path in inputs.golden}
+        runs_here = isinstance(spec.models[role], BaseModelReference)
+        libraries = ("jsonschema", *GENERATES) if runs_here else ("jsonschema",)
+        weights = ("merge",) if runs_here else ()  # it must not be the judge's own
+        add(judges[-1], inputs, "prepare", *weights, *of_models, contents=contents, libraries=libraries)
+    add("evaluate", EvaluateInputs.of(spec), *answers, *judges, libraries=SCORES)
     add("decide", DecideInputs.of(spec), "evaluate", "prepare", "train")
     return made

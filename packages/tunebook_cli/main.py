@@ -16,7 +16,7 @@ from tunebook_run import log
 from tunebook_run.record import find_run
 from tunebook_run.settings import Settings
 from tunebook_run.store import Store
-from tunebook_spec import load, load_gates
+from tunebook_spec import Spec, load, load_gates
 from tunebook_spec.errors import TunebookError
 from tunebook_spec.schema import json_schema
 
@@ -79,13 +79,15 @@ def decide(
     from tunebook_eval.decide import decide as judge
     from tunebook_eval.decide import judged_arms
     from tunebook_eval.evaluate import read_report
+    from tunebook_eval.inputs import DecideInputs
     from tunebook_eval.report import summary
 
     settings = Settings.read()
     store = Store(settings.storage_url, settings.cache_dir)
     record = find_run(store, run)
     report = read_report(store.download(record.stage("evaluate").key))
-    verdict = judge(report, load_gates(gates, judged_arms(report)))
+    bounds = DecideInputs.of(Spec.model_validate(record.spec)).bounds if report.judges else {}
+    verdict = judge(report, load_gates(gates, judged_arms(report)), bounds)
     typer.echo(summary(verdict, report))
     if save:
         key = f"{record.key}/verdict-{gates.stem}.json"

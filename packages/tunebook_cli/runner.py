@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from tunebook_cli.failure import StageFailed
-from tunebook_cli.graph import generates, stages
+from tunebook_cli.graph import JUDGE, generates, stages
 from tunebook_cli.local_ray import LocalRay
 from tunebook_cli.request import Request
 from tunebook_cli.stage_processes import StageProcesses
+from tunebook_cli.tracking import check_installed, tracked
 from tunebook_data.fingerprint import preflight, source_digests
 from tunebook_data.manifest import CARD_PAGE
+from tunebook_eval.golden import golden_digests, golden_problems, judged_metrics
 from tunebook_eval.scorers import metric_problems
 from tunebook_inference.supporting import identity
 from tunebook_model.resolve import ReadyModel, resolve
@@ -50,8 +52,8 @@ def base_model(loaded: LoadedSpec, settings: Settings) -> ReadyModel:
 
 
 def supporting_models(loaded: LoadedSpec, settings: Settings) -> dict[str, ReadyModel]:
-    """The supporting models of the data that vLLM runs on this machine, made ready, by role."""
-    used = {role: loaded.spec.models[role] for role in loaded.spec.data.roles}
+    """The supporting models that vLLM runs on this machine, made ready, by role."""
+    used = {role: loaded.spec.models[role] for role in loaded.spec.roles}
     return {
         role: _ready(reference, loaded, settings)
         for role, reference in used.items()
@@ -91,22 +93,43 @@ def plan(loaded: LoadedSpec, settings: Settings) -> Plan:
     if isinstance(method := loaded.spec.method, AdapterMethod):
         found = target_problems(method, model.path)
         problems += [loaded.problem(("method", field), message) for field, message in found]
-    problems += [loaded.problem(at, message) for at, message in metric_problems(loaded.spec)]
+    folder = loaded.path.parent
+    of_metrics = (*metric_problems(loaded.spec), *golden_problems(loaded.spec, folder))
+    problems += [loaded.problem(at, message) for at, message in of_metrics]
     if problems:
         raise SpecError(str(loaded.path), tuple(problems))
     ready = supporting_models(loaded, settings)
-    folder = loaded.path.parent
+    if itself := [*_own_judges(loaded, ready, model)]:
+        raise SpecError(str(loaded.path), tuple(itself))
     who = {
         role: identity(loaded.spec.models[role], settings.of_model(role), ready.get(role), folder)
-        for role in loaded.spec.data.roles
+        for role in loaded.spec.roles
     }
     sources = source_digests(loaded.spec.data, spec_dir=folder, assets_dir=settings.assets_dir)
-    made = stages(loaded.spec, base_model=model.digest, sources=sources, supporting=who)
+    made = stages(
+        loaded.spec,
+        base_model=model.digest,
+        sources=sources,
+        supporting=who,
+        golden=golden_digests(loaded.spec, folder),
+    )
     return Plan(made, model, ready)
 
 
+def _own_judges(loaded: LoadedSpec, ready: Mapping[str, ReadyModel], model: ReadyModel) -> Iterator[Problem]:
+    """Judges with the base model's weights, whatever the spec calls these."""
+    for at, metric in judged_metrics(loaded.spec):
+        judge = ready.get(metric.judge)
+        if judge is not None and judge.digest == model.digest and not metric.may_judge_itself:
+            itself = (
+                f"{metric.judge!r} has the weights of the model that is tuned, which likes its own answers"
+            )
+            way_out = "name another model, or set `may_judge_itself: true`"
+            yield loaded.problem((*at, "judge"), f"{itself}: {way_out}")
+
+
 def _unknown_endpoints(loaded: LoadedSpec, settings: Settings) -> Iterator[Problem]:
-    for role in loaded.spec.data.roles:
+    for role in loaded.spec.roles:
         is_endpoint = isinstance(loaded.spec.models[role], EndpointModel)
         if is_endpoint and settings.of_model(role).base_url is None:
             message = f"is an endpoint, and nothing says where: set TUNEBOOK_MODELS__{role.upper()}__BASE_URL"
@@ -134,9 +157,11 @@ def run(loaded: LoadedSpec, settings: Settings, *, until: str | None = None) -> 
 
     Raises:
         InputError: the spec has no such stage.
+        MissingExtraError: the run is to be shown by MLflow, which is not installed.
         StageFailed: with the exit status of the stage's process.
         KeyboardInterrupt: after the stage's process has ended; the run can be resumed.
     """
+    check_installed(settings.mlflow_tracking_uri)
     planned = plan(loaded, settings)
     if until is not None:
         planned = _up_to(until, planned)
@@ -145,19 +170,20 @@ def run(loaded: LoadedSpec, settings: Settings, *, until: str | None = None) -> 
     # The models are here: no stage looks anything up on a hub, as bitsandbytes would.
     os.environ["HF_HUB_OFFLINE"] = "1"
     status: Status = "failed"
-    try:
-        run_.make_stages()
-        if until is None:
-            run_.conclude()
-            status = run_.record.status
-        else:
-            status = "stopped"
-    except KeyboardInterrupt:
-        status = "interrupted"
-        raise
-    finally:
-        run_.ray.stop()
-        run_.update(status=status, finished_at=datetime.now(UTC))
+    with tracked(settings.mlflow_tracking_uri, store, planned.stages, lambda: run_.record):
+        try:
+            run_.make_stages()
+            if until is None:
+                run_.conclude()
+                status = run_.record.status
+            else:
+                status = "stopped"
+        except KeyboardInterrupt:
+            status = "interrupted"
+            raise
+        finally:
+            run_.ray.stop()
+            run_.update(status=status, finished_at=datetime.now(UTC))
     return run_.record
 
 
@@ -183,7 +209,9 @@ class _Run:
     @cached_property
     def processes(self) -> StageProcesses:
         missing = [name for name, stage in self.plan.stages.items() if find(self.store, stage) is None]
-        asks_here = "prepare" in missing and bool(self.plan.supporting)
+        asked = set(self.loaded.spec.data.roles) if "prepare" in missing else set()
+        asked |= {name.removeprefix(JUDGE) for name in missing if name.startswith(JUDGE)}
+        asks_here = not asked.isdisjoint(self.plan.supporting)
         return StageProcesses(engines=asks_here or any(generates(name) for name in missing))
 
     def update(self, **changes: Any) -> None:

@@ -7,6 +7,7 @@ import json
 import logging
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +20,9 @@ from tunebook_run.store import Store, is_disk_full
 from tunebook_spec.errors import TunebookError
 
 if TYPE_CHECKING:
+    from tunebook_inference.supporting import SupportingModel
+    from tunebook_inference.vllm_engine import VLLMEngine
+    from tunebook_spec.models import AnySupportingModel
     from tunebook_train.inputs import TrainInputs
     from tunebook_train.result import TrainResult
 
@@ -92,6 +96,8 @@ def _dispatch(work: Work) -> Outcome:
             return _merge(work)
         case "answer":
             return _answer(work)
+        case "judge":
+            return _judge(work)
         case "evaluate":
             return _evaluate(work)
         case "decide":
@@ -99,7 +105,9 @@ def _dispatch(work: Work) -> Outcome:
     raise AssertionError(name)
 
 
-def _engine(work: Work, model: Path, kwargs: dict[str, str | bool], temperature: float, seed: int) -> Any:
+def _engine(
+    work: Work, model: Path, kwargs: dict[str, str | bool], temperature: float, seed: int
+) -> VLLMEngine:
     from tunebook_inference.generator import Decoding
     from tunebook_inference.vllm_engine import VLLMEngine
     from tunebook_model.precision import compute_dtype
@@ -126,8 +134,6 @@ def _prepare(work: Work) -> Outcome:
     from tunebook_data.kept_tokens import KeptTokens, rendering_key
     from tunebook_data.prepare import prepare
     from tunebook_data.workers import open_workers
-    from tunebook_inference.kept_answers import KeptAnswers
-    from tunebook_inference.supporting import open_model
 
     inputs = PrepareInputs.model_validate(work.fields)
     cache_dir, model_dir, checks = work.settings.cache_dir, work.request.model.path, inputs.data.checks
@@ -139,22 +145,7 @@ def _prepare(work: Work) -> Outcome:
         cache_dir=cache_dir,
     )
     with contextlib.ExitStack() as stack:
-        models = {}
-        if inputs.models:
-            # Beside the artifacts, since money paid for it; an object store can hold no database.
-            kept = KeptAnswers((work.store.local_root or work.settings.cache_dir) / "answers.sqlite")
-            stack.callback(kept.close)
-            models = {
-                role: open_model(
-                    role,
-                    reference,
-                    work.settings.of_model(role),
-                    work.request.supporting.get(role),
-                    kept,
-                    work.request.spec_dir,
-                )
-                for role, reference in inputs.models.items()
-            }
+        models = stack.enter_context(_supporting(work, inputs.models)) if inputs.models else {}
         done = prepare(
             inputs,
             model_dir=model_dir,
@@ -168,6 +159,32 @@ def _prepare(work: Work) -> Outcome:
             kept_tokens=stack.enter_context(KeptTokens(cache_dir, key, checks)),
         )
     return Outcome(done.model_dump(mode="json"), done.summary())
+
+
+@contextlib.contextmanager
+def _supporting(
+    work: Work, references: Mapping[str, AnySupportingModel]
+) -> Iterator[dict[str, SupportingModel]]:
+    """Supporting models by role, which keep what they are answered."""
+    from tunebook_inference.kept_answers import KeptAnswers
+    from tunebook_inference.supporting import open_model
+
+    # Beside the artifacts, since money paid for it; an object store can hold no database.
+    kept = KeptAnswers((work.store.local_root or work.settings.cache_dir) / "answers.sqlite")
+    try:
+        yield {
+            role: open_model(
+                role,
+                reference,
+                work.settings.of_model(role),
+                work.request.supporting.get(role),
+                kept,
+                work.request.spec_dir,
+            )
+            for role, reference in references.items()
+        }
+    finally:
+        kept.close()
 
 
 def _train(work: Work) -> Outcome:
@@ -256,6 +273,8 @@ def _answer(work: Work) -> Outcome:
         served = serving_renderer(model, inputs.chat_template_kwargs)
         check_contract(read_probes(data / PROBES), served)
         engine = _engine(work, model, inputs.chat_template_kwargs, inputs.temperature, inputs.seed or 0)
+        if merged:
+            _check_merge(work, merged, engine)
     done = answer(
         inputs, data_dir=data, model_dir=model, generator=engine, out=work.out, advance=work.advance
     )
@@ -265,12 +284,59 @@ def _answer(work: Work) -> Outcome:
     return Outcome(done.model_dump(mode="json"), f"{done.num_answers} answers{resumed}{errors}; {tokens}")
 
 
+def _judge(work: Work) -> Outcome:
+    from tunebook_eval.inputs import JudgeInputs
+    from tunebook_eval.judging import judge_answers
+    from tunebook_model.digests import model_digest
+
+    inputs = JudgeInputs.model_validate(work.fields)
+    is_judged = False
+    if (ready := work.request.supporting.get(inputs.role)) is not None:
+        tuned = model_digest(work.parents["merge"] / "model", work.settings.cache_dir)
+        is_judged = ready.digest in (work.request.model.digest, tuned)
+    with _supporting(work, {inputs.role: inputs.model}) as models:
+        done = judge_answers(
+            inputs,
+            judge=models[inputs.role],
+            is_judged=is_judged,
+            data_dir=work.parents["prepare"],
+            arms=_by_name(work.parents, "answer-"),
+            spec_dir=work.request.spec_dir,
+            out=work.out,
+            advance=work.advance,
+        )
+    return Outcome(done.model_dump(mode="json", exclude={"golden"}), done.summary())
+
+
+def _by_name(parents: Mapping[str, Path], prefix: str) -> dict[str, Path]:
+    """The parents whose stage's name begins so, by what follows."""
+    return {name.removeprefix(prefix): path for name, path in parents.items() if name.startswith(prefix)}
+
+
+def _check_merge(work: Work, merged: Path, engine: VLLMEngine) -> None:
+    """Before the first prompt: what serves is what was trained.
+
+    Raises:
+        IntegrityError: it is not.
+    """
+    from tunebook_train.merge_probes import MERGE_PROBES, MergeProbes, check_merge
+
+    name = work.request.stage.name
+    if not (merged / MERGE_PROBES).exists():
+        logger.info("%-16s is not held against training: merged into another base than it trained with", name)
+        return
+    probes = MergeProbes.read(merged).through(engine.dtype)
+    off = check_merge(probes, engine.next_tokens)
+    logger.info("%-16s says what training said in %d places, to %.4f nats", name, len(probes.probes), off)
+
+
 def _evaluate(work: Work) -> Outcome:
     from tunebook_eval.evaluate import evaluate
     from tunebook_eval.inputs import EvaluateInputs
 
-    arms = {name.removeprefix("answer-"): path for name, path in work.parents.items()}
-    report = evaluate(EvaluateInputs.model_validate(work.fields), arms=arms, out=work.out)
+    arms, judges = _by_name(work.parents, "answer-"), _by_name(work.parents, "judge-")
+    inputs = EvaluateInputs.model_validate(work.fields)
+    report = evaluate(inputs, arms=arms, judges=judges, out=work.out)
     scored = f"{len(report.scores)} scores of {len(arms)} arms; {len(report.flips)} flips"
     for warning in report.warnings:
         logger.warning("%-16s %s", "evaluate", warning)
@@ -287,7 +353,7 @@ def _decide(work: Work) -> Outcome:
 
     inputs = DecideInputs.model_validate(work.fields)
     report = read_report(work.parents["evaluate"])
-    verdict = decide(report, inputs.gates)
+    verdict = decide(report, inputs.gates, inputs.bounds)
     # The card tells what any attempt would; a run's report also tells what this one met.
     card = read_card(work.parents["prepare"])
     prepared = read_artifact(work.store, work.request.parents["prepare"])

@@ -129,7 +129,7 @@ def augment(
 
 def question(row: Row, num: int) -> Question:
     """What the teacher is asked about a row."""
-    exchanges = conversation_as_json(row)
+    exchanges = conversation_as_json(row.messages)
     form = orjson.dumps({"variations": [[{"user": "...", "assistant": "..."}] * len(exchanges)]}).decode()
     told = f"{len(exchanges)} question{'s' if len(exchanges) > 1 else ''} with answers"
     system = _INSTRUCTIONS.format(num=num, exchanges=told, form=form)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from tunebook_data.assemble import Assembled, Splits
 from tunebook_data.manifest import DatasetManifest, Step, size_advice
 from tunebook_data.near_duplicates import said
 from tunebook_data.personal_data import scan
 from tunebook_data.rejects import Duplicate, Flag, Reject
-from tunebook_data.shown_rows import ShownRow, choose_rows, show_rows
+from tunebook_data.shown_rows import ShownRow, choose_rows, show_row
 from tunebook_data.split import Side
 from tunebook_data.steps import all_steps
 from tunebook_model.conversation import Message
-from tunebook_model.render import Rendered, Renderer
+from tunebook_model.render import Renderer
 from tunebook_spec.models import Data, Frozen
 
 SHOWN_ROWS = 10
@@ -108,7 +109,6 @@ def make_card(
     data: Data,
     *,
     splits: Splits,
-    rendered: Mapping[str, Rendered],
     renderer: Renderer,
 ) -> DataCard:
     """The card of a data set that is about to be written.
@@ -118,22 +118,20 @@ def make_card(
         manifest: the counts.
         data: what the spec says of its data.
         splits: the rows that are written, rehearsed ones among those of train.
-        rendered: each of them as training sees it, by id.
         renderer: of the base model.
     """
-    kinds = [each.kind for each in made.duplicates]
-    shown = list(choose_rows(splits["train"], SHOWN_ROWS))
+    train = splits["train"]
     return DataCard(
         manifest=manifest.of_any_attempt,
         advice=size_advice(made.num_taught),
         steps=all_steps(made, data, manifest),
         rejects=_reasons(manifest.rejects_by_reason, (each for read in made.reads for each in read.rejects)),
         flags=_reasons(manifest.flags_by_reason, made.flags),
-        duplicates={"exact": kinds.count("exact"), "near": kinds.count("near")},
+        duplicates={"exact": len(made.duplicates), "near": len(made.cleaned.duplicates)},
         pairs=_pairs(made),
         leaks=_leaks(made) if data.decontaminate else None,
-        lengths=_lengths(splits, rendered),
-        rows=show_rows(shown, rendered, renderer),
+        lengths=_lengths(splits),
+        rows=tuple(show_row(train[i], train.rendered(i), renderer) for i in choose_rows(train, SHOWN_ROWS)),
     )
 
 
@@ -152,14 +150,11 @@ def _reasons(counts: Mapping[str, int], entries: Iterable[Reject | Flag]) -> tup
 
 
 def _pairs(made: Assembled) -> tuple[Pair, ...]:
-    chosen = [
-        each
-        for kind in ("exact", "near")
-        for each in islice((each for each in made.duplicates if each.kind == kind), _PAIRS_PER_KIND)
-    ]
-    places = {(each.source, each.line) for each in chosen}
-    texts = _texts(made, places | {each.copy_of for each in chosen})
-    return tuple(_pair(each, texts[each.source, each.line], texts[each.copy_of]) for each in chosen)
+    return tuple(
+        _pair(each, *(_said(copies.rows[int(place)].messages) for place in places))
+        for copies in (made.duplicates, made.cleaned.duplicates)
+        for each, *places in islice(zip(copies, copies.copies, copies.firsts, strict=True), _PAIRS_PER_KIND)
+    )
 
 
 def _pair(found: Duplicate, text: str, copied: str) -> Pair:
@@ -177,58 +172,50 @@ def _pair(found: Duplicate, text: str, copied: str) -> Pair:
 
 
 def _leaks(made: Assembled) -> tuple[LeakExample, ...]:
+    found = [*zip(made.cleaned.leaks, made.cleaned.contaminated.tolist(), strict=True)]
     chosen = [
         each
         for rule in ("exact", "ngram", "near")
-        for each in islice((each for each in made.cleaned.leaks if each.rule == rule), _LEAKS_PER_RULE)
+        for each in islice((each for each in found if each[0].rule == rule), _LEAKS_PER_RULE)
     ]
-    texts = _texts(made, {(each.source, each.line) for each in chosen})
-    named = {each.item for each in chosen}
+    train = made.cleaned.duplicates.rows
+    named = {each.item for each, _ in chosen}
     items = {item.name: item for item in made.held_out if item.name in named}
     return tuple(
         LeakExample(
             rule=each.rule,
             overlap=each.overlap,
             place=f"{each.source}:{each.line}",
-            excerpt=_cut(texts[each.source, each.line]),
+            excerpt=_cut(_said(train[place].messages)),
             item=_cut(_masked(each.item)),
             item_excerpt=_cut(_said((*items[each.item].prompt, *items[each.item].answer))),
         )
-        for each in chosen
+        for each, place in chosen
     )
 
 
-def _texts(made: Assembled, places: set[tuple[str, int]]) -> dict[tuple[str, int], str]:
-    """What the rows at these places say."""
-    rows = (row for read in made.reads for row in read.rows if (row.source, row.line) in places)
-    return {(row.source, row.line): _said(row.messages) for row in rows}
-
-
-def _lengths(splits: Splits, rendered: Mapping[str, Rendered]) -> dict[Measure, dict[Side, Lengths]]:
-    measured: dict[Measure, dict[Side, list[int]]] = {
-        "tokens": {s: [len(rendered[row.id].input_ids) for row in rows] for s, rows in splits.items()},
-        "supervised tokens": {
-            s: [int(rendered[row.id].loss_mask.sum()) for row in rows] for s, rows in splits.items()
-        },
+def _lengths(splits: Splits) -> dict[Measure, dict[Side, Lengths]]:
+    return {
+        "tokens": _histograms({side: rows.lengths for side, rows in splits.items()}),
+        "supervised tokens": _histograms({side: rows.supervised for side, rows in splits.items()}),
     }
-    return {measure: _histograms(by_side) for measure, by_side in measured.items()}
 
 
-def _histograms(by_side: Mapping[Side, Sequence[int]]) -> dict[Side, Lengths]:
-    longest = max(max(lengths, default=0) for lengths in by_side.values())
+def _histograms(by_side: Mapping[Side, npt.NDArray[np.int32]]) -> dict[Side, Lengths]:
+    longest = max(int(lengths.max(initial=0)) for lengths in by_side.values())
     width = max(1, -(-(longest + 1) // _BINS))
     edges = np.arange(0, longest + width + 1, width)
     return {
         side: Lengths(
-            shortest=min(lengths),
+            shortest=int(lengths.min()),
             median=round(float(np.median(lengths))),
             p95=round(float(np.percentile(lengths, 95))),
-            longest=max(lengths),
+            longest=int(lengths.max()),
             edges=tuple(edges.tolist()),
             rows=tuple(np.histogram(lengths, edges)[0].tolist()),
         )
         for side, lengths in by_side.items()
-        if lengths
+        if len(lengths)
     }
 
 

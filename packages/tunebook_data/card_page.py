@@ -38,8 +38,10 @@ def drawings(card: DataCard) -> list[Markup]:
 def _lengths_svg(measure: Measure, by_side: Mapping[Side, Lengths]) -> str:
     """One histogram under the other, a split each, over the same lengths; the line is the median."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH_IN, 0.6 + 0.75 * len(by_side)), layout="constrained")
-        panels = figure.subplots(len(by_side), 1, sharex=True, squeeze=False)
+        height = 0.6 + 0.75 * len(by_side)
+        figure = Figure(figsize=(WIDTH_IN, height))
+        places = {"left": 0.27, "right": 0.97, "bottom": 0.5 / height, "top": 1 - 0.1 / height}
+        panels = figure.subplots(len(by_side), 1, sharex=True, squeeze=False, gridspec_kw=places)
         for axes, (side, each) in zip(panels[:, 0], by_side.items(), strict=True):
             axes.stairs(each.rows, each.edges, fill=True, color=COLOURS["accent"], alpha=0.55)
             axes.axvline(each.median, color=COLOURS["text"], linewidth=1)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain, tee
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
+
+import numpy as np
 
 from tunebook_data.checks import find_fault, hides, judged, render_or_fault
 from tunebook_data.formats import NOTES
@@ -22,6 +25,7 @@ from tunebook_data.rows import Row
 from tunebook_data.scan import Scanned, scan
 from tunebook_data.sources import SourcePart, read_source, source_name
 from tunebook_data.split import SourceRows
+from tunebook_data.stored_rows import RowStore, StoredRows
 from tunebook_data.workers import HERE, Workers, batched
 from tunebook_run.progress import Advance
 from tunebook_spec.errors import DataError
@@ -38,6 +42,7 @@ ROWS_A_CHUNK = 64
 JUDGE_POOL_CHUNKS, RENDER_POOL_CHUNKS = 2048, 512
 """Fewer chunks of rows are done before a second process would have begun, and imported what it takes."""
 _MIN_REJECTS_TO_STOP = 5
+_UNKNOWN = -1
 
 
 @dataclass
@@ -49,7 +54,8 @@ class CheckedSource:
     num_parsed: int = 0
     """Of the items, those that hold a conversation, whatever else may be wrong with it."""
     files: list[FileCounts] = field(default_factory=list)
-    rows: Sequence[Row] = ()
+    rows: Rows | StoredRows = field(default_factory=lambda: Rows.of(()))
+    """Those that no check refuses: as they are read, then as they are stored."""
     rejects: list[Reject] = field(default_factory=list)
     prompts: list[Row] = field(default_factory=list)
     """Rows without an answer, for a teacher."""
@@ -154,41 +160,41 @@ def check_sources(
     checks: Checks,
     max_reject_fraction: float,
     advance: Advance,
+    store: RowStore,
     workers: Workers = HERE,
     kept: KeptTokens | None = None,
-) -> dict[str, Rendered]:
-    """Cut or reject every source's rows that are too long in tokens; return all as training sees them, by id.
+) -> None:
+    """Cut or reject every source's rows that are too long in tokens; store all, and as training sees them.
 
-    Without a renderer nothing is returned, and what needs the rows in tokens is left unchecked. Rows that are
+    Without a renderer rows are stored alone, and what needs them in tokens is left unchecked. Rows that are
     kept are not rendered again.
 
     Raises:
         DataError: more of a source than `max_reject_fraction` are rejects, or a row ends the run.
+        StoreError: the disk is full.
     """
-    rendered: dict[str, Rendered] = {}
     done, total = 0, sum(len(read.rows) for read in reads)
     for read in reads:
-        rows: list[Row] = []
+        numbers = array("q")
+        assert isinstance(read.rows, Rows)
         for outcome in _all_as_trained(read.rows, renderer, checks, workers, kept) if renderer else read.rows:
             if isinstance(outcome, Reject):
                 read.rejects.append(outcome)
             elif isinstance(outcome, Row):
-                rows.append(outcome)
+                numbers.append(store.add(outcome))
             else:
                 row, as_trained, flags = outcome
-                rendered[row.id] = as_trained
                 read.flags += flags
-                rows.append(row)
+                numbers.append(store.add(row, as_trained))
             done += 1
             if done % _PROGRESS_EVERY_ROWS == 0 or done == total:
                 advance(done, total, "rows checked")
-        read.rows = rows
+        read.rows = StoredRows(store, np.array(numbers, np.intp))
         left_out = {(reject.source, reject.line) for reject in read.rejects}
         read.flags = [flag for flag in read.flags if (flag.source, flag.line) not in left_out]
         read.sort_findings()
     for read in reads:
         _refuse_many_rejects(read.name, read.rejects, read.num_items, max_reject_fraction)
-    return rendered
 
 
 _Checked = tuple[Row, "Rendered", list[Flag]] | Reject
@@ -196,21 +202,32 @@ _Checked = tuple[Row, "Rendered", list[Flag]] | Reject
 
 
 def _all_as_trained(
-    rows: Iterable[Row], renderer: Renderer, checks: Checks, workers: Workers, kept: KeptTokens | None
+    rows: Rows, renderer: Renderer, checks: Checks, workers: Workers, kept: KeptTokens | None
 ) -> Iterator[_Checked]:
-    """What becomes of each judged row, of which only those that are not kept are rendered."""
-    pairs, looked_up = tee((row, kept.find(row) if kept else None) for row in rows)
-    unknown = (row for row, known in looked_up if known is None)
-    chunks = batched(unknown, ROWS_A_CHUNK)
+    """What becomes of each judged row, of which only those that are not kept are rendered.
+
+    Workers are ahead of the row at hand, however far apart those are that they get: rows are gone through
+    for them apart.
+    """
+    places = np.full(len(rows), _UNKNOWN)
+    for index, row in enumerate(rows if kept else ()):
+        assert kept is not None
+        found_at = kept.find(row)
+        places[index] = _UNKNOWN if found_at is None else found_at
+    chunks = batched(rows.take(np.flatnonzero(places == _UNKNOWN)), ROWS_A_CHUNK)
     render = partial(_rendered_chunk, renderer, checks)
     made = chain.from_iterable(workers.map(render, chunks, pool_from=RENDER_POOL_CHUNKS))
-    for row, known in pairs:
-        found = known or next(made)
-        if not isinstance(found, Fault):
-            found = found[0] or row, found[1]
-            if kept and not known:
-                kept.keep(row, *found)
-        yield _as_trained(row, found, renderer, checks)
+    for row, place in zip(rows, map(int, places), strict=True):
+        found: tuple[Row | None, Rendered] | Fault
+        if kept and place != _UNKNOWN:
+            found = kept.read(row, place)
+        else:
+            found = next(made)
+            if kept and not isinstance(found, Fault):
+                kept.keep(row, found[0] or row, found[1])
+        yield _as_trained(
+            row, found if isinstance(found, Fault) else (found[0] or row, found[1]), renderer, checks
+        )
 
 
 def _rendered_chunk(

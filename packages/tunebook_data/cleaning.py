@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tunebook_data.decontaminate import HeldOut, find_leaks
+import numpy as np
+
+from tunebook_data.copies import Copies
+from tunebook_data.decontaminate import HeldOut, Match, find_leaks
 from tunebook_data.near_duplicates import near_duplicates
-from tunebook_data.rejects import Duplicate, Leak
+from tunebook_data.rejects import Leak
 from tunebook_data.rows import Row
+from tunebook_data.stored_rows import Numbers, taken
 from tunebook_data.workers import HERE, Workers
 from tunebook_spec.models import Data
 
@@ -18,12 +22,14 @@ WARN_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Cleaned:
-    kept: frozenset[str]
-    """Ids of the training rows that stay; every other row is under exactly one of the next two."""
-    near_duplicate_ids: frozenset[str]
-    contaminated_ids: frozenset[str]
-    duplicates: tuple[Duplicate, ...]
+    """Training rows by number; each is under exactly one of the first three."""
+
+    kept: Numbers
+    near_duplicates: Numbers
+    contaminated: Numbers
+    duplicates: Copies
     leaks: tuple[Leak, ...]
+    """One for each that is contaminated."""
     warnings: tuple[str, ...]
 
 
@@ -32,23 +38,28 @@ def clean_train(
 ) -> Cleaned:
     """Drop what `data.dedup` and then what `data.decontaminate` finds among the training rows."""
     copies = near_duplicates(train, data.dedup.near, workers) if data.dedup else {}
-    single = [row for i, row in enumerate(train) if i not in copies]
+    near = np.fromiter(copies, np.intp, len(copies))
+    firsts = np.array([first for first, _ in copies.values()], np.intp)
+    similarities = np.array([similarity for _, similarity in copies.values()])
+    rest = np.setdiff1d(np.arange(len(train)), near)
+    single = taken(train, rest)
     found = find_leaks(single, held_out, data.decontaminate, workers) if data.decontaminate else {}
+    contaminated = rest[np.fromiter(found, np.intp, len(found))]
     leaks = tuple(
-        Leak(single[i].source, single[i].line, match.item.name, match.rule, round(match.overlap, 4))
-        for i, match in found.items()
+        _leak(train[i], match) for i, match in zip(contaminated.tolist(), found.values(), strict=True)
     )
     return Cleaned(
-        kept=frozenset(row.id for i, row in enumerate(single) if i not in found),
-        near_duplicate_ids=frozenset(train[i].id for i in copies),
-        contaminated_ids=frozenset(single[i].id for i in found),
-        duplicates=tuple(
-            Duplicate.of("near", train[i], train[first], similarity)
-            for i, (first, similarity) in copies.items()
-        ),
+        kept=np.setdiff1d(rest, contaminated),
+        near_duplicates=near,
+        contaminated=contaminated,
+        duplicates=Copies("near", train, near, firsts, similarities),
         leaks=leaks,
-        warnings=_warnings(len(train), len(copies), len(leaks)),
+        warnings=_warnings(len(train), len(near), len(leaks)),
     )
+
+
+def _leak(row: Row, match: Match) -> Leak:
+    return Leak(row.source, row.line, match.item.name, match.rule, round(match.overlap, 4))
 
 
 def _warnings(num_rows: int, num_copies: int, num_leaks: int) -> tuple[str, ...]:

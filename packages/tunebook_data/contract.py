@@ -7,7 +7,6 @@ checks them against the renderer of vLLM's own OpenAI server, which reads nothin
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
@@ -16,10 +15,11 @@ from typing import Any
 
 import orjson
 
-from tunebook_data.rows import Row
+from tunebook_data.shown_rows import drawn_by_task
+from tunebook_data.stored_rows import StoredRows
 from tunebook_inference.vllm_engine import set_environment
 from tunebook_model.conversation import FunctionTool, Message
-from tunebook_model.render import Rendered, Renderer
+from tunebook_model.render import Renderer
 from tunebook_spec.errors import IntegrityError, MissingExtraError
 
 PROBES = "probes.jsonl"
@@ -40,18 +40,19 @@ class Probe:
     tools: tuple[FunctionTool, ...] = ()
 
 
-def choose_probes(rows: Iterable[tuple[Row, Rendered]], renderer: Renderer) -> list[Probe]:
+def choose_probes(rows: StoredRows, renderer: Renderer) -> list[Probe]:
     """A few rows of every task, by the hash of their id, and its longest."""
-    by_task: dict[str, list[tuple[Row, Rendered]]] = defaultdict(list)
-    for row, rendered in rows:
-        by_task[row.task].append((row, rendered))
+    longest: dict[str, tuple[int, bytes, int]] = {}
+    for i, (row, num_tokens) in enumerate(zip(rows, map(int, rows.lengths), strict=True)):
+        if num_tokens >= -longest.get(row.task, (0,))[0]:
+            mine = -num_tokens, hashlib.sha256(row.id.encode()).digest(), i
+            longest[row.task] = min(mine, longest.get(row.task, mine))
     chosen: dict[str, Probe] = {}
-    for _, each in sorted(by_task.items()):
-        each.sort(key=lambda pair: hashlib.sha256(pair[0].id.encode()).digest())
-        longest = max(each, key=lambda pair: len(pair[1].input_ids))
-        for row, rendered in [*each[:_DRAWN_PER_TASK], longest]:
+    for task, each in sorted(drawn_by_task(rows, _DRAWN_PER_TASK).items()):
+        for i in [*each, longest[task][2]]:
+            row = rows[i]
             asked = row.messages[:-1]
-            read = rendered.input_ids[: len(renderer.prompt_ids(asked, row.tools))].tolist()
+            read = rows.rendered(i).input_ids[: len(renderer.prompt_ids(asked, row.tools))].tolist()
             chosen[row.id] = Probe(row.id, asked, tuple(read), row.tools)
     return list(chosen.values())
 

@@ -18,17 +18,23 @@ an n-gram is left to the other rules: GPT-3 found matches below eight words to b
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain
-from typing import Literal
+from itertools import chain, count, groupby
+from operator import itemgetter
+from typing import Literal, overload
 
-from tunebook_data.minhash import candidates
-from tunebook_data.near_duplicates import jaccard, ngrams, said, shingles
-from tunebook_data.prompts import answered, prompt_key, words
+import numpy as np
+import numpy.typing as npt
+
+from tunebook_data.minhash import Array64, candidates
+from tunebook_data.near_duplicates import jaccard, said, shingles
+from tunebook_data.ngrams import Filter, Grams, grams_of
+from tunebook_data.prompts import answered_numbers, key_number, prompt_key
 from tunebook_data.rows import Row
+from tunebook_data.split import group_number
 from tunebook_data.workers import HERE, Workers, batched
 from tunebook_model.conversation import Message
 from tunebook_spec.models import Decontaminate
@@ -36,8 +42,6 @@ from tunebook_spec.models import Decontaminate
 BOILERPLATE_GROUPS = 10
 """An n-gram that more training groups than this hold is boilerplate."""
 _ROWS_A_CHUNK = 256
-_POOL_CHUNKS = 256
-"""Fewer are done before a second process would have begun."""
 
 Rule = Literal["exact", "ngram", "near"]
 
@@ -61,6 +65,36 @@ class HeldOut:
         return cls(name, ({"role": "user", "content": text},), ())
 
 
+@dataclass(frozen=True, eq=False)
+class HeldOutItems(Sequence[HeldOut]):
+    """Everything that something is measured on; what is a row is made when it is asked for."""
+
+    rows: tuple[tuple[str, Sequence[Row]], ...]
+    """By side."""
+    texts: tuple[HeldOut, ...]
+
+    def __len__(self) -> int:
+        return sum(len(rows) for _, rows in self.rows) + len(self.texts)
+
+    @overload
+    def __getitem__(self, index: int) -> HeldOut: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[HeldOut]: ...
+    def __getitem__(self, index: int | slice) -> HeldOut | list[HeldOut]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        for side, rows in self.rows:
+            if index < len(rows):
+                return HeldOut.of_row(side, rows[index])
+            index -= len(rows)
+        return self.texts[index]
+
+    def __iter__(self) -> Iterator[HeldOut]:
+        for side, rows in self.rows:
+            yield from (HeldOut.of_row(side, row) for row in rows)
+        yield from self.texts
+
+
 @dataclass(frozen=True)
 class Match:
     """Why a training row is contaminated."""
@@ -76,12 +110,9 @@ def find_leaks(
 ) -> dict[int, Match]:
     """Index of each contaminated row -> what it knows."""
     found: dict[int, Match] = {}
-    matches = [
-        *_exact(rows, items),
-        *_ngram(rows, items, rules, workers),
-        *_near(rows, items, rules.near, workers),
-    ]
-    for i, match in matches:
+    for i, match in chain(
+        _exact(rows, items), _ngram(rows, items, rules), _near(rows, items, rules.near, workers)
+    ):
         found.setdefault(i, match)
     return dict(sorted(found.items()))
 
@@ -90,65 +121,102 @@ Found = Iterator[tuple[int, Match]]
 
 
 def _exact(rows: Sequence[Row], items: Sequence[HeldOut]) -> Found:
-    known = {prompt_key(item.prompt): item for item in reversed(items)}
-    for i, row in enumerate(rows):
-        questions = (prompt_key([each]) for each in row.messages if each["role"] == "user")
-        item = next((known[key] for key in (*answered(row.messages), *questions) if key in known), None)
-        if item is not None:
-            yield i, Match(item, "exact", 1.0)
+    known = np.fromiter((key_number(prompt_key(item.prompt)) for item in items), np.uint64, len(items))
+    # The sort is stable: of equal prompts the first is met.
+    order = np.argsort(known, kind="stable")
+    ordered = known[order]
+    for start, batch in zip(count(0, _ROWS_A_CHUNK), batched(rows, _ROWS_A_CHUNK), strict=False):
+        asked = [_asked_anywhere(row) for row in batch]
+        numbers = np.array([*chain.from_iterable(asked)], np.uint64)
+        is_known = _are_in(ordered, numbers)
+        of_row = np.repeat(np.arange(start, start + len(batch)), [*map(len, asked)])
+        met: dict[int, int] = {}
+        for at in np.flatnonzero(is_known).tolist():
+            met.setdefault(int(of_row[at]), int(order[np.searchsorted(ordered, numbers[at])]))
+        yield from ((i, Match(items[item], "exact", 1.0)) for i, item in met.items())
 
 
-def _ngram(rows: Sequence[Row], items: Sequence[HeldOut], rules: Decontaminate, workers: Workers) -> Found:
+def _asked_anywhere(row: Row) -> list[int]:
+    """The prompts of all answers of a row, then each of its questions alone."""
+    alone = (key_number(prompt_key([each])) for each in row.messages if each["role"] == "user")
+    return [*answered_numbers(row.messages), *alone]
+
+
+def _ngram(rows: Sequence[Row], items: Sequence[HeldOut], rules: Decontaminate) -> Found:
     n = rules.ngram_words
-    places, num_words = _places(items, n)
-    chunks = batched((said(row.messages) for row in rows), _ROWS_A_CHUNK)
-    known = partial(_known_ngrams, n, frozenset(places))
-    hits = [*chain.from_iterable(workers.map(known, chunks, pool_from=_POOL_CHUNKS))]
-    groups: dict[str, set[tuple[str, str]]] = defaultdict(set)
-    for row, grams in zip(rows, hits, strict=True):
-        for gram in grams:
-            groups[gram].add((row.task, row.group))
-    for i, grams in enumerate(hits):
+    num_words = np.concatenate([np.empty(0, np.int32), *(words for _, words in grams_of(_texts(items), n))])
+    held = Filter(int(num_words.sum()))
+    for grams, _ in grams_of(_texts(items), n):
+        held.add(grams.hashes_G)
+    groups = array("Q")
+    said_by_rows = (_noted(row, groups) for row in rows)
+    likely = (grams.take(held.finds(grams.hashes_G)) for grams, _ in grams_of(said_by_rows, n))
+    hits = _without_boilerplate(Grams.joined(map(_once_a_document, likely)), np.array(groups, np.uint64))
+    wanted = np.unique(hits.hashes_G)
+    among = (grams.take(_are_in(wanted, grams.hashes_G)) for grams, _ in grams_of(_texts(items), n))
+    places = Grams.joined(among)
+    places = places.take(np.argsort(places.hashes_G, kind="stable"))
+    hits = hits.take(_are_in(places.hashes_G, hits.hashes_G))
+    left = np.searchsorted(places.hashes_G, hits.hashes_G, "left")
+    right = np.searchsorted(places.hashes_G, hits.hashes_G, "right")
+    found = zip(hits.documents_G.tolist(), left.tolist(), right.tolist(), strict=True)
+    for i, of_row in groupby(found, key=itemgetter(0)):
         covered: dict[int, set[int]] = defaultdict(set)
-        for gram in grams:
-            if len(groups[gram]) <= BOILERPLATE_GROUPS:
-                for item, start in places[gram]:
-                    covered[item].update(range(start, start + n))
-        shares = [(len(at) / num_words[item], -item) for item, at in covered.items()]
-        share, item = max(shares, default=(0.0, 0))
-        if shares and share >= rules.ngram_overlap:
+        for at in chain.from_iterable(range(first, end) for _, first, end in of_row):
+            start = int(places.starts_G[at])
+            covered[int(places.documents_G[at])].update(range(start, start + n))
+        share, item = max((len(at) / int(num_words[item]), -item) for item, at in covered.items())
+        if share >= rules.ngram_overlap:
             yield i, Match(items[-item], "ngram", share)
 
 
-def _known_ngrams(n: int, known: frozenset[str], rows: Sequence[Sequence[str]]) -> list[set[str]]:
-    """The n-grams of each row's texts that are known."""
-    return [{gram for text in texts for gram in ngrams(words(text), n) if gram in known} for texts in rows]
+def _texts(items: Iterable[HeldOut]) -> Iterator[list[str]]:
+    return (said((*item.prompt, *item.answer)) for item in items)
 
 
-def _places(items: Sequence[HeldOut], n: int) -> tuple[dict[str, list[tuple[int, int]]], list[int]]:
-    """Where each n-gram of the items stands, as item and first word; and the number of words of each item."""
-    places: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    num_words = []
-    for number, item in enumerate(items):
-        start = 0
-        for text in said((*item.prompt, *item.answer)):
-            tokens = words(text)
-            for offset, gram in enumerate(ngrams(tokens, n)):
-                places[gram].append((number, start + offset))
-            start += len(tokens)
-        num_words.append(start)
-    return places, num_words
+def _noted(row: Row, groups: array[int]) -> list[str]:
+    """What a row says; its group is put down."""
+    groups.append(group_number(row))
+    return said(row.messages)
+
+
+def _once_a_document(grams: Grams) -> Grams:
+    order = np.lexsort((grams.hashes_G, grams.documents_G))
+    hashes, documents = grams.hashes_G[order], grams.documents_G[order]
+    is_new = np.ones(len(order), np.bool_)
+    is_new[1:] = (hashes[1:] != hashes[:-1]) | (documents[1:] != documents[:-1])
+    return grams.take(order[is_new])
+
+
+def _without_boilerplate(grams: Grams, groups: Array64) -> Grams:
+    """Those that few enough groups of the documents hold."""
+    of_gram = groups[grams.documents_G]
+    order = np.lexsort((of_gram, grams.hashes_G))
+    hashes, of_gram = grams.hashes_G[order], of_gram[order]
+    is_new = np.ones(len(order), np.bool_)
+    is_new[1:] = (hashes[1:] != hashes[:-1]) | (of_gram[1:] != of_gram[:-1])
+    distinct, num_groups = np.unique(hashes[is_new], return_counts=True)
+    return grams.take(_are_in(distinct[num_groups <= BOILERPLATE_GROUPS], grams.hashes_G))
+
+
+def _are_in(ordered: Array64, hashes: Array64) -> npt.NDArray[np.bool_]:
+    if not len(ordered):
+        return np.zeros(len(hashes), np.bool_)
+    found: npt.NDArray[np.bool_] = ordered.take(np.searchsorted(ordered, hashes), mode="clip") == hashes
+    return found
 
 
 def _near(rows: Sequence[Row], items: Sequence[HeldOut], near: float, workers: Workers) -> Found:
-    known = [
-        (item, texts) for item in items for texts in (said(item.prompt), said((*item.prompt, *item.answer)))
-    ]
-    asked_and_said = [texts for row in rows for texts in (said(row.messages[:-1]), said(row.messages))]
+    """Both a row and an item are two documents: its prompt, and all of it."""
+    of = (texts for row in rows for texts in (said(row.messages[:-1]), said(row.messages)))
+    among = (texts for item in items for texts in (said(item.prompt), said((*item.prompt, *item.answer))))
     best: dict[int, Match] = {}
-    for number, likely in candidates(asked_and_said, [texts for _, texts in known], workers).items():
-        made = shingles(asked_and_said[number])
-        for item, texts in (known[each] for each in likely):
+    for number, likely in candidates(of, among, workers):
+        row = rows[number // 2]
+        made = shingles(said(row.messages if number % 2 else row.messages[:-1]))
+        for each in likely:
+            item = items[each // 2]
+            texts = said((*item.prompt, *item.answer) if each % 2 else item.prompt)
             similarity = jaccard(made, shingles(texts))
             found = best.get(number // 2)
             if similarity >= near and (found is None or similarity > found.overlap):

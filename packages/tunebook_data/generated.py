@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from tunebook_data.rows import Row
 from tunebook_data.structured import Reply
 from tunebook_data.workers import HERE, Workers
 from tunebook_inference.supporting import Spent, SupportingModel
+from tunebook_model.conversation import Message
 from tunebook_model.render import Rendered, Renderer
 from tunebook_spec.errors import StageError
 from tunebook_spec.models import Checks, Data, Decontaminate
@@ -112,6 +113,11 @@ class Written:
     rendered: Mapping[str, Rendered]
     flags: tuple[Flag, ...]
     counts: GeneratedCounts
+
+    @property
+    def pairs(self) -> Iterator[tuple[Row, Rendered]]:
+        """Each row, and as training sees it."""
+        return ((row, self.rendered[row.id]) for row in self.rows)
 
 
 def accept(
@@ -277,9 +283,9 @@ def uses_tools(row: Row) -> bool:
     return bool(row.tools) or any(each["role"] == "tool" or each.get("tool_calls") for each in row.messages)
 
 
-def conversation_as_json(row: Row) -> list[dict[str, Any]]:
+def conversation_as_json(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """The exchanges of a conversation, without its system message."""
-    said = [message for message in row.messages if message["role"] != "system"]
+    said = [message for message in messages if message["role"] != "system"]
     return [
         {"user": user["content"], "assistant": assistant["content"]}
         for user, assistant in zip(said[::2], said[1::2], strict=True)

@@ -36,6 +36,7 @@ from tunebook_spec.models import Checks
 logger = logging.getLogger(__name__)
 
 LIBRARIES = ("jinja2", "tokenizers", "transformers")
+_KEY_CHARS = 32
 TABLE_TOKENS = 1 << 22
 """A table is written for so many, which take about half a minute to render: a kill loses no more."""
 
@@ -97,29 +98,42 @@ class KeptTokens:
             paths = sorted(self._folder.glob("*.arrow"))
             self._tables = [(path, table) for path in paths if (table := _opened(path)) is not None]
         self._used: set[Path] = set()
+        self._last = 0
         self._starts = np.cumsum([0, *(len(table) for _, table in self._tables)])
         # An entry's id is the key of its row, and in hex how many of its messages fit.
         ids = [table.batch["id"].to_numpy(zero_copy_only=False).astype("S") for _, table in self._tables]
         self._ids = np.concatenate([np.empty(0, "S1"), *ids])
         self._order = np.argsort(self._ids)
 
-    def find(self, row: Row) -> tuple[Row, Rendered] | None:
-        """The row, cut to fit if need be, and as training sees it; None if that has to be found out."""
+    def find(self, row: Row) -> int | None:
+        """Where it is kept how training sees a row; None if that has to be found out."""
         self.num_asked += 1
         key = row_key(row).encode()
         place = np.searchsorted(self._ids, key, sorter=self._order)
         if place == len(self._ids) or not self._ids[self._order[place]].startswith(key):
             return None
         entry = int(self._order[place])
-        number = int(np.searchsorted(self._starts, entry, side="right")) - 1
-        path, table = self._tables[number]
-        at = entry - int(self._starts[number])
-        rendered = Rendered(table.input_ids(at), table.loss_mask(at))
-        if len(rendered.input_ids) > self._max_tokens:
+        number, at = self._place(entry)
+        if self._tables[number][1].lengths[at] > self._max_tokens:
             return None
-        self._used.add(path)
         self.num_known += 1
-        return cut_to(row, int(self._ids[entry][len(key) :], 16)), rendered
+        return entry
+
+    def read(self, row: Row, entry: int) -> tuple[Row, Rendered]:
+        """The row that was found there, cut to fit if need be, and as training sees it."""
+        number, at = self._place(entry)
+        path, table = self._tables[number]
+        if number != self._last:
+            # All tables together may be larger than memory.
+            self._tables[self._last][1].forget()
+            self._last = number
+        self._used.add(path)
+        cut = cut_to(row, int(self._ids[entry][_KEY_CHARS:], 16))
+        return cut, Rendered(table.input_ids(at), table.loss_mask(at))
+
+    def _place(self, entry: int) -> tuple[int, int]:
+        number = int(np.searchsorted(self._starts, entry, side="right")) - 1
+        return number, entry - int(self._starts[number])
 
     def keep(self, row: Row, fitting: Row, rendered: Rendered) -> None:
         """Add a row that was not known; it is on disk after so many more, or at the end.

@@ -88,8 +88,9 @@ class Rows(Sequence[Row]):
     @overload
     def __getitem__(self, index: slice) -> Rows: ...
     def __getitem__(self, index: int | slice) -> Row | Rows:
-        chosen = self.take(np.atleast_1d(np.arange(len(self))[index]))
-        return chosen if isinstance(index, slice) else next(iter(chosen))
+        if isinstance(index, slice):
+            return self.take(np.arange(len(self))[index])
+        return next(iter(self.take(np.array([range(len(self))[index]]))))
 
     def __iter__(self) -> Iterator[Row]:
         with ExitStack() as stack:

@@ -6,16 +6,14 @@ Datasets, sec. 3.4): 14 bands of 8 rows, the layout of datatrove, find a pair of
 and 0.9996 at 0.9.
 
 Everything here works on arrays over many documents at once, in loops that Numba compiles: the first use on a
-machine takes a second for that, later processes load what it left. Letters in names of arrays: T texts, S
-shingles, D documents, B bands.
+machine takes a second for that, later processes load what it left. Letters in names of arrays: T texts, W
+words, R runs of N words, S shingles, D documents, B bands.
 """
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numba
@@ -23,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tunebook_data.prompts import OPERATORS, words
-from tunebook_data.workers import HERE, Workers
+from tunebook_data.workers import HERE, Workers, in_threads
 
 BANDS, ROWS_PER_BAND = 14, 8
 SHINGLE_WORDS = 3
@@ -78,15 +76,20 @@ def band_keys(
     Documents that share the key of a band may resemble one another; one without words resembles nothing. The
     keys are the same on every machine.
     """
-    chunks = _chunks(documents)
+    made, is_filled = bytearray(), bytearray()
+    for keys, filled in _keys_by_chunk(documents, workers):
+        made += keys.tobytes()
+        is_filled += filled.tobytes()
+    return np.frombuffer(made, np.uint64).reshape(-1, BANDS), np.frombuffer(is_filled, np.bool_)
+
+
+def _keys_by_chunk(
+    documents: Iterable[Document], workers: Workers
+) -> Iterator[tuple[Array64, npt.NDArray[np.bool_]]]:
+    chunks = chunked(documents)
     if workers.are_here:
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            made = [*pool.map(_chunk_keys, chunks)]
-    else:
-        made = [*workers.map(_chunk_keys, chunks, pool_from=0)]
-    if not made:
-        return np.empty((0, BANDS), np.uint64), np.empty(0, np.bool_)
-    return np.concatenate([keys for keys, _ in made]), np.concatenate([filled for _, filled in made])
+        return in_threads(_chunk_keys, chunks)
+    return workers.map(_chunk_keys, chunks, pool_from=0)
 
 
 def buckets(keys_DB: Array64, filled_D: npt.NDArray[np.bool_]) -> Iterator[tuple[int, list[int]]]:
@@ -108,26 +111,28 @@ def meet_before(keys_B: Array64, other_B: Array64, band: int) -> bool:
 
 def candidates(
     of: Iterable[Document], among: Iterable[Document], workers: Workers = HERE
-) -> dict[int, list[int]]:
-    """Number of a document -> numbers of those it may resemble, in ascending order; none: not in it."""
-    (keys, filled), (known, known_filled) = band_keys(of, workers), band_keys(among, workers)
-    numbers, known_numbers = np.flatnonzero(filled), np.flatnonzero(known_filled)
-    found: dict[int, set[int]] = {}
-    for band in range(BANDS):
-        order = np.argsort(known[known_numbers, band], kind="stable")
-        ordered = known[known_numbers, band][order]
-        left = np.searchsorted(ordered, keys[numbers, band], "left")
-        right = np.searchsorted(ordered, keys[numbers, band], "right")
-        for at in np.flatnonzero(right > left):
-            found.setdefault(int(numbers[at]), set()).update(
-                known_numbers[order[left[at] : right[at]]].tolist()
-            )
-    return {number: sorted(found[number]) for number in sorted(found)}
+) -> Iterator[tuple[int, list[int]]]:
+    """Number of a document, and numbers of those it may resemble, if any; both ascend."""
+    known, filled = band_keys(among, workers)
+    numbers = np.flatnonzero(filled)
+    orders = [np.argsort(known[numbers, band], kind="stable") for band in range(BANDS)]
+    orders = [numbers[order] for order in orders]
+    ordered = [known[order, band] for band, order in enumerate(orders)]
+    start = 0
+    for keys_DB, filled_D in _keys_by_chunk(of, workers):
+        found: dict[int, set[int]] = {}
+        for band in range(BANDS):
+            left = np.searchsorted(ordered[band], keys_DB[:, band], "left")
+            right = np.searchsorted(ordered[band], keys_DB[:, band], "right")
+            for at in np.flatnonzero((right > left) & filled_D).tolist():
+                found.setdefault(start + at, set()).update(orders[band][left[at] : right[at]].tolist())
+        yield from ((number, sorted(found[number])) for number in sorted(found))
+        start += len(keys_DB)
 
 
 def shingle_sets(documents: Iterable[Document]) -> Iterator[Array64]:
     """The hashes of each document's shingles in ascending order, each once [S]."""
-    for chunk in _chunks(documents):
+    for chunk in chunked(documents):
         hashes_S, counts_D = _shingle_hashes(chunk)
         last_D = np.cumsum(counts_D).tolist()
         for start, last in zip([0, *last_D], last_D, strict=False):
@@ -145,7 +150,7 @@ def similarity(one: Array64, other: Array64) -> float:
     return shared / (len(one) + len(other) - shared)
 
 
-def _chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
+def chunked(documents: Iterable[Document]) -> Iterator[list[Document]]:
     chunk: list[Document] = []
     num_chars = 0
     for document in documents:
@@ -170,13 +175,37 @@ def _shingle_hashes(documents: Sequence[Document]) -> tuple[Array64, npt.NDArray
 
     Equal shingles have equal hashes; one that stands twice in a document is there twice.
     """
+    words_W, ends_T = word_hashes(documents)
+    # A shorter text is one shingle.
+    hashes_S, last_T = run_hashes(words_W, ends_T, _WORD_FACTORS, takes_shorter=True)
+    last_D = np.concatenate([[0], last_T])[np.cumsum([0, *map(len, documents)])]
+    return hashes_S, np.diff(last_D)
+
+
+def word_hashes(documents: Iterable[Document]) -> tuple[Array64, npt.NDArray[np.intp]]:
+    """A hash of each word, text after text [W], and where those of each text end [T]."""
     texts = [_plain(text) for document in documents for text in document]
     joined = np.frombuffer(b" ".join([*texts, b""]), np.uint8)
     ends_T = np.cumsum([0, *(len(text) + 1 for text in texts)])[1:]
-    hashes_S, last_S = np.empty(len(joined), np.uint64), np.zeros(len(texts) + 1, np.intp)
-    _put_hashes(joined, ends_T, _KINDS, hashes_S, last_S[1:])
-    last_D = last_S[np.cumsum([0, *map(len, documents)])]
-    return hashes_S[: last_D[-1]], np.diff(last_D)
+    hashes_W, last_T = np.empty(len(joined), np.uint64), np.empty(len(texts), np.intp)
+    _put_words(joined, ends_T, _KINDS, hashes_W, last_T)
+    return hashes_W[: last_T[-1] if len(texts) else 0], last_T
+
+
+def run_hashes(
+    words_W: Array64, ends_T: npt.NDArray[np.intp], factors_N: Array64, *, takes_shorter: bool = False
+) -> tuple[Array64, npt.NDArray[np.intp]]:
+    """A hash of each run of N words within one text [R], and where those of each text end [T].
+
+    Args:
+        words_W: hashes of words.
+        ends_T: where those of each text end.
+        factors_N: odd numbers, one for each place in a run.
+        takes_shorter: a text of fewer words is one run.
+    """
+    hashes_R, last_T = np.empty(len(words_W), np.uint64), np.empty(len(ends_T), np.intp)
+    _put_runs(words_W, ends_T, factors_N, takes_shorter, hashes_R, last_T)
+    return hashes_R[: last_T[-1] if len(ends_T) else 0], last_T
 
 
 def _plain(text: str) -> bytes:
@@ -185,22 +214,16 @@ def _plain(text: str) -> bytes:
 
 
 @compiled
-def _put_hashes(
+def _put_words(
     text: npt.NDArray[np.uint8],
     ends_T: npt.NDArray[np.intp],
     kinds: npt.NDArray[np.uint8],
-    hashes_S: Array64,
+    hashes_W: Array64,
     last_T: npt.NDArray[np.intp],
 ) -> None:
-    """Put the hash of each shingle, and how many there are up to the end of each text.
-
-    The hash of a word is a polynomial over its bytes, that of a shingle a weighted sum over its words, both
-    mixed.
-    """
+    """Put the hash of each word, a mixed polynomial over its bytes, and how many end with each text."""
     at = num = 0
     for t in range(len(ends_T)):
-        words = 0
-        first, second, third = np.uint64(0), np.uint64(0), np.uint64(0)
         while at < ends_T[t]:
             kind = kinds[text[at]]
             if kind == 0:
@@ -213,19 +236,32 @@ def _put_hashes(
                 at += 1
                 if kind == _OPERATOR or kinds[text[at]] != _IN_WORD:
                     break
-            words += 1
-            first, second, third = second, third, _mixed(word)
-            if words >= SHINGLE_WORDS:
-                made = first * _WORD_FACTORS[0] + second * _WORD_FACTORS[1] + third * _WORD_FACTORS[2]
-                hashes_S[num] = _mixed(made)
+            hashes_W[num] = _mixed(word)
+            num += 1
+        last_T[t] = num
+
+
+@compiled
+def _put_runs(
+    words_W: Array64,
+    ends_T: npt.NDArray[np.intp],
+    factors_N: Array64,
+    takes_shorter: bool,
+    hashes_R: Array64,
+    last_T: npt.NDArray[np.intp],
+) -> None:
+    """Put the hash of each run, a mixed weighted sum over its words, and how many end with each text."""
+    start = num = 0
+    for t in range(len(ends_T)):
+        length = min(ends_T[t] - start, len(factors_N))
+        if length > 0 and (takes_shorter or length == len(factors_N)):
+            for first in range(start, ends_T[t] - length + 1):
+                made = np.uint64(0)
+                for n in range(length):
+                    made += words_W[first + n] * factors_N[n]
+                hashes_R[num] = _mixed(made)
                 num += 1
-        # A shorter text is one shingle.
-        if words == 2:
-            hashes_S[num] = _mixed(second * _WORD_FACTORS[0] + third * _WORD_FACTORS[1])
-            num += 1
-        elif words == 1:
-            hashes_S[num] = _mixed(third * _WORD_FACTORS[0])
-            num += 1
+        start = ends_T[t]
         last_T[t] = num
 
 

@@ -6,26 +6,28 @@ half is drawn by seed, the same in every epoch, and of the distinct rows that ch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from tunebook_data.rows import Row
 from tunebook_data.split import cap_rows
+from tunebook_data.stored_rows import Some
 
 
-def drawn(rows: Sequence[Row], weight: float, *, dealt: bool, seed: int) -> list[Row]:
+def drawn(rows: Some, weight: float, *, dealt: bool, seed: int) -> Some:
     """The rows that are seen at all: a share of them where the weight is below 1, one row at least."""
     cap = max(1, round(weight * len(rows))) if weight < 1 else None
     return cap_rows(rows, cap, dealt=dealt, seed=seed)
 
 
-def repeats(rows: Sequence[Row], weight: float, *, dealt: bool, seed: int) -> list[tuple[Row, Row]]:
-    """What is seen beside the rows themselves: a row and its copy, which has an id of its own."""
-    copies: list[tuple[Row, Row]] = []
-    repeat = 2
-    while weight - repeat + 1 > 0:
-        share = min(1, weight - repeat + 1)
-        shown = cap_rows(rows, round(share * len(rows)), dealt=dealt, seed=seed)
-        copies += [(row, replace(row, id=f"{row.id}-{repeat}")) for row in shown]
-        repeat += 1
-    return copies
+def repeats(rows: Some, weight: float, *, dealt: bool, seed: int) -> list[Some]:
+    """What is seen beside the rows themselves: those that are seen a second time, a third time, and so on."""
+    shown: list[Some] = []
+    while weight - len(shown) - 1 > 0:
+        share = min(1, weight - len(shown) - 1)
+        shown.append(cap_rows(rows, round(share * len(rows)), dealt=dealt, seed=seed))
+    return shown
+
+
+def copy_of(row: Row, repeat: int) -> Row:
+    """A row as it is seen another time, the second being the first copy: with an id of its own."""
+    return replace(row, id=f"{row.id}-{repeat}")

@@ -7,8 +7,8 @@ is dropped on an estimate.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from itertools import chain, groupby
 from operator import itemgetter
@@ -16,7 +16,6 @@ from operator import itemgetter
 from tunebook_data.minhash import (
     SHINGLE_WORDS,
     Array64,
-    Document,
     band_keys,
     buckets,
     meet_before,
@@ -25,7 +24,6 @@ from tunebook_data.minhash import (
 )
 from tunebook_data.prompts import words
 from tunebook_data.rows import Row
-from tunebook_data.split import DisjointSets
 from tunebook_data.workers import HERE, Workers
 from tunebook_model.conversation import Message, text_of
 
@@ -74,11 +72,10 @@ def near_duplicates(
     """
     keys, filled = band_keys((said(row.messages) for row in rows), workers)
     clusters = _Clusters()
+    members = _Members(rows)
     found: Iterable[_Likeness]
     if workers.are_here:
-        alike = [*buckets(keys, filled)]
-        sets = _sets_of({i: said(rows[i].messages) for _, bucket in alike for i in bucket})
-        found = _likenesses(alike, clusters, sets, lambda i: rows[i].task, keys, near)
+        found = _likenesses(buckets(keys, filled), clusters, members, keys, near)
     else:
         parts = _parts(buckets(keys, filled), rows, keys)
         found = chain.from_iterable(workers.map(partial(_likenesses_of_part, near), parts, pool_from=0))
@@ -86,23 +83,58 @@ def near_duplicates(
     for i, j, likeness in found:
         known[max(i, j), min(i, j)] = likeness
         clusters.join_first(i, j)
-    roots = {i: root for i in range(len(rows)) if (root := clusters.first(i)) != i}
-    left = {j: said(rows[j].messages) for pair in roots.items() if pair not in known for j in pair}
-    sets = _sets_of(left)
-    return {i: (root, known.get((i, root)) or similarity(sets[i], sets[root])) for i, root in roots.items()}
+    roots = {i: root for i in sorted(clusters.parent) if (root := clusters.first(i)) != i}
+    return {
+        i: (root, known.get((i, root)) or similarity(members[i].shingles, members[root].shingles))
+        for i, root in roots.items()
+    }
 
 
-class _Clusters(DisjointSets):
-    """Clusters of rows by number, for each of which its first row stands."""
+@dataclass
+class _Clusters:
+    """Clusters of rows by number, for each of which its first row stands; others are clusters of one.
+
+    Union-find with path halving (Tarjan and van Leeuwen 1984).
+    """
+
+    parent: dict[int, int] = field(default_factory=dict)
 
     def first(self, i: int) -> int:
-        root = self.find(i)
-        assert isinstance(root, int)
-        return root
+        parent = self.parent
+        while (above := parent.get(i, i)) != i:
+            parent[i] = parent.get(above, above)
+            i = parent[i]
+        return i
 
     def join_first(self, i: int, j: int) -> None:
         first, second = sorted((self.first(i), self.first(j)))
-        self.join(second, first)
+        self.parent[second] = first
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A row that is compared with others."""
+
+    task: str
+    shingles: Array64
+
+
+class _Members:
+    """Rows by number, made when they are asked for; those asked for last are at hand."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+        self._made: dict[int, _Member] = {}
+
+    def __getitem__(self, i: int) -> _Member:
+        made = self._made.pop(i, None)
+        if made is None:
+            row = self._rows[i]
+            made = _Member(row.task, *shingle_sets([said(row.messages)]))
+        self._made[i] = made
+        if len(self._made) > _CACHED_SHINGLES:
+            del self._made[next(iter(self._made))]
+        return made
 
 
 _Bucket = tuple[int, list[int]]
@@ -114,8 +146,7 @@ _Likeness = tuple[int, int, float]
 def _likenesses(
     found: Iterable[_Bucket],
     clusters: _Clusters,
-    sets: Mapping[int, Array64],
-    task_of: Callable[[int], str],
+    rows: _Members | Mapping[int, _Member],
     keys: Mapping[int, Array64] | Array64,
     near: float,
 ) -> Iterator[_Likeness]:
@@ -131,9 +162,9 @@ def _likenesses(
                     mine = members + mine
                     continue
                 for j in members:
-                    if task_of(i) != task_of(j) or meet_before(keys[i], keys[j], band):
+                    if meet_before(keys[i], keys[j], band) or rows[i].task != rows[j].task:
                         continue
-                    if (likeness := similarity(sets[i], sets[j])) >= near:
+                    if (likeness := similarity(rows[i].shingles, rows[j].shingles)) >= near:
                         yield i, j, likeness
                         clusters.join_first(i, j)
                         mine = members + mine
@@ -158,7 +189,8 @@ def _parts(found: Iterable[_Bucket], rows: Sequence[Row], keys: Array64) -> Iter
         part = _Part(band, [], {})
         for _, bucket in of_band:
             part.buckets.append(bucket)
-            part.rows.update((i, (rows[i].task, said(rows[i].messages), keys[i])) for i in bucket)
+            members = ((i, rows[i]) for i in bucket)
+            part.rows.update((i, (row.task, said(row.messages), keys[i])) for i, row in members)
             if len(part.rows) >= _PART_ROWS:
                 yield part
                 part = _Part(band, [], {})
@@ -166,15 +198,12 @@ def _parts(found: Iterable[_Bucket], rows: Sequence[Row], keys: Array64) -> Iter
             yield part
 
 
-def _sets_of(documents: Mapping[int, Document]) -> dict[int, Array64]:
-    return dict(zip(documents, shingle_sets(documents.values()), strict=True))
-
-
 def _likenesses_of_part(near: float, part: _Part) -> list[_Likeness]:
-    sets = _sets_of({i: texts for i, (_, texts, _) in part.rows.items()})
+    sets = shingle_sets(texts for _, texts, _ in part.rows.values())
+    rows = {i: _Member(task, made) for (i, (task, _, _)), made in zip(part.rows.items(), sets, strict=True)}
     keys = {i: keys for i, (_, _, keys) in part.rows.items()}
     found = ((part.band, bucket) for bucket in part.buckets)
-    return [*_likenesses(found, _Clusters(), sets, lambda i: part.rows[i][0], keys, near)]
+    return [*_likenesses(found, _Clusters(), rows, keys, near)]
 
 
 def near_copies(

@@ -6,8 +6,13 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from tunebook_data.assemble import Assembled, Splits, assemble
 from tunebook_data.augment import augment
@@ -16,7 +21,6 @@ from tunebook_data.card_page import write_card
 from tunebook_data.checked import flags_by_reason, rejects_by_reason
 from tunebook_data.contract import PROBES, choose_probes, write_probes
 from tunebook_data.datasets.medical_glossary import CARD
-from tunebook_data.decontaminate import HeldOut
 from tunebook_data.distill import distill
 from tunebook_data.generated import Writer, Written
 from tunebook_data.inputs import PrepareInputs
@@ -25,18 +29,21 @@ from tunebook_data.manifest import Attribution, DatasetManifest, ReplayCounts, S
 from tunebook_data.quality import drop_low_quality
 from tunebook_data.rejects import write_listing
 from tunebook_data.replay import REPLAY_TASK, contaminated, mix_replay, read_pool
-from tunebook_data.rows import Row, write_rows
-from tunebook_data.split import check_leaks
-from tunebook_data.tokens import write_tokens
+from tunebook_data.rows import row_line
+from tunebook_data.split import Keys, check_leaks
+from tunebook_data.stored_rows import RenderedRows, StoredRows, joined
+from tunebook_data.tokens import write_table
 from tunebook_data.wheels import pinned_wheels
-from tunebook_data.workers import HERE, Workers
+from tunebook_data.workers import HERE, Workers, batched
 from tunebook_inference.supporting import SupportingModel
-from tunebook_model.render import Rendered, Renderer
+from tunebook_model.render import Renderer
 from tunebook_run.progress import Advance
 from tunebook_spec.errors import IntegrityError
 from tunebook_spec.models import AnySource, DatasetSource
 
 logger = logging.getLogger(__name__)
+
+_ROWS_A_BATCH = 4096
 
 
 def prepare(
@@ -81,6 +88,7 @@ def prepare(
         advance=advance,
         workers=workers,
         kept_tokens=kept_tokens,
+        folder=out,
     )
     if kept_tokens:
         known, asked = kept_tokens.num_known, kept_tokens.num_asked
@@ -90,19 +98,18 @@ def prepare(
         judge = models[inputs.data.quality.judge]
         made, quality = drop_low_quality(made, inputs.data, judge=judge, advance=advance)
     made = replace(made, written=_write_by_models(made, inputs, models, renderer, out, advance, workers))
-    splits, rendered = made.splits, made.rendered
-    for each in made.written.values():
-        rendered.update(each.rendered)
+    splits = made.stored_splits()
     replay = None
     if inputs.data.replay and inputs.data.replay.share:
         assert replay_dir is not None, "the spec rehearses, so the replay stage comes first"
-        replay = _add_replay(splits, rendered, replay_dir, made.held_out, inputs)
-    check_leaks(splits)
-    _audit(splits, rendered, renderer)
-    _write(out, splits, rendered, renderer)
+        splits["train"], replay = _with_replay(splits["train"], replay_dir, made, inputs)
+    keys = {side: Keys.of(rows) for side, rows in splits.items()}
+    check_leaks(splits, keys)
+    _audit(splits, renderer)
+    _write(out, splits, renderer)
     write_listing(out / "rejects.jsonl", (reject for read in made.reads for reject in read.rejects))
     write_listing(out / "flags.jsonl", made.flags)
-    write_listing(out / "duplicates.jsonl", made.duplicates)
+    write_listing(out / "duplicates.jsonl", chain(made.duplicates, made.cleaned.duplicates))
     write_listing(out / "leaks.jsonl", made.cleaned.leaks)
     for warning in made.warnings:
         logger.warning("%-16s %s", "prepare", warning)
@@ -111,7 +118,7 @@ def prepare(
         rejects_by_reason=rejects_by_reason(made.reads),
         flags_by_reason=flags_by_reason(made.flags, inputs.data.checks),
         leaks_by_rule=dict(Counter(leak.rule for leak in made.cleaned.leaks).most_common()),
-        splits={side: _split_counts(rows, rendered) for side, rows in splits.items()},
+        splits={side: _split_counts(rows, keys[side]) for side, rows in splits.items()},
         quality=quality,
         augment=made.written["augment"].counts if "augment" in made.written else None,
         distill=made.written["distill"].counts if "distill" in made.written else None,
@@ -119,9 +126,7 @@ def prepare(
         attribution=_attribution(inputs.data.sources),
         warnings=made.warnings,
     )
-    write_card(
-        out, make_card(made, manifest, inputs.data, splits=splits, rendered=rendered, renderer=renderer)
-    )
+    write_card(out, make_card(made, manifest, inputs.data, splits=splits, renderer=renderer))
     return manifest
 
 
@@ -138,9 +143,12 @@ def _write_by_models(
 
     They are made of what cleaning, caps and weights leave, not of copies, and are themselves not copied.
     """
-    known = [row for source in made.kept for row in source.rows]
-    sides = made.distinct
     written: dict[Writer, Written] = {}
+    if not (inputs.data.augment or inputs.data.distill):
+        return written
+    # Teachers answer for far fewer rows than memory holds.
+    known = [row for source in made.kept for row in source.rows]
+    sides = {side: [*rows] for side, rows in made.distinct.items()}
     if inputs.data.augment:
         written["augment"] = augment(
             sides["train"],
@@ -172,60 +180,66 @@ def _write_by_models(
     return written
 
 
-def _add_replay(
-    splits: Splits,
-    rendered: dict[str, Rendered],
-    replay_dir: Path,
-    held_out: Sequence[HeldOut],
-    inputs: PrepareInputs,
-) -> ReplayCounts:
+def _with_replay(
+    train: StoredRows, replay_dir: Path, made: Assembled, inputs: PrepareInputs
+) -> tuple[StoredRows, ReplayCounts]:
     assert inputs.data.replay is not None
     pool = read_pool(replay_dir)
     picked, counts = mix_replay(
         pool,
         share=inputs.data.replay.share,
         weight=inputs.data.replay.loss_weight,
-        task_tokens=sum(len(rendered[row.id].input_ids) for row in splits["train"]),
-        leave_out=contaminated(pool, held_out, inputs.data.decontaminate),
+        task_tokens=int(train.lengths.sum(dtype=np.int64)),
+        leave_out=contaminated(pool, made.held_out, inputs.data.decontaminate),
         max_tokens=inputs.data.checks.max_tokens,
         seed=inputs.seed,
     )
-    for row, each in picked:
-        splits["train"].append(row)
-        rendered[row.id] = each
-    return counts
+    return joined([train, StoredRows.of(picked, made.store)]), counts
 
 
-def _audit(splits: Splits, rendered: Mapping[str, Rendered], renderer: Renderer) -> None:
+def _audit(splits: Splits, renderer: Renderer) -> None:
     for rows in splits.values():
-        for row in rows:
-            wrong = renderer.audit(rendered[row.id], may_be_cut=row.task == REPLAY_TASK)
+        for i in range(len(rows)):
+            wrong = renderer.audit(rows.rendered(i))
+            if wrong is not None and rows[i].task == REPLAY_TASK:
+                wrong = renderer.audit(rows.rendered(i), may_be_cut=True)
             if wrong is not None:
+                row = rows[i]
                 raise IntegrityError(
                     f"{row.source}:{row.line}: loss mask of row {row.id}: {wrong}; training on it would teach"
                     " something else than the answer"
                 )
-    ids = [row.id for rows in splits.values() for row in rows]
-    assert len(set(ids)) == len(ids), "two rows share an id"
 
 
-def _write(out: Path, splits: Splits, rendered: Mapping[str, Rendered], renderer: Renderer) -> None:
+def _write(out: Path, splits: Splits, renderer: Renderer) -> None:
+    ids = []
     for side, rows in splits.items():
-        write_rows(out / f"{side}.jsonl", rows)
+        written = pa.chunked_array(_write_rows(out / f"{side}.jsonl", rows), pa.string()).combine_chunks()
         if side != "test":
-            write_tokens(out / f"{side}.tokens.arrow", ((row.id, rendered[row.id]) for row in rows))
-    pairs = ((row, rendered[row.id]) for rows in splits.values() for row in rows)
-    write_probes(out / PROBES, choose_probes(pairs, renderer))
+            write_table(out / f"{side}.tokens.arrow", written, RenderedRows(rows))
+        ids.append(written)
+    num_ids = pc.count_distinct(pa.chunked_array(ids)).as_py()
+    assert num_ids == sum(map(len, splits.values())), "two rows share an id"
+    write_probes(out / PROBES, choose_probes(joined([*splits.values()]), renderer))
 
 
-def _split_counts(rows: Sequence[Row], rendered: Mapping[str, Rendered]) -> SplitCounts:
-    lengths = [len(rendered[row.id].input_ids) for row in rows]
+def _write_rows(path: Path, rows: StoredRows) -> list[pa.StringArray]:
+    """Write rows; their ids."""
+    ids = []
+    with path.open("wb") as file:
+        for batch in batched(rows, _ROWS_A_BATCH):
+            file.writelines(row_line(row) for row in batch)
+            ids.append(pa.array([row.id for row in batch], pa.string()))
+    return ids
+
+
+def _split_counts(rows: StoredRows, keys: Keys) -> SplitCounts:
     return SplitCounts(
         rows=len(rows),
-        groups=len({(row.task, row.group) for row in rows}),
-        tokens=sum(lengths),
-        supervised_tokens=sum(int(rendered[row.id].loss_mask.sum()) for row in rows),
-        longest_tokens=max(lengths, default=0),
+        groups=keys.num_groups,
+        tokens=int(rows.lengths.sum(dtype=np.int64)),
+        supervised_tokens=int(rows.supervised.sum(dtype=np.int64)),
+        longest_tokens=int(rows.lengths.max(initial=0)),
     )
 
 

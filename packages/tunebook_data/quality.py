@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from tunebook_data.assemble import Assembled, Splits
 from tunebook_data.checked import CheckedSource
 from tunebook_data.checks import hides
@@ -14,6 +16,7 @@ from tunebook_data.manifest import QualityCounts
 from tunebook_data.personal_data import mask_reject
 from tunebook_data.rejects import Fault, Flag, Reject
 from tunebook_data.rows import Row
+from tunebook_data.stored_rows import StoredRows
 from tunebook_inference.supporting import SupportingModel
 from tunebook_run.progress import Advance
 from tunebook_spec.errors import DataError
@@ -55,12 +58,16 @@ def drop_low_quality(
         withheld=len(plain) - len(shown),
         uses_tools=len(train) - len(plain),
     )
-    copies = [[pair for pair in each if pair[0].id not in low] for each in made.copies]
-    return replace(made, reads=reads, trained=trained, copies=copies, below=frozenset(low)), counts
+    copies = [[_not_among(low, rows) for rows in each] for each in made.copies]
+    num_below = tuple(
+        len(before["train"]) - len(after["train"])
+        for before, after in zip(made.trained, trained, strict=True)
+    )
+    return replace(made, reads=reads, trained=trained, copies=copies, num_below=num_below), counts
 
 
 def _with_findings(
-    read: CheckedSource, train: list[Row], low: Mapping[str, Score], unscored: set[str], data: Data
+    read: CheckedSource, train: StoredRows, low: Mapping[str, Score], unscored: set[str], data: Data
 ) -> CheckedSource:
     assert data.quality is not None
     rejects = [_reject(row, low[row.id], data.quality.at_least) for row in train if row.id in low]
@@ -80,10 +87,14 @@ def _reject(row: Row, found: Score, at_least: int) -> Reject:
 
 
 def _without(read: CheckedSource, splits: Splits, low: Mapping[str, Score], at_least: int) -> Splits:
-    stay = [row for row in splits["train"] if row.id not in low]
+    stay = _not_among(low, splits["train"])
     if splits["train"] and not stay:
         raise DataError(
             f"source {read.name}: the judge scores all of {len(splits['train'])} training rows below"
             f" {at_least}; mend them, or change data.quality"
         )
     return {**splits, "train": stay}
+
+
+def _not_among(low: Mapping[str, Score], rows: StoredRows) -> StoredRows:
+    return rows.take(np.array([i for i, row in enumerate(rows) if row.id not in low], np.intp))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ class Fault:
     """What was found there."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reject:
     source: str
     line: int
@@ -51,7 +51,7 @@ class Reject:
         return f"{self.source}:{self.line}: {field}{self.reason} (got {self.value!r})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Flag:
     """What is to be looked at in a row that is kept, or what was changed in it; findings are not quoted."""
 
@@ -66,7 +66,7 @@ class Flag:
         return cls(row.source, row.line, fault.field, fault.reason)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Duplicate:
     """A row left out because it repeats another one, which stays."""
 
@@ -82,12 +82,8 @@ class Duplicate:
     def copy_of(self) -> tuple[str, int]:
         return self.copy_of_source, self.copy_of_line
 
-    @classmethod
-    def of(cls, kind: Literal["exact", "near"], row: Row, kept: Row, similarity: float) -> Duplicate:
-        return cls(row.source, row.line, kind, kept.source, kept.line, round(similarity, 4))
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Leak:
     """A training row left out because it contains what evaluation or validation asks."""
 
@@ -136,4 +132,4 @@ def write_listing(path: Path, entries: Iterable[Reject | Flag | Duplicate | Leak
     """Write one JSON object per line, in order."""
     with path.open("wb") as file:
         for entry in entries:
-            file.write(orjson.dumps(asdict(entry), option=orjson.OPT_APPEND_NEWLINE))
+            file.write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +61,14 @@ def write_rows(path: Path, rows: Iterable[Row]) -> int:
     count = 0
     with path.open("wb") as file:
         for row in rows:
-            file.write(orjson.dumps(asdict(row), option=orjson.OPT_APPEND_NEWLINE))
+            file.write(row_line(row))
             count += 1
     return count
+
+
+def row_line(row: Row) -> bytes:
+    """The line of a row in a row file."""
+    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def read_rows(path: Path) -> list[Row]:

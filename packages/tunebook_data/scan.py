@@ -150,9 +150,11 @@ def _scan_block(block: bytes, offset: int, clean: _CleanLines, made: Scanned) ->
         if isinstance(outcome, Reject):
             made.rejects.append(outcome)
         else:
-            rows[index], flags = outcome
-            digests[index] = digest(rows[index])
+            row, flags = outcome
+            digests[index] = digest(row)
             made.flags += flags
+            if row is not item:
+                rows[index] = row
     lengths = np.fromiter(map(len, lines), np.int64, len(lines))
     starts = offset + np.cumsum(lengths + 1) - lengths - 1
     numbers = np.arange(len(lines)) + made.num_lines + 1

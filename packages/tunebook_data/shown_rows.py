@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from itertools import groupby, islice
 
@@ -19,6 +19,7 @@ _MAX_PIECES = 400
 _FIRST_PIECES = 150
 """Of a longer row, its beginning and its end are shown."""
 _LOOKED_AT_PER_ROW = 10
+_HELD_PER_ROW = 10
 
 
 class Span(Frozen):
@@ -44,36 +45,33 @@ class ShownRow(Frozen):
     spans: tuple[Span, ...]
 
 
-def choose_rows(rows: Iterable[Row], num_rows: int) -> Iterator[Row]:
-    """Rows of every task in turn, each task's by the hash of their id, those without personal data alone.
+def drawn_by_task(rows: Sequence[Row], num_rows: int) -> dict[str, list[int]]:
+    """Of each task the numbers of so many rows, by the hash of their id."""
+    drawn: dict[str, list[tuple[bytes, int]]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        mine = drawn[row.task]
+        mine.append((sha256(row.id.encode()).digest(), i))
+        if len(mine) >= _HELD_PER_ROW * num_rows:
+            mine[:] = heapq.nsmallest(num_rows, mine)
+    return {task: [i for _, i in heapq.nsmallest(num_rows, mine)] for task, mine in drawn.items()}
+
+
+def choose_rows(rows: Sequence[Row], num_rows: int) -> list[int]:
+    """Numbers of rows without personal data, of every task in turn, each task's by the hash of their id.
 
     What a person is shown may be passed on, so that a row which the spec only flags is not among them.
     """
-    by_task: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_task[row.task].append(row)
-    drawn = [
-        heapq.nsmallest(num_rows * _LOOKED_AT_PER_ROW, each, key=lambda row: sha256(row.id.encode()).digest())
-        for _, each in sorted(by_task.items())
-    ]
-    turns = sorted((turn, task) for task, each in enumerate(drawn) for turn in range(len(each)))
-    harmless = (row for turn, task in turns if not personal_data(row := drawn[task][turn]))
-    return islice(harmless, num_rows)
+    by_task = drawn_by_task(rows, num_rows * _LOOKED_AT_PER_ROW)
+    turns = sorted((turn, task, i) for task, each in by_task.items() for turn, i in enumerate(each))
+    return [*islice((i for _, _, i in turns if not personal_data(rows[i])), num_rows)]
 
 
-def preview(rows: Iterable[Row], num_rows: int, renderer: Renderer, checks: Checks) -> Iterator[ShownRow]:
+def preview(rows: Sequence[Row], num_rows: int, renderer: Renderer, checks: Checks) -> Iterator[ShownRow]:
     """That many rows of those that have not been rendered yet; one that cannot be is passed over."""
-    made = (
-        render_or_fault(row, renderer, checks) for row in choose_rows(rows, num_rows * _LOOKED_AT_PER_ROW)
-    )
+    chosen = choose_rows(rows, num_rows * _LOOKED_AT_PER_ROW)
+    made = (render_or_fault(rows[i], renderer, checks) for i in chosen)
     shown = (show_row(*each, renderer) for each in made if not isinstance(each, Fault))
     return islice(shown, num_rows)
-
-
-def show_rows(
-    rows: Sequence[Row], rendered: Mapping[str, Rendered], renderer: Renderer
-) -> tuple[ShownRow, ...]:
-    return tuple(show_row(row, rendered[row.id], renderer) for row in rows)
 
 
 def show_row(row: Row, rendered: Rendered, renderer: Renderer) -> ShownRow:

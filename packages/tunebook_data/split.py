@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from xxhash import xxh3_64_intdigest
 
-from tunebook_data.lazy_rows import Digests, Rows
-from tunebook_data.prompts import PromptKey, answered, asked
-from tunebook_data.rejects import Duplicate
+from tunebook_data.copies import Copies
+from tunebook_data.lazy_rows import Digests
+from tunebook_data.prompts import answered_numbers
 from tunebook_data.rows import Row
+from tunebook_data.stored_rows import Numbers, Some, digests_of, joined, taken
+from tunebook_data.workers import batched
 from tunebook_spec.errors import DataError, IntegrityError
 from tunebook_spec.models import Split
 
 Side = Literal["train", "validation", "test"]
 SIDES: tuple[Side, ...] = ("train", "validation", "test")
+Sides = npt.NDArray[np.int8]
+"""The side of each row, as a place in `SIDES`; -1: none yet."""
+_ROWS_A_CHUNK = 4096
 
 
 @dataclass(frozen=True)
@@ -32,58 +39,112 @@ class SourceRows:
     rows: Sequence[Row]
 
 
-def drop_duplicates(sources: Iterable[SourceRows]) -> tuple[list[SourceRows], list[Duplicate]]:
+def drop_duplicates(sources: Iterable[SourceRows]) -> tuple[list[SourceRows], Copies]:
     """Keep the first of equal conversations of one task, over all sources; list the others."""
     sources = list(sources)
-    rows = [each.rows if isinstance(each.rows, Rows) else Rows.of(each.rows) for each in sources]
-    whole = Rows.joined(rows)
-    first = _first_equal(whole.digests)
-    copies = np.flatnonzero(first != np.arange(len(whole)))
-    dropped = []
-    for copy in copies.tolist():
-        places = (*whole.source_line(copy), *whole.source_line(int(first[copy])))
-        dropped.append(Duplicate(places[0], places[1], "exact", places[2], places[3], 1.0))
+    whole = joined([each.rows for each in sources])
+    first = _first_equal(digests_of(whole))
+    is_copy = first != np.arange(len(first))
+    copies = np.flatnonzero(is_copy)
     kept, start = [], 0
-    for source, each in zip(sources, rows, strict=True):
-        is_copy = (first != np.arange(len(whole)))[start : start + len(each)]
-        kept.append(SourceRows(source.name, source.split, each.take(np.flatnonzero(~is_copy))))
-        start += len(each)
-    return kept, dropped
+    for source in sources:
+        stay = np.flatnonzero(~is_copy[start : start + len(source.rows)])
+        kept.append(SourceRows(source.name, source.split, taken(source.rows, stay)))
+        start += len(source.rows)
+    return kept, Copies("exact", whole, copies, first[copies], np.ones(len(copies)))
 
 
-def _first_equal(digests: Digests) -> npt.NDArray[np.intp]:
+def _first_equal(digests: Digests) -> Numbers:
     """For each row the first that is equal to it, which may be itself."""
-    first = np.arange(len(digests))
-    order = np.argsort(digests[:, 0])
-    equal = digests[order[1:], 0] == digests[order[:-1], 0]
-    seen: dict[tuple[int, int], int] = {}
-    for index in np.union1d(order[1:][equal], order[:-1][equal]).tolist():
-        first[index] = seen.setdefault(tuple(digests[index].tolist()), index)
-    return first
+    order = np.lexsort((digests[:, 1], digests[:, 0]))
+    is_new = np.ones(len(order), np.bool_)
+    is_new[1:] = (digests[order[1:]] != digests[order[:-1]]).any(1)
+    first = np.empty_like(order)
+    # The sort is stable: the first of a run is the least.
+    first[order] = order[is_new][np.cumsum(is_new) - 1]
+    return np.asarray(first, np.intp)
 
 
-def split_rows(sources: Sequence[SourceRows], seed: int) -> dict[str, Side]:
-    """The side of every row, by row id.
+@dataclass(frozen=True)
+class Keys:
+    """What rows are split by; numbers are equal for equal keys, as `prompts.key_number` says."""
+
+    groups: npt.NDArray[np.uint64]
+    """Task and group of each row [N]."""
+    answered: npt.NDArray[np.uint64]
+    """All prompts that it answers [A], row after row; the last is what it asks."""
+    ends: npt.NDArray[np.intp]
+    """Where those of each row end [N]."""
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> Keys:
+        groups, answered, ends = array("Q"), array("Q"), array("q")
+        for row in rows:
+            groups.append(group_number(row))
+            answered.extend(answered_numbers(row.messages))
+            ends.append(len(answered))
+        return cls(np.array(groups, np.uint64), np.array(answered, np.uint64), np.array(ends, np.intp))
+
+    @property
+    def asked(self) -> npt.NDArray[np.uint64]:
+        return self.answered[self.ends - 1]
+
+    @property
+    def rows(self) -> Numbers:
+        """Which row answers [A]."""
+        return np.repeat(np.arange(len(self.ends)), np.diff(self.ends, prepend=0))
+
+    @property
+    def num_groups(self) -> int:
+        return len(np.unique(self.groups))
+
+    def take(self, indices: Numbers) -> Keys:
+        counts = np.diff(self.ends, prepend=0)[indices]
+        ends = np.cumsum(counts)
+        at = np.arange(counts.sum()) + np.repeat(self.ends[indices] - ends, counts)
+        return Keys(self.groups[indices], self.answered[at], ends)
+
+
+def group_number(row: Row) -> int:
+    """Of task and group."""
+    return xxh3_64_intdigest(_name(row).encode())
+
+
+def _name(row: Row) -> str:
+    """Ordered as task and group are."""
+    return f"{row.task}\0{row.group}"
+
+
+def split_rows(sources: Sequence[SourceRows], seed: int, keys: Keys | None = None) -> list[Sides]:
+    """The side of every row, source by source.
 
     Rows that share a group of one task, or of which one asks what another answers, form a unit that stays
     whole, across sources too. A source's units, in the order of their seeded hash, are cut at its shares: the
     counts are exact, less what an earlier source has already placed.
 
+    Args:
+        sources: whose rows all have an answer.
+        seed: of the order.
+        keys: of all their rows, if they are known.
+
     Raises:
         DataError: a source has too few units for its shares.
     """
-    units = _units([row for source in sources for row in source.rows])
-    sides: dict[Hashable, Side] = {}
+    keys = keys or Keys.of(row for source in sources for row in source.rows)
+    units = _units(keys)
+    sides = np.full(len(units), -1, np.int8)
+    made: list[Sides] = []
+    start = 0
     for source in sources:
-        mine = {units.find(row.id): None for row in source.rows}
-        if mine:
-            names = _names(units, source.rows)
-            ordered = sorted(mine, key=lambda unit: _hash(seed, *names[unit]))
-            _place(source, ordered, sides)
-    return {row.id: sides[units.find(row.id)] for source in sources for row in source.rows}
+        mine = units[start : start + len(source.rows)]
+        if len(mine):
+            _place(source, _ordered(mine, source.rows, seed), sides)
+        made.append(sides[mine])
+        start += len(mine)
+    return made
 
 
-def cap_rows(rows: Sequence[Row], cap: int | None, *, dealt: bool, seed: int) -> list[Row]:
+def cap_rows(rows: Some, cap: int | None, *, dealt: bool, seed: int) -> Some:
     """At most `cap` rows in their former order.
 
     Args:
@@ -94,51 +155,62 @@ def cap_rows(rows: Sequence[Row], cap: int | None, *, dealt: bool, seed: int) ->
         seed: of the draw.
     """
     if cap is None or dealt or len(rows) <= cap:
-        return list(rows[:cap])
-    by_group: dict[str, list[Row]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: _hash(seed, row.id)):
-        by_group[row.group].append(row)
-    turns = [
-        (turn, _hash(seed, group), row.id)
-        for group, each in by_group.items()
-        for turn, row in enumerate(each)
-    ]
-    chosen = {row_id for _, _, row_id in sorted(turns)[:cap]}
-    return [row for row in rows if row.id in chosen]
+        return taken(rows, np.arange(len(rows))[:cap])
+    ids, groups = _hashes(seed, (row.id for row in rows)), _hashes(seed, (row.group for row in rows))
+    by_group = np.lexsort((ids[:, 1], ids[:, 0], groups[:, 1], groups[:, 0]))
+    is_new = np.ones(len(rows), np.bool_)
+    is_new[1:] = (groups[by_group[1:]] != groups[by_group[:-1]]).any(1)
+    starts = np.flatnonzero(is_new)
+    turns = np.empty(len(rows), np.intp)
+    turns[by_group] = np.arange(len(rows)) - starts[np.cumsum(is_new) - 1]
+    return taken(rows, np.sort(np.lexsort((groups[:, 1], groups[:, 0], turns))[:cap]))
 
 
-def check_leaks(splits: Mapping[Side, Sequence[Row]]) -> None:
+def check_leaks(splits: Mapping[Side, Sequence[Row]], keys: Mapping[Side, Keys] | None = None) -> None:
     """Prove that no two splits share a group, and that none asks what another answers.
+
+    Args:
+        splits: rows by side.
+        keys: theirs, if they are known.
 
     Raises:
         IntegrityError: names two rows.
     """
+    keys = keys or {side: Keys.of(rows) for side, rows in splits.items()}
     for side in SIDES:
-        known = {key: row for row in splits[side] for key in answered(row.messages)}
-        groups = {(row.task, row.group): row for row in splits[side]}
         for other in SIDES:
-            for row in splits[other] if other != side else ():
-                twin = known.get(asked(row.messages)) or groups.get((row.task, row.group))
-                if twin is not None:
-                    what = "prompt" if asked(row.messages) in known else f"group {row.group!r}"
-                    raise IntegrityError(
-                        f"the same {what} is in {side} and {other}: {twin.source}:{twin.line} and"
-                        f" {row.source}:{row.line}; the split leaks, so nothing measured on it would count"
-                    )
+            if other == side:
+                continue
+            mine, others = keys[side], keys[other]
+            is_asked = np.isin(others.asked, mine.answered)
+            leaks = np.flatnonzero(is_asked | np.isin(others.groups, mine.groups))
+            if not len(leaks):
+                continue
+            at = int(leaks[0])
+            row = splits[other][at]
+            if is_asked[at]:
+                what, twins = "prompt", mine.rows[mine.answered == others.asked[at]]
+            else:
+                what, twins = f"group {row.group!r}", np.flatnonzero(mine.groups == others.groups[at])
+            twin = splits[side][int(twins[-1])]
+            raise IntegrityError(
+                f"the same {what} is in {side} and {other}: {twin.source}:{twin.line} and"
+                f" {row.source}:{row.line}; the split leaks, so nothing measured on it would count"
+            )
 
 
-def _place(source: SourceRows, ordered: Sequence[Hashable], sides: dict[Hashable, Side]) -> None:
+def _place(source: SourceRows, ordered: Numbers, sides: Sides) -> None:
+    """Put a source's units where they belong; those that have a place stay there."""
     targets = _targets(source, len(ordered))
-    for unit in ordered:
-        if unit in sides:
-            targets[sides[unit]] -= 1
-    free = iter([unit for unit in ordered if unit not in sides])
+    for number, side in enumerate(SIDES):
+        targets[side] -= int(np.count_nonzero(sides[ordered] == number))
+    free = ordered[sides[ordered] < 0]
     for side in ("test", "validation", "train"):
-        for unit in islice(free, max(0, targets[side])):
-            sides[unit] = side
-    found = {sides[unit] for unit in ordered}
+        num = max(0, targets[side])
+        sides[free[:num]] = SIDES.index(side)
+        free = free[num:]
     for side, target in _targets(source, len(ordered)).items():
-        if target and side not in found:
+        if target and SIDES.index(side) not in sides[ordered]:
             raise DataError(
                 f"source {source.name!r}: no group is left for {side}: its rows share prompts or groups with"
                 " sources listed before it; list it first, or give both the same shares"
@@ -161,43 +233,53 @@ def _targets(source: SourceRows, num_units: int) -> dict[Side, int]:
     return targets
 
 
-@dataclass
-class DisjointSets:
-    """Union-find with path halving (Tarjan and van Leeuwen 1984)."""
+def _units(keys: Keys) -> Numbers:
+    """The unit of each row, called by the number of its first row.
 
-    parent: dict[Hashable, Hashable] = field(default_factory=dict)
-
-    def find(self, item: Hashable) -> Hashable:
-        parent = self.parent
-        parent.setdefault(item, item)
-        while parent[item] != item:
-            parent[item] = parent[parent[item]]
-            item = parent[item]
-        return item
-
-    def join(self, a: Hashable, b: Hashable) -> None:
-        self.parent[self.find(a)] = self.find(b)
-
-
-def _units(rows: Sequence[Row]) -> DisjointSets:
-    units = DisjointSets()
-    asked_prompts: set[PromptKey] = {asked(row.messages) for row in rows}
-    for row in rows:
-        units.join(row.id, ("group", row.task, row.group))
-        for key in answered(row.messages):
-            if key in asked_prompts:
-                units.join(row.id, ("prompt", key))
-    return units
+    Each row takes the least number among those that share a key with it, and so does the row that it was
+    called by, until nothing changes: the number of rounds grows with the logarithm of the longest chain.
+    """
+    _, groups = np.unique(keys.groups, return_inverse=True)
+    prompts = np.unique(keys.asked)
+    places = np.minimum(np.searchsorted(prompts, keys.answered), len(prompts) - 1)
+    is_asked = prompts[places] == keys.answered
+    shared = ((np.arange(len(groups)), groups), (keys.rows[is_asked], places[is_asked]))
+    units = np.arange(len(groups))
+    while True:
+        before = units.copy()
+        for rows, members in shared:
+            least = np.full(len(groups), len(groups))
+            np.minimum.at(least, members, units[rows])
+            np.minimum.at(units, before[rows], least[members])
+            np.minimum.at(units, rows, least[members])
+        units = units[units]
+        if (units == before).all():
+            return np.asarray(units, np.intp)
 
 
-def _names(units: DisjointSets, rows: Sequence[Row]) -> dict[Hashable, tuple[str, str]]:
-    """A name for each unit that does not depend on the order of rows: its first group."""
-    names: dict[Hashable, tuple[str, str]] = {}
-    for row in rows:
-        unit, name = units.find(row.id), (row.task, row.group)
-        names[unit] = min(names.get(unit, name), name)
-    return names
+def _ordered(units: Numbers, rows: Sequence[Row], seed: int) -> Numbers:
+    """The units of a source in the seeded order of their names, which do not depend on the order of rows.
+
+    The name of a unit is its first group.
+    """
+    names = pa.concat_arrays(
+        [
+            pa.array([], pa.large_string()),
+            *(pa.array(map(_name, each), pa.large_string()) for each in batched(rows, _ROWS_A_CHUNK)),
+        ]
+    )
+    by_name = pc.sort_indices(names).to_numpy()
+    # Of each unit, the first row by name.
+    of_unit, at = np.unique(units[by_name], return_index=True)
+    chosen = names.take(pa.array(by_name[at]))
+    parts = (chosen.slice(start, _ROWS_A_CHUNK).to_pylist() for start in range(0, len(chosen), _ROWS_A_CHUNK))
+    hashes = _hashes(seed, (name for part in parts for name in part))
+    return np.asarray(of_unit[np.lexsort((hashes[:, 1], hashes[:, 0]))], np.intp)
 
 
-def _hash(seed: int, *parts: str) -> bytes:
-    return hashlib.sha256("\0".join([str(seed), *parts]).encode()).digest()
+def _hashes(seed: int, texts: Iterable[str]) -> Digests:
+    """Two numbers for each text, ordered as the SHA-256 of seed and text are: its first half."""
+    made = bytearray()
+    for text in texts:
+        made += hashlib.sha256(f"{seed}\0{text}".encode()).digest()[:16]
+    return np.frombuffer(made, ">u8").reshape(-1, 2).astype(np.uint64)

@@ -18,21 +18,20 @@ def assembly_steps(made: Assembled, data: Data) -> tuple[Step, ...]:
     checked = sum(len(read.rows) for read in made.reads)
     prompts = sum(len(read.prompts) for read in made.reads)
     for_teacher = f"; {prompts:,} more have no answer, for a teacher" if prompts else ""
-    kept = [row for each in made.kept for row in each.rows]
-    groups = len({(row.task, row.group) for row in kept})
+    kept = sum(len(each.rows) for each in made.kept)
     dealt = {side: sum(len(each[side]) for each in made.dealt) for side in SIDES}
     split = sum(dealt.values())
-    beyond = f"; {len(kept) - split} more beyond max_test_rows" if split < len(kept) else ""
-    single = dealt["train"] - len(made.cleaned.near_duplicate_ids)
-    clean = single - len(made.cleaned.contaminated_ids)
+    beyond = f"; {kept - split} more beyond max_test_rows" if split < kept else ""
+    single = dealt["train"] - len(made.cleaned.near_duplicates)
+    clean = single - len(made.cleaned.contaminated)
     near = f"nearly repeat another, from similarity {data.dedup.near:g}" if data.dedup else ""
     leaks = "contain what is held out" if data.decontaminate else ""
     return (
         _step("parse", num_items, parsed, "records to conversations"),
         _step("check", parsed, checked, f"{_checks(made)}{for_teacher}"),
-        _step("exact duplicates", checked, len(kept), "equal conversations"),
-        _step("group", len(kept), len(kept), f"{groups:,} groups, none of which is split"),
-        _step("split", len(kept), split, f"{_listed(dealt)}{beyond}"),
+        _step("exact duplicates", checked, kept, "equal conversations"),
+        _step("group", kept, kept, f"{made.num_groups:,} groups, none of which is split"),
+        _step("split", kept, split, f"{_listed(dealt)}{beyond}"),
         _step("near duplicates", dealt["train"], single, near or _OFF, "training rows"),
         _step("decontaminate", single, clean, leaks or _OFF, "training rows"),
         _step("cap", clean, made.num_capped, "data.sources.max_train_rows", "training rows"),
@@ -49,7 +48,7 @@ def all_steps(made: Assembled, data: Data, manifest: DatasetManifest) -> tuple[S
     tokens = (
         f"{train.tokens:,} training tokens, {train.supervised_tokens:,} supervised; every loss mask audited"
     )
-    copies = sum(len(each) for each in made.copies)
+    copies = sum(len(rows) for each in made.copies for rows in each)
     shown = made.num_taught + copies
     packed = "left to training: end to end, without padding, and none sees another"
     return (
@@ -110,4 +109,4 @@ def _listed(counts: Mapping[Side, int]) -> str:
 
 
 def _checks(made: Assembled) -> str:
-    return f"contents, and lengths in {'tokens too' if made.rendered else 'characters alone'}"
+    return f"contents, and lengths in {'tokens too' if made.is_rendered else 'characters alone'}"

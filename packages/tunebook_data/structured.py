@@ -28,6 +28,8 @@ class Question:
     """What the model is held to, where it can be."""
     accepted: Schema
     """What the answer is checked by: the same, or wider."""
+    sample: int = 0
+    """Tells repeats of one question apart."""
 
     @property
     def prompt_sha256(self) -> str:
@@ -68,7 +70,14 @@ def ask_json(
 
     def ask(prompts: Mapping[str, tuple[Message, ...]], what: str) -> dict[str, Completion]:
         requests = [
-            ChatRequest(id, messages, max_tokens, temperature=temperature, json_schema=schemas[id], sample=0)
+            ChatRequest(
+                id,
+                messages,
+                max_tokens,
+                temperature=temperature,
+                json_schema=asked[id].schema,
+                sample=asked[id].sample,
+            )
             for id, messages in prompts.items()
         ]
         num_done = 0
@@ -80,7 +89,6 @@ def ask_json(
 
         return {answer.id: answer for answer in model.generate(requests, on_done)}
 
-    schemas = {question.id: question.schema for question in questions}
     asked = {question.id: question for question in questions}
     first = ask({id: question.messages for id, question in asked.items()}, doing)
     replies = {id: _reply(asked[id], (answer,), max_tokens) for id, answer in first.items()}

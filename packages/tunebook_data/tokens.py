@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import mmap
+from array import array
+from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +17,7 @@ import pyarrow as pa
 from tunebook_model.render import Rendered, SoftTargets
 from tunebook_spec.errors import DataError
 
+_BUFFER_BYTES = 1 << 20
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -28,31 +32,62 @@ SCHEMA = pa.schema(
 
 
 def write_tokens(path: Path, rows: Iterable[tuple[str, Rendered]]) -> None:
+    """Write a token table of rows that are in memory, by id."""
+    pairs = list(rows)
+    write_table(path, pa.array([row_id for row_id, _ in pairs], pa.string()), [each for _, each in pairs])
+
+
+def write_table(path: Path, ids: pa.StringArray, rendered: Iterable[Rendered]) -> None:
     """Write row ids, token ids, loss masks, soft targets and weights as one record batch, in order.
 
+    Rows need not fit into memory, and are gone through twice.
+
     Byte for byte the same for the same rows. One batch keeps every column in one piece, so that a reader
-    needs no copy; it bounds a table at 2^31 - 1 tokens.
+    needs no copy; it bounds a table at 2^31 - 1 tokens. How long all rows are decides where each column lies:
+    a file with zeros for tokens is written first, and then filled.
     """
-    pairs = list(rows)
-    each = [rendered for _, rendered in pairs]
-    soft = [rendered.soft_targets for rendered in each]
-    columns = [
-        pa.array([row_id for row_id, _ in pairs], pa.string()),
-        _lists(np.int32, [rendered.input_ids for rendered in each]),
-        _lists(np.bool_, [rendered.loss_mask for rendered in each]),
-        _lists(np.int32, [targets.ids_NK.ravel() if targets else () for targets in soft]),
-        _lists(np.float32, [targets.probabilities_NK.ravel() if targets else () for targets in soft]),
-        pa.array([rendered.weight for rendered in each], pa.float32()),
-    ]
-    batch = pa.record_batch(columns, schema=SCHEMA)
+    lengths, soft, weights = array("i"), array("i"), array("f")
+    for each in rendered:
+        lengths.append(len(each.input_ids))
+        soft.append(each.soft_targets.ids_NK.size if each.soft_targets else 0)
+        weights.append(each.weight)
+    kinds = {"input_ids": lengths, "loss_mask": lengths, "target_ids": soft, "target_probabilities": soft}
+    lists = [_zeros(SCHEMA.field(name).type, each) for name, each in kinds.items()]
+    batch = pa.record_batch([ids, *lists, pa.array(np.array(weights), pa.float32())], schema=SCHEMA)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
         writer.write_batch(batch)
+    with pa.memory_map(str(path)) as file:
+        start = file.read_buffer().address
+        written = pa.ipc.open_file(file).get_batch(0)
+        values = [written[name].values.buffers()[1] for name in kinds]
+        places = [each.address - start if each else 0 for each in values]
+        del written, values
+    with ExitStack() as stack:
+        columns = [stack.enter_context(path.open("r+b", buffering=_BUFFER_BYTES)) for _ in places]
+        for column, place in zip(columns, places, strict=True):
+            column.seek(place)
+        mask = np.empty(0, np.bool_)
+        for each in rendered:
+            columns[0].write(each.input_ids.tobytes())
+            # Arrow packs masks into bits, of which a row may end in the midst of a byte.
+            mask = np.concatenate([mask, each.loss_mask])
+            whole = len(mask) // 8 * 8
+            columns[1].write(np.packbits(mask[:whole], bitorder="little").tobytes())
+            mask = mask[whole:]
+            if each.soft_targets:
+                columns[2].write(each.soft_targets.ids_NK.tobytes())
+                columns[3].write(each.soft_targets.probabilities_NK.tobytes())
+        columns[1].write(np.packbits(mask, bitorder="little").tobytes())
 
 
-def _lists(kind: type[np.generic], rows: Sequence[npt.ArrayLike]) -> pa.ListArray:
-    arrays = [np.asarray(row, dtype=kind) for row in rows]
-    offsets = np.cumsum([0, *map(len, arrays)], dtype=np.int64).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate([np.empty(0, kind), *arrays])))
+def _zeros(kind: pa.ListType, lengths: array[int]) -> pa.ListArray:
+    """Lists of zeros, which take no memory."""
+    offsets = np.cumsum([0, *lengths], dtype=np.int64)
+    num = int(offsets[-1])
+    # A page of zeros that is only read is the same for all.
+    values = pa.py_buffer(np.zeros(-(-num * kind.value_type.bit_width // 8), np.uint8))
+    items = pa.Array.from_buffers(kind.value_type, num, [None, values])
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), items)
 
 
 @dataclass(frozen=True)
@@ -60,6 +95,7 @@ class TokenTable:
     """A token table mapped into memory; its token ids are views of the file."""
 
     batch: pa.RecordBatch
+    mapped: mmap.mmap
 
     @classmethod
     def open(cls, path: Path) -> TokenTable:
@@ -69,13 +105,15 @@ class TokenTable:
             DataError: it is another kind of file.
         """
         try:
-            # The map stays open as long as a view of it lives: Arrow's buffers hold it.
-            reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            with path.open("rb") as file:
+                # It stays as long as a view of it lives: Arrow's buffers hold it.
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            reader = pa.ipc.open_file(pa.py_buffer(mapped))
             fits = reader.schema.equals(SCHEMA) and reader.num_record_batches == 1
             if not fits:
                 raise DataError(f"{path}: not a token table of this version; run prepare again")
-            return cls(reader.get_batch(0))
-        except pa.ArrowInvalid as error:
+            return cls(reader.get_batch(0), mapped)
+        except (pa.ArrowInvalid, ValueError) as error:  # a ValueError: it is empty
             raise DataError(f"{path}: not a token table ({error}); run prepare again") from None
 
     def __len__(self) -> int:
@@ -101,6 +139,10 @@ class TokenTable:
     def _mask_bits(self) -> npt.NDArray[np.uint8]:
         buffer = self.batch["loss_mask"].values.buffers()[1]
         return np.frombuffer(buffer, dtype=np.uint8)
+
+    def forget(self) -> None:
+        """Keep nothing of the file in memory; what is looked at next is read again, and views stay good."""
+        self.mapped.madvise(mmap.MADV_DONTNEED)
 
     def row_id(self, row: int) -> str:
         row_id: str = self.batch["id"][row].as_py()

@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from tunebook_eval.evidence import Calibration
 from tunebook_eval.verdict import GateVerdict
 from tunebook_run.page import COLOURS, STYLE, WIDTH_IN, svg
 
@@ -37,6 +38,20 @@ def gates_svg(verdict: GateVerdict) -> str:
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("distance from the threshold; right of the line passes")
         return svg(figure, "Each gate's value and 95 % bounds against its threshold")
+
+
+def calibration_svg(found: Calibration) -> str:
+    """Each golden answer by the score of people and of the judge, both 0 to 10; on the line they agree."""
+    points = [(each.golden, each.judged) for each in found.points if each.judged is not None]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_IN, 0.8 * WIDTH_IN), layout="constrained")
+        axes = figure.add_subplot(aspect="equal", xlim=(-0.5, 10.5), ylim=(-0.5, 10.5))
+        axes.plot([0, 10], [0, 10], color=COLOURS["line"], linewidth=1, zorder=0)
+        if points:
+            axes.plot(*zip(*points, strict=True), "o", color=COLOURS["accent"], markersize=6, alpha=0.4)
+        axes.set_xlabel("score of people")
+        axes.set_ylabel("score of the judge")
+        return svg(figure, "The judge's scores of golden answers against those of people")
 
 
 def losses_svg(metrics: Sequence[Mapping[str, Any]]) -> str:

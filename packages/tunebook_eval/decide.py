@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tunebook_eval.evidence import ArmScores, Estimate, EvalReport
@@ -15,6 +16,7 @@ from tunebook_eval.statistics import (
     mean_bounds,
     rows_to_settle,
 )
+from tunebook_eval.trust import advisory
 from tunebook_eval.verdict import GateResult, GateVerdict, Outcome
 from tunebook_spec.metrics import ALWAYS
 from tunebook_spec.models import Gate
@@ -22,9 +24,19 @@ from tunebook_spec.models import Gate
 UNSCORED = ".unscored"
 
 
-def decide(report: EvalReport, gates: tuple[Gate, ...]) -> GateVerdict:
-    """Judge every gate; a metric that is too thin leaves its gate inconclusive."""
-    return GateVerdict(results=tuple(_judge(report, gate) for gate in gates))
+def decide(
+    report: EvalReport, gates: tuple[Gate, ...], bounds: Mapping[str, Mapping[str, float]]
+) -> GateVerdict:
+    """Judge every gate; a metric that is too thin, or of a judge that is not to be trusted, decides none.
+
+    Args:
+        report: What `evaluate` found.
+        gates: What it is held to.
+        bounds: What each judge's calibration is held to, by `set.metric` and field.
+    """
+    shown_only = advisory(report, bounds)
+    results = (_advisory(_judge(report, gate), shown_only) for gate in gates)
+    return GateVerdict(results=tuple(results), advisory=shown_only)
 
 
 def judged_arms(report: EvalReport) -> dict[str, set[str]]:
@@ -77,6 +89,15 @@ def _judge(report: EvalReport, gate: Gate) -> GateResult:
     differences = [one - two for one, two in zip(pairs.judged, pairs.other, strict=True)]
     stderr = clustered_stderr(differences, pairs.groups)
     return _result(gate, bounds, stderr, other.arm, pairs.p_value if gate.at_least == 0 else None)
+
+
+def _advisory(result: GateResult, shown_only: Mapping[str, str]) -> GateResult:
+    """What a judge cannot decide is inconclusive; how often it cannot be read needs no trust in it."""
+    metric = result.gate.metric
+    is_judged = any(metric == name or metric.startswith(f"{name}.") for name in shown_only)
+    if not is_judged or metric.endswith(UNSCORED):
+        return result
+    return result.model_copy(update={"outcome": "inconclusive", "note": "the metric is advisory"})
 
 
 def _opponent(scores: tuple[ArmScores, ...], gate: Gate) -> ArmScores | None:

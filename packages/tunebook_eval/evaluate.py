@@ -9,13 +9,15 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tunebook_eval.answers import FILE, SUMMARY, Answer, AnswerResult, read_answers
-from tunebook_eval.evidence import ArmCost, ArmScores, Change, Estimate, EvalReport, Flip
+from tunebook_eval.evidence import ArmCost, ArmScores, Change, Estimate, EvalReport, Flip, JudgeEvidence
 from tunebook_eval.examples import choose_examples
 from tunebook_eval.inputs import EvaluateInputs
-from tunebook_eval.scorers import score_all
-from tunebook_eval.statistics import clustered_stderr, difference_bounds, holm, mean_bounds, paired_p_value
+from tunebook_eval.judged import Judgements
+from tunebook_eval.judging import JudgeRun
+from tunebook_eval.scorers import Scores, score_all
+from tunebook_eval.statistics import difference_bounds, holm, paired_p_value
 from tunebook_spec.errors import StageError
-from tunebook_spec.metrics import ALWAYS, AnyMetric
+from tunebook_spec.metrics import ALWAYS, AnyMetric, Judged, Pairwise
 
 REPORT = "report.json"
 THIN_GROUPS = 20
@@ -25,24 +27,30 @@ Arms = Mapping[str, Sequence[Answer]]
 """The answers of each arm; rules are arms here, under their own names."""
 
 
-def evaluate(inputs: EvaluateInputs, *, arms: Mapping[str, Path], out: Path) -> EvalReport:
+def evaluate(
+    inputs: EvaluateInputs, *, arms: Mapping[str, Path], judges: Mapping[str, Path], out: Path
+) -> EvalReport:
     """Score every answer and say how sure each mean is.
 
     Args:
         inputs: The metrics of each set.
         arms: The folder that `answer` left, by arm.
+        judges: The folder that `judge_answers` left, by the judge's role.
         out: Gets `report.json`.
     """
     answers = _by_arm({arm: read_answers(folder / FILE) for arm, folder in arms.items()})
-    scores, groups = tuple(_scores(inputs.metrics, answers)), _groups(answers)
+    judgements = Judgements.read(judges)
+    scores, groups = tuple(_scores(inputs.metrics, answers, judgements)), _groups(answers)
+    judged = tuple(judgements.evidence(inputs.metrics, groups))
     report = EvalReport(
         scores=scores,
         groups=groups,
         changes=tuple(_changes(scores, groups)),
-        costs=tuple(_cost(folder) for folder in arms.values()),
+        costs=(*(_cost(folder) for folder in arms.values()), *map(_judge_cost, judgements.runs.values())),
         flips=tuple(_flips(inputs.metrics, scores, answers)),
         examples=tuple(choose_examples(inputs.metrics, scores, answers)),
-        warnings=tuple(_warnings(scores)),
+        judges=judged,
+        warnings=(*_warnings(scores), *_doubts(judged)),
     )
     (out / REPORT).write_text(report.model_dump_json())
     return report
@@ -71,20 +79,27 @@ def _by_arm(folders: Arms) -> Arms:
     return arms
 
 
-def _scores(metrics: Mapping[str, Sequence[AnyMetric]], arms: Arms) -> Iterator[ArmScores]:
+def _scores(
+    metrics: Mapping[str, Sequence[AnyMetric]], arms: Arms, judgements: Judgements
+) -> Iterator[ArmScores]:
     for name, of_set in metrics.items():
         here = {arm: found for arm, all_ in arms.items() if (found := [a for a in all_ if a.set == name])}
         for metric in of_set:
             for arm, answers in here.items():
-                yield from _score_arm(metric, arm, answers)
+                if not isinstance(metric, Judged):
+                    yield from _score_arm(metric, arm, answers, score_all(metric, answers))
+                elif arm == "tuned" or (answers[0].rule is None and not isinstance(metric, Pairwise)):
+                    said = judgements.scores(name, metric, arm)
+                    yield from _score_arm(metric, arm, answers, [said.get(each.item) for each in answers])
         for arm, answers in here.items():
             if answers[0].rule is None and answers[0].log_likelihood is None:
                 yield from _always(arm, answers)
 
 
-def _score_arm(metric: AnyMetric, arm: str, answers: Sequence[Answer]) -> Iterator[ArmScores]:
-    """The metric, and each of its parts."""
-    found = score_all(metric, answers)
+def _score_arm(
+    metric: AnyMetric, arm: str, answers: Sequence[Answer], found: Sequence[Scores | None]
+) -> Iterator[ArmScores]:
+    """The metric, and each of its parts; `found` has the scores of each answer."""
     for part in dict.fromkeys(["", *(part for scores in found if scores for part in scores)]):
         values = [None if scores is None else scores.get(part) for scores in found]
         name = f"{metric.label}.{part}" if part else metric.label
@@ -125,15 +140,7 @@ def _arm_scores(
 
 
 def _estimate(scored: Sequence[tuple[Answer, float]]) -> Estimate:
-    values, groups = [value for _, value in scored], [each.group for each, _ in scored]
-    bounds = mean_bounds(values, groups, alpha=0.025)
-    return Estimate(
-        num_samples=len(values),
-        num_groups=bounds.num_groups,
-        mean=bounds.mean,
-        stderr=clustered_stderr(values, groups),
-        ci95=None if bounds.low is None or bounds.high is None else (bounds.low, bounds.high),
-    )
+    return Estimate.of([value for _, value in scored], [each.group for each, _ in scored])
 
 
 def _groups(arms: Arms) -> dict[str, dict[str, str]]:
@@ -151,8 +158,8 @@ def _changes(scores: Sequence[ArmScores], groups: Mapping[str, Mapping[str, str]
     for tuned in scores:
         if tuned.arm != "tuned" or tuned.metric in ALWAYS or "." in tuned.metric:
             continue
-        base = bases[tuned.set, tuned.metric].scores
-        items = [item for item in tuned.scores if item in base]
+        base = bases[tuned.set, tuned.metric].scores if (tuned.set, tuned.metric) in bases else {}
+        items = [item for item in tuned.scores if item in base]  # none where the two are compared directly
         if items:
             sides = [tuned.scores[item] for item in items], [base[item] for item in items]
             of = [groups[tuned.set][item] for item in items]
@@ -176,6 +183,18 @@ def _changes(scores: Sequence[ArmScores], groups: Mapping[str, Mapping[str, str]
 def _cost(folder: Path) -> ArmCost:
     result = AnswerResult.model_validate_json((folder / SUMMARY).read_bytes())
     return ArmCost(**result.model_dump(include=set(ArmCost.model_fields)))
+
+
+def _judge_cost(run: JudgeRun) -> ArmCost:
+    return ArmCost(
+        arm=f"judge {run.role}",
+        num_answers=run.answers,
+        num_errors=run.unscored,
+        prompt_tokens=run.prompt_tokens,
+        completion_tokens=run.completion_tokens,
+        seconds=run.seconds,
+        cost=run.cost,
+    )
 
 
 def _flips(
@@ -225,3 +244,22 @@ def _warnings(scores: Sequence[ArmScores]) -> Iterator[str]:
             )
         if each.num_unscored:
             yield f"{where}: {each.num_unscored} answers could not be scored"
+
+
+def _doubts(judges: Sequence[JudgeEvidence]) -> Iterator[str]:
+    for each in judges:
+        who = f"{each.name}: {each.role} ({each.who})"
+        if each.is_tuned_or_base:
+            yield f"{who} judges itself: it is the model that is tuned, and tends to like its own answers"
+        if each.is_teacher:
+            yield f"{who} wrote rows that the tuned model has learnt, and tends to like what it wrote"
+        if each.unseen:
+            asked = each.asked + each.unseen
+            yield f"{who} was not shown {each.unseen} of {asked} questions: tools, personal data"
+        for chosen in (each.first_chosen, getattr(each.calibration, "first_chosen", None)):
+            if chosen is not None and chosen.ci95 is not None and not chosen.ci95[0] <= 0.5 <= chosen.ci95[1]:
+                yield (
+                    f"{who} chooses what stands first in {chosen.mean:.0%} of its answers; where it says"
+                    " otherwise in the other order, that is a tie"
+                )
+                break

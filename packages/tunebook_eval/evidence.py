@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import ConfigDict
 
+from tunebook_eval.statistics import clustered_stderr, mean_bounds
 from tunebook_spec.models import Frozen
 
 
@@ -17,6 +19,18 @@ class Estimate(Frozen):
     """Clustered by group; none: a single group."""
     ci95: tuple[float, float] | None
     """Two-sided; none: too few groups to say."""
+
+    @classmethod
+    def of(cls, values: Sequence[float], groups: Sequence[str]) -> Estimate:
+        """Of at least one value; rows of one group are alike."""
+        bounds = mean_bounds(values, groups, alpha=0.025)
+        return cls(
+            num_samples=len(values),
+            num_groups=bounds.num_groups,
+            mean=bounds.mean,
+            stderr=clustered_stderr(values, groups),
+            ci95=None if bounds.low is None or bounds.high is None else (bounds.low, bounds.high),
+        )
 
 
 class ArmScores(Frozen):
@@ -66,11 +80,14 @@ class Change(Frozen):
 
 class ArmCost(Frozen):
     arm: str
+    """Or what judged the arms, as `judge NAME`."""
     num_answers: int
     num_errors: int
     prompt_tokens: int
     completion_tokens: int
     seconds: float
+    cost: float | None = None
+    """Money, of a judge whose prices are known."""
 
 
 class Flip(Frozen):
@@ -99,6 +116,100 @@ class Example(Frozen):
     """By arm, under the set's first metric."""
 
 
+class GoldenPoint(Frozen):
+    """A golden answer, as people and as the judge score it; 0 to 10."""
+
+    line: int
+    prompt: str
+    answer: str
+    golden: float
+    judged: float | None
+    """None: the judge could not be read."""
+    said: str
+    """The judge's reason."""
+
+
+class Calibration(Frozen):
+    """A judge that scores, held against people; none of its numbers where there is nothing to tell."""
+
+    golden: str
+    """The golden set, as the spec names it."""
+    num_rows: int
+    num_scored: int
+    spearman: float | None
+    """None: the judge gives every answer one score, or too few could be read."""
+    spearman_low: float | None
+    """With 95 % confidence it is above this."""
+    kendall: float | None
+    """Tau-b."""
+    mean_absolute_error: float | None
+    """In points of 10."""
+    mean_error: float | None
+    """In points of 10; above 0, the judge is the milder one."""
+    length_bias: float | None
+    """Rank correlation of the judge's score with the answer's length, among answers of like golden score."""
+    length_bias_p: float | None
+    """Two-sided."""
+    points: tuple[GoldenPoint, ...]
+
+
+class PairCalibration(Frozen):
+    """A judge that compares, on pairs of golden answers to one prompt."""
+
+    golden: str
+    num_pairs: int
+    num_scored: int
+    agreement: float | None
+    """Share of the pairs in which it prefers what people prefer, a tie counting half."""
+    agreement_low: float | None
+    """With 95 % confidence it is above this."""
+    ties: float | None
+    """Share of the pairs in which it says neither, or contradicts itself when they are swapped."""
+    first_chosen: Estimate | None
+    """Share of its answers for what stands first; half where the order means nothing to it."""
+    longer_preferred: float | None
+    """Share of the pairs of unlike length in which it prefers the longer, a tie counting half."""
+    longer_better: float | None
+    """The same by people."""
+
+
+class JudgeEvidence(Frozen):
+    """A metric that a supporting model measured, and what its word is worth."""
+
+    set: str
+    metric: str
+    kind: Literal["judge", "pairwise"]
+    role: str
+    who: str
+    reported_models: tuple[str, ...]
+    by_probability: bool
+    """It answered with one token, whose probabilities were read."""
+    criteria: dict[str, str]
+    repeats: int
+    against: str | None = None
+    """Of a comparison: the arm that tuned stands beside."""
+    asked: int
+    unscored: int
+    faults: dict[str, int]
+    """Of what is unscored, how many for which reason."""
+    unseen: int
+    """Questions not put to it, since they tell of tools or hold personal data."""
+    repeat_sd: float | None = None
+    """Standard deviation between repeats of one question, in points of 10, or of 1 for a comparison."""
+    first_chosen: Estimate | None = None
+    """As in the calibration, of the answers that were compared."""
+    orders_disagree: float | None = None
+    """Share of the comparisons that came out otherwise when the two were swapped."""
+    is_tuned_or_base: bool
+    is_teacher: bool
+    calibration: Calibration | PairCalibration | None
+    """None: there is no golden set."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.set}.{self.metric}"
+
+
 class EvalReport(Frozen):
     model_config = ConfigDict(extra="ignore")  # reports of before say things that nothing reads any more
 
@@ -112,6 +223,8 @@ class EvalReport(Frozen):
     """Of sets that watch for forgetting, lost items first."""
     examples: tuple[Example, ...]
     """A sample of every set, worst regressions first."""
+    judges: tuple[JudgeEvidence, ...] = ()
+    """One for each metric that a supporting model measured."""
     warnings: tuple[str, ...]
 
     def of(self, metric: str) -> tuple[ArmScores, ...]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from tunebook_spec import Spec
-from tunebook_spec.metrics import AnyMetric, JsonSchema
+from tunebook_spec.metrics import AnyMetric, JsonSchema, Judge, Judged, Pairwise
 from tunebook_spec.models import (
     AnySet,
+    AnySupportingModel,
     Arm,
     Frozen,
     Gate,
@@ -81,6 +82,60 @@ class AnswerInputs(Frozen):
         )
 
 
+class JudgeInputs(Frozen):
+    """What one judge reads."""
+
+    role: str
+    model: AnySupportingModel
+    sets: dict[str, PromptSet]
+    """Those that it judges."""
+    metrics: dict[str, tuple[Judge | Pairwise, ...]]
+    """Its own, by set, whatever their calibration is held to."""
+    personal_data: Literal["allow", "flag", "mask", "drop"]
+    """As `data.checks` has it: whether rows with such data may leave this machine."""
+    is_tuned_or_base: bool
+    """It judges itself."""
+    is_teacher: bool
+    """It wrote rows that the tuned model has learnt."""
+
+    @property
+    def golden(self) -> tuple[str, ...]:
+        """The golden sets that it is calibrated by."""
+        named = [each.golden for of_set in self.metrics.values() for each in of_set if each.golden]
+        return tuple(sorted(set(named)))
+
+    @classmethod
+    def of(cls, spec: Spec, role: str) -> JudgeInputs:
+        evaluation, model = spec.evaluation, spec.models[role]
+        metrics = {
+            name: of_set
+            for name, each in evaluation.sets.items()
+            if (
+                of_set := tuple(
+                    one.measured
+                    for one in each.metrics
+                    if isinstance(one, Judge | Pairwise) and one.judge == role
+                )
+            )
+        }
+        sets = {name: PromptSet.of(evaluation.sets[name], evaluation.decoding.max_tokens) for name in metrics}
+        teachers = [each.teacher for each in (spec.data.augment, spec.data.distill) if each]
+        return cls(
+            role=role,
+            model=model,
+            sets=sets,
+            metrics=metrics,
+            personal_data=spec.data.checks.personal_data,
+            is_tuned_or_base=spec.is_tuned_or_base(model),
+            is_teacher=any(spec.models[teacher] == model for teacher in teachers),
+        )
+
+
+def _measured(metric: AnyMetric) -> AnyMetric:
+    """The metric without what only decides what it is worth."""
+    return metric.measured if isinstance(metric, Judge | Pairwise) else metric
+
+
 class EvaluateInputs(Frozen):
     metrics: dict[str, tuple[AnyMetric, ...]]
     """By set."""
@@ -96,17 +151,29 @@ class EvaluateInputs(Frozen):
 
 
 def _whole(each: AnySet, metric: AnyMetric, spec: Spec) -> AnyMetric:
-    """The metric with what it takes from elsewhere in the spec."""
+    """The metric with what it takes from elsewhere in the spec, and without what only `decide` reads."""
     if isinstance(metric, JsonSchema) and metric.answer_schema is None and isinstance(each, TaskSet):
         return metric.model_copy(update={"answer_schema": spec.data.checks.answer_schema[each.task]})
-    return metric
+    return _measured(metric)
 
 
 class DecideInputs(Frozen):
     name: str
     problem: str
     gates: tuple[Gate, ...]
+    bounds: dict[str, dict[str, float]]
+    """What each judge's calibration is held to, by `set.metric` and field."""
 
     @classmethod
     def of(cls, spec: Spec) -> DecideInputs:
-        return cls(name=spec.name, problem=spec.problem, gates=spec.evaluation.gates)
+        return cls(
+            name=spec.name,
+            problem=spec.problem,
+            gates=spec.evaluation.gates,
+            bounds={
+                f"{name}.{metric.label}": metric.bounds
+                for name, each in spec.evaluation.sets.items()
+                for metric in each.metrics
+                if isinstance(metric, Judged)
+            },
+        )

@@ -15,8 +15,8 @@ from rich.table import Table
 
 from tunebook_data.card import DataCard
 from tunebook_data.card_page import drawings
-from tunebook_eval.charts import gates_svg, losses_svg
-from tunebook_eval.evidence import ArmScores, EvalReport
+from tunebook_eval.charts import calibration_svg, gates_svg, losses_svg
+from tunebook_eval.evidence import ArmScores, Calibration, EvalReport, GoldenPoint, JudgeEvidence
 from tunebook_eval.verdict import GateVerdict
 from tunebook_run.page import environment
 from tunebook_spec.metrics import ALWAYS
@@ -24,6 +24,8 @@ from tunebook_spec.metrics import ALWAYS
 REPORT = "report.html"
 TEMPLATE = "report.html.j2"
 MODELS = ("base", "few_shot", "tuned")
+MAX_DISPUTED = 10
+"""Golden answers to show of those on which judge and people are furthest apart."""
 
 
 def write_report(
@@ -48,8 +50,9 @@ def write_report(
         profile: Overlay of the spec that was applied.
         report: What `evaluate` found.
         verdict: What `decide` made of it.
-        training_metrics: A mapping per step: step, loss, learning_rate, tokens_per_s, and where measured
-            validation_loss; is_best at the step whose weights were kept, where training stopped early.
+        training_metrics: A mapping per step: step, loss, learning_rate, grad_norm, tokens_per_s, mfu,
+            peak_memory_gib, and where measured validation_loss; is_best at the step whose weights were kept,
+            where training stopped early.
         card: What `prepare` said of the data.
         stages: A mapping per stage: name, seconds, status.
         lineage: What the run came from: digests, versions, seed, commit; nested mappings become sections.
@@ -72,6 +75,12 @@ def write_report(
         },
         models=[arm for arm in MODELS if any(arm in each.answers for each in report.examples)],
         gates_svg=Markup(gates_svg(verdict)),
+        calibration_svgs={
+            each.name: Markup(calibration_svg(each.calibration))
+            for each in report.judges
+            if isinstance(each.calibration, Calibration)
+        },
+        disputed={each.name: _disputed(each) for each in report.judges},
         losses_svg=Markup(losses_svg(training_metrics)) if training_metrics else None,
         training=training_metrics,
         card=card,
@@ -107,6 +116,17 @@ def summary(verdict: GateVerdict, report: EvalReport) -> str:
     Console(file=buffer, width=110, no_color=True).print(table)
     lines = [line.rstrip() for line in buffer.getvalue().splitlines() if line.strip()]
     return "\n".join([*lines, "", *verdict.lines])
+
+
+def _disputed(judge: JudgeEvidence) -> list[GoldenPoint]:
+    """Golden answers that the judge scores otherwise than people, the furthest apart first."""
+    if not isinstance(judge.calibration, Calibration):
+        return []
+    apart = [
+        (abs(each.judged - each.golden), each) for each in judge.calibration.points if each.judged is not None
+    ]
+    ranked = sorted(apart, key=lambda pair: -pair[0])[:MAX_DISPUTED]
+    return [each for distance, each in ranked if distance > 0]
 
 
 def _by_metric(report: EvalReport) -> dict[str, list[ArmScores]]:

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.stats import binomtest, norm, permutation_test
+from scipy.stats import binomtest, kendalltau, norm, permutation_test, spearmanr, t
 
 Floats = NDArray[np.float64]
 Method = Literal["wilson", "tango", "bootstrap", "no variance", "too few"]
@@ -142,6 +142,48 @@ def holm(p_values: Sequence[float]) -> list[float]:
         least = max(least, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = least
     return adjusted
+
+
+def spearman(first: Sequence[float], second: Sequence[float]) -> tuple[float, float] | None:
+    """Rank correlation, and what it is above with 95 % confidence; None where either says one thing only.
+
+    The bound is Fisher's z with the variance of Bonett and Wright (2000), which wants more than three rows.
+    """
+    if len(first) < 4 or len(set(first)) < 2 or len(set(second)) < 2:
+        return None
+    rho = float(np.clip(spearmanr(first, second).statistic, -1, 1))
+    if abs(rho) == 1:
+        return rho, rho
+    stderr = math.sqrt((1 + rho**2 / 2) / (len(first) - 3))
+    return rho, math.tanh(math.atanh(rho) - Z * stderr)
+
+
+def kendall(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Kendall's tau-b; None where either says one thing only."""
+    if len(set(first)) < 2 or len(set(second)) < 2:
+        return None
+    return float(kendalltau(first, second).statistic)
+
+
+def partial_spearman(
+    first: Sequence[float], second: Sequence[float], given: Sequence[float]
+) -> tuple[float, float] | None:
+    """Rank correlation of two among rows of like `given`, and its two-sided p-value (Kendall 1942).
+
+    None where one of the three says one thing only, or `given` says all of another.
+    """
+    if len(first) < 4 or min(len(set(each)) for each in (first, second, given)) < 2:
+        return None
+    pairs = ((first, second), (first, given), (second, given))
+    one, other, both = (float(spearmanr(a, b).statistic) for a, b in pairs)
+    left = (1 - other**2) * (1 - both**2)
+    if left < 1e-12:
+        return None
+    r = float(np.clip((one - other * both) / math.sqrt(left), -1, 1))
+    freedom = len(first) - 3
+    if abs(r) == 1:
+        return r, 0.0
+    return r, float(2 * t.sf(abs(r) * math.sqrt(freedom / (1 - r**2)), freedom))
 
 
 def rows_to_settle(bounds: Bounds, threshold: float) -> int | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Literal, get_args
 
+from pydantic import Field
+
 from tunebook_spec.models import Frozen, Gate
 
 Outcome = Literal["pass", "fail", "inconclusive"]
@@ -60,6 +62,8 @@ class GateResult(Frozen):
 
 class GateVerdict(Frozen):
     results: tuple[GateResult, ...]
+    advisory: dict[str, str] = Field(default_factory=dict)
+    """Metrics of judges that decide no gate, each with the reason."""
 
     @property
     def outcome(self) -> Outcome:
@@ -73,8 +77,13 @@ class GateVerdict(Frozen):
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """One per gate, and the verdict."""
+        """One per gate, one per metric that decides none, and the verdict."""
         width = max(len(each.rule) for each in self.results)
         counts = Counter(each.outcome for each in self.results)
         summary = ", ".join(f"{counts[kind]} {kind}" for kind in OUTCOMES)
-        return (*(each.line(width) for each in self.results), f"verdict: {self.outcome} ({summary})")
+        gates = (each.line(width) for each in self.results)
+        shown = (
+            f"advisory      {name}: no gate passes or fails by it; {reason}"
+            for name, reason in self.advisory.items()
+        )
+        return (*gates, *shown, f"verdict: {self.outcome} ({summary})")

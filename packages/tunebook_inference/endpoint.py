@@ -199,6 +199,7 @@ class EndpointGenerator:
         self, client: openai.AsyncOpenAI, request: ChatRequest, limit: str, structured: bool
     ) -> Completion:
         assert not request.tools, "an endpoint is asked for text, not for calls"
+        assert not request.choices, "endpoints do not all tell probabilities"
         temperature = self.temperature if request.temperature is None else request.temperature
         parameters: dict[str, Any] = {
             "model": self.model,

@@ -35,6 +35,9 @@ class ChatRequest:
     """Tells several answers to the same question apart."""
     json_schema: Mapping[str, Any] | None = None
     """What the answer has to match, held to where the generator can; who asks checks it all the same."""
+    choices: tuple[str, ...] = ()
+    """Single tokens of which one is the answer: how likely each is gets reported, and nothing more is said.
+    For generators that read probabilities."""
 
 
 TokenLogprobs = tuple[tuple[int, float], ...]
@@ -55,6 +58,8 @@ class Completion:
     """One entry a token; empty where none were asked for."""
     error: str | None = None
     """Why this row has no answer; set exactly when `finish_reason` is `error`."""
+    choice_logprobs: tuple[float, ...] = ()
+    """The natural log-probability of each of the request's choices."""
     model: str = ""
     """What answered, as an endpoint reports it; empty where the one who asks chose the weights."""
 

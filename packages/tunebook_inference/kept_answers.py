@@ -47,13 +47,15 @@ class KeptAnswers:
                     "SELECT completion FROM answers WHERE key = ?", (key,)
                 ).fetchone()
                 if row is not None:
-                    found[key] = Completion(**orjson.loads(row[0]))
+                    fields = orjson.loads(row[0])
+                    fields["choice_logprobs"] = tuple(fields.get("choice_logprobs", ()))
+                    found[key] = Completion(**fields)
         except (sqlite3.Error, orjson.JSONDecodeError, TypeError) as error:
             raise self._failure(error) from None
         return found
 
     def keep(self, key: str, who: str, completion: Completion) -> None:
-        """Durable on return. Token ids and probabilities are not kept."""
+        """Durable on return. Token ids and probabilities are not kept, but for those of choices."""
         bare = replace(completion, id=key, token_ids=(), top_logprobs=())
         try:
             self._database.execute(

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -16,7 +17,7 @@ from tunebook_inference.scripted import Script, ScriptedGenerator
 from tunebook_model.resolve import ReadyModel
 from tunebook_run.settings import ModelSettings
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import AnySupportingModel, EndpointModel, ScriptedModel
+from tunebook_spec.models import AnySupportingModel, BaseModelReference, EndpointModel, ScriptedModel
 
 KEY_FORMAT = 1
 """Raised when what a key is made of changes: every answer is then asked for again."""
@@ -83,6 +84,8 @@ class SupportingModel:
     kept: KeptAnswers
     is_remote: bool = False
     """What it is asked leaves this machine."""
+    weighs_choices: bool = False
+    """It can say how likely each of a request's choices is."""
     prices: Prices | None = None
     budget: Budget = Budget()
     spent: Spent = field(default_factory=Spent)
@@ -129,8 +132,9 @@ class SupportingModel:
         return None if self.prices is None else self.prices.of(answer)
 
     def _key(self, request: ChatRequest) -> str:
-        asked = [KEY_FORMAT, self.who, request.messages, request.max_tokens, request.temperature]
-        content = orjson.dumps([*asked, request.json_schema, request.sample], option=orjson.OPT_SORT_KEYS)
+        asked: list[Any] = [KEY_FORMAT, self.who, request.messages, request.max_tokens, request.temperature]
+        asked += [request.json_schema, request.sample, *([request.choices] if request.choices else [])]
+        content = orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)
         return hashlib.sha256(content).hexdigest()
 
     def _count(self, answer: Completion) -> None:
@@ -204,6 +208,7 @@ def open_model(
         generator=generator,
         kept=kept,
         is_remote=isinstance(reference, EndpointModel),
+        weighs_choices=isinstance(reference, BaseModelReference),
         prices=prices,
         budget=Budget(settings.budget_tokens, settings.budget_cost),
         troubles=troubles,

@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 KV_CACHE_GIB = 2
 """Memory for keys and values on a CPU, where the model can fill it; bounds the longest conversation."""
 MAX_NUM_SEQS = 256
+NEXT_TOKENS = 20
+"""As many as vLLM tells of."""
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -57,14 +59,34 @@ class VLLMEngine:
             done[completion.id] = completion
             on_done(completion)
 
-        if requests and self._engine is None:
-            self._engine = self._start()
+        if requests:
+            self._ensure_started()
+        choices = {request.id: self._choice_ids(request) for request in requests if request.choices}
         for request in requests:
-            self._add(request, finish)
+            self._add(request, choices.get(request.id, ()), finish)
         while self._engine is not None and self._engine.has_unfinished_requests():
             for output in self._engine.step():
-                finish(self._completion(output))
+                finish(self._completion(output, choices.get(output.request_id, ())))
         return [done[request.id] for request in requests]
+
+    def next_tokens(self, prompts: Sequence[Sequence[int]]) -> list[TokenLogprobs]:
+        """The likeliest next tokens of each prompt, given as token ids."""
+        from vllm import SamplingParams
+
+        self._ensure_started()
+        params = SamplingParams(temperature=0, max_tokens=1, logprobs=NEXT_TOKENS, detokenize=False)
+        for number, ids in enumerate(prompts):
+            (prompt,) = self._engine.renderer.render_cmpl([{"prompt_token_ids": list(ids)}])
+            self._engine.add_request(str(number), prompt, params)
+        found: dict[int, TokenLogprobs] = {}
+        while self._engine.has_unfinished_requests():
+            for output in self._engine.step():
+                found[int(output.request_id)] = _likeliest(output.outputs[0].logprobs[0])
+        return [found[number] for number in range(len(prompts))]
+
+    def _ensure_started(self) -> None:
+        if self._engine is None:
+            self._engine = self._start()
 
     def _start(self) -> Any:
         import_vllm()
@@ -88,7 +110,15 @@ class VLLMEngine:
         logger.info("vllm started in %.1f s dtype=%s", time.monotonic() - started, self.dtype)
         return engine
 
-    def _add(self, request: ChatRequest, finish: OnDone) -> None:
+    def _choice_ids(self, request: ChatRequest) -> tuple[int, ...]:
+        tokenizer = self.renderer.tokenizer
+        ids = tuple(tokenizer.convert_tokens_to_ids(list(request.choices)))
+        for choice, id in zip(request.choices, ids, strict=True):
+            if id is None or tokenizer.decode([id]) != choice:
+                raise StageError(f"{self.model} has no token {choice!r}, so its probability cannot be read")
+        return ids
+
+    def _add(self, request: ChatRequest, choice_ids: Sequence[int], finish: OnDone) -> None:
         ids = self.renderer.prompt_ids(request.messages, request.tools)
         context = self._engine.model_config.max_model_len
         if len(ids) >= context:
@@ -96,9 +126,9 @@ class VLLMEngine:
             finish(Completion(request.id, "", "error", len(ids), 0, error=error))
             return
         (prompt,) = self._engine.renderer.render_cmpl([{"prompt_token_ids": ids}])
-        self._engine.add_request(request.id, prompt, self._sampling(request))
+        self._engine.add_request(request.id, prompt, self._sampling(request, choice_ids))
 
-    def _sampling(self, request: ChatRequest) -> Any:
+    def _sampling(self, request: ChatRequest, choice_ids: Sequence[int]) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
@@ -109,14 +139,15 @@ class VLLMEngine:
             temperature=self.decoding.temperature if own else request.temperature,
             seed=self.decoding.seed + request.sample,
             structured_outputs=StructuredOutputsParams(json=dict(schema)) if schema else None,
-            max_tokens=request.max_tokens,
+            max_tokens=1 if choice_ids else request.max_tokens,
             logprobs=request.top_logprobs or None,
+            logprob_token_ids=list(choice_ids) or None,
             stop_token_ids=sorted(self.renderer.end_of_turn),
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
-    def _completion(self, output: Any) -> Completion:
+    def _completion(self, output: Any, choice_ids: Sequence[int]) -> Completion:
         answer, prompt_tokens = output.outputs[0], len(output.prompt_token_ids)
         if answer.finish_reason not in ("stop", "length"):
             error = f"vLLM ended the answer with {answer.finish_reason!r}"
@@ -124,6 +155,13 @@ class VLLMEngine:
                 output.request_id, "", "error", prompt_tokens, len(answer.token_ids), error=error
             )
         ids = tuple(answer.token_ids)
+        if choice_ids:
+            (place,) = answer.logprobs
+            weighed = tuple(float(place[id].logprob) for id in choice_ids)
+            said = self.renderer.tokenizer.decode(ids)
+            return Completion(
+                output.request_id, said, "stop", prompt_tokens, len(ids), ids, choice_logprobs=weighed
+            )
         spoken = ids[:-1] if ids and ids[-1] in self.renderer.end_of_turn else ids
         return Completion(
             output.request_id,

@@ -35,15 +35,18 @@ def progress(name: str) -> Iterator[Advance]:
 
             yield draw
         return
-    started = spoken = time.monotonic()
+    spoken = time.monotonic()
+    first: tuple[int, float] | None = None
 
     def speak(done: int, total: int, note: str = "") -> None:
-        nonlocal spoken
+        nonlocal spoken, first
         now = time.monotonic()
-        if now - spoken < LINE_EVERY_S or not done:
+        # What an earlier attempt had done says nothing of the pace of this one.
+        first = first or (done, now)
+        if now - spoken < LINE_EVERY_S or done == first[0]:
             return
         spoken = now
-        left = (now - started) / done * (total - done)
+        left = (now - first[1]) / (done - first[0]) * (total - done)
         logger.info("%s %d/%d eta=%.0fs %s", name, done, total, left, note)
 
     yield speak

@@ -98,9 +98,20 @@ class Settings(BaseSettings):
     """For gated models."""
     models: dict[str, ModelSettings] = {}
     """By role of a spec, e.g. TUNEBOOK_MODELS__TEACHER__BASE_URL."""
+    mlflow_tracking_uri: str | None = None
+    """An MLflow server that shows runs as they go, `http://host:port`; none: nobody is told."""
     log: Literal["text", "json"] = "text"
     """Form of the log on stderr."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("mlflow_tracking_uri")
+    @classmethod
+    def mlflow_tracking_uri_holds_no_secret(cls, uri: str | None) -> str | None:
+        if uri is not None and "@" in urlsplit(uri).netloc:
+            raise ValueError(
+                "holds a user or password; MLflow reads MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            )
+        return uri
 
     def of_model(self, role: str) -> ModelSettings:
         """The settings of a role; the defaults where nothing is set."""
@@ -126,5 +137,6 @@ def _line(detail: dict[str, Any]) -> str:
     message = str(detail["msg"]).removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
         return f"  TUNEBOOK_{name}: unknown; known: {', '.join(ModelSettings.model_fields).upper()}"
-    hidden = isinstance(detail["input"], dict) or detail["loc"][-1] in ("api_key", "base_url", "hf_token")
+    secret = ("api_key", "base_url", "hf_token", "mlflow_tracking_uri")
+    hidden = isinstance(detail["input"], dict) or detail["loc"][-1] in secret
     return f"  TUNEBOOK_{name}: {message}" + ("" if hidden else f" (got {detail['input']!r})")

@@ -17,9 +17,10 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from tunebook_spec.errors import Problem, SpecError
-from tunebook_spec.metrics import ALWAYS, AnyMetric, JsonSchema
+from tunebook_spec.metrics import ALWAYS, AnyMetric, JsonSchema, Judged, Pairwise
 from tunebook_spec.models import (
     AnySupportingModel,
+    BaseModelReference,
     EvaluationSet,
     Gate,
     GatesFile,
@@ -330,6 +331,8 @@ def _inconsistencies(spec: Spec) -> Iterator[tuple[Path_, str]]:
         for index, metric in enumerate(each.metrics):
             if (message := _misfit(each, metric, spec)) is not None:
                 yield ("evaluation", "sets", name, "metrics", index), message
+            if isinstance(metric, Judged) and (message := _misjudges(metric, spec)) is not None:
+                yield ("evaluation", "sets", name, "metrics", index, "judge"), message
     for index, source in enumerate(spec.data.sources):
         columns = source.columns if isinstance(source, RowsSource) else None
         if columns and columns.assistant is None and spec.data.distill is None:
@@ -365,7 +368,11 @@ def _scored(spec: Spec) -> dict[str, tuple[str, ...]]:
         everyone = (*models, "best_baseline") if isinstance(each, TaskSet) else models
         for metric in each.metrics:
             parts = [metric.label, *(f"{metric.label}.{part}" for part in (*metric.parts, "unscored"))]
-            scored |= {f"{name}.{part}": everyone for part in parts}
+            measured: tuple[str, ...] = everyone
+            if isinstance(metric, Judged):  # rules are not judged; what is compared is the tuned model
+                measured = ("tuned",) if isinstance(metric, Pairwise) else models
+                measured += ("best_baseline",) if "few_shot" in measured else ()
+            scored |= {f"{name}.{part}": measured for part in parts}
         if not isinstance(each, TextsSet):
             scored |= {f"{name}.{metric}": models for metric in ALWAYS}
     return scored
@@ -405,10 +412,26 @@ def _misfit(each: EvaluationSet, metric: AnyMetric, spec: Spec) -> str | None:
         return f"{kind!r} cannot score this kind of set; {texts}, and nothing else is"
     if not isinstance(each, TaskSet) and kind in ("line_match", "json_fields"):
         return f"{kind!r} cannot score this kind of set: it needs the reference answers of a task"
+    if isinstance(metric, Pairwise) and metric.against == "few_shot":
+        if not isinstance(each, TaskSet) or "few_shot" not in spec.evaluation.arms:
+            return "few_shot does not answer this set; compare `against: base`"
     if isinstance(metric, JsonSchema) and metric.answer_schema is None:
         schemas = spec.data.checks.answer_schema
         if not isinstance(each, TaskSet) or each.task not in schemas:
             return "needs `answer_schema`, or one for the set's task under `data.checks.answer_schema`"
+    return None
+
+
+def _misjudges(metric: Judged, spec: Spec) -> str | None:
+    """Why a model cannot be the judge."""
+    model = spec.models.get(metric.judge)
+    if model is None:
+        return _no_role(metric.judge, spec)
+    if metric.repeats > 1 and isinstance(model, BaseModelReference):
+        return f"{metric.judge!r} runs on this machine: its probabilities are read, and repeats are the same"
+    if spec.is_tuned_or_base(model) and not metric.may_judge_itself:
+        itself = f"{metric.judge!r} is the model that is tuned, which tends to like its own answers"
+        return f"{itself}: name another model, or set `may_judge_itself: true`"
     return None
 
 

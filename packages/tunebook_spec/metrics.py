@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -25,7 +25,7 @@ PlainMetric = Literal[
     "log_likelihood",
 ]
 """Metrics that need no options."""
-KINDS: tuple[str, ...] = (*get_args(PlainMetric), "regex", "code_ruff", "rules")
+KINDS: tuple[str, ...] = (*get_args(PlainMetric), "regex", "code_ruff", "rules", "judge", "pairwise")
 ALWAYS = ("stop_rate", "answer_tokens")
 """Metrics of every set of prompts: the share of answers that the model ended by itself, and their length."""
 RESERVED = frozenset({*ALWAYS, "unscored"})
@@ -190,6 +190,92 @@ class Rules(Metric):
         return self
 
 
+class Judged(Metric):
+    """What a supporting model makes of the answers; it decides gates only once it is calibrated."""
+
+    judge: MetricName
+    """The role under `models` that judges."""
+    criteria: dict[MetricName, Annotated[str, Field(min_length=1)]] = Field(min_length=1)
+    """What makes an answer good, by a name for each: all that the judge is told of it."""
+    golden: str | None = Field(None, min_length=1)
+    """JSON lines of `prompt`, `answer` and `score` (0 to 10), and `system` if there is one, relative to the
+    spec: what the judge is calibrated by. None: it is not, and the metric is shown and decides nothing."""
+    repeats: int = Field(1, ge=1, le=20)
+    """How often each question is asked; what is read of the answers is averaged."""
+    temperature: float = Field(0.0, ge=0)
+    """Of the judge."""
+    max_tokens: int = Field(512, ge=16)
+    """Longest answer of the judge, which gives its reason first; where vLLM runs the judge on this machine,
+    it answers with one token, whose probabilities are read."""
+    may_judge_itself: bool = False
+    """Whether the judge may be the model that is tuned, before or after; it tends to like its own answers."""
+
+    @model_validator(mode="after")
+    def repeats_differ(self) -> Judged:
+        if self.repeats > 1 and self.temperature == 0:
+            raise ValueError("at temperature 0 all repeats are the same: raise it, or ask once")
+        return self
+
+    @model_validator(mode="after")
+    def criteria_are_no_reserved_names(self) -> Judged:
+        taken = [name for name in self.criteria if name == "unscored"]
+        if taken:
+            raise ValueError(f"criterion name {taken[0]!r} is taken; name it otherwise")
+        return self
+
+    @property
+    def measured(self) -> Self:
+        """The metric without the bounds of its calibration: they decide what it is worth, not what it is."""
+        return self.model_copy(update={name: type(self).model_fields[name].default for name in self.bounds})
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """What the calibration is held to, by field."""
+        raise NotImplementedError
+
+
+class Judge(Judged):
+    """Each answer scored from 0 to 10 by each criterion, alone; their mean, from 0 to 1."""
+
+    kind: Literal["judge"]
+    min_spearman: float = Field(0.5, ge=0, lt=1)
+    """The rank correlation with the golden scores is above this with 95 % confidence, or the metric decides
+    nothing."""
+    max_length_bias: float = Field(0.5, gt=0, le=1)
+    """The rank correlation of the judge's score with the length of the answer, among answers of like golden
+    score, is at most this, or the metric decides nothing."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return tuple(self.criteria) if len(self.criteria) > 1 else ()
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        return {"min_spearman": self.min_spearman, "max_length_bias": self.max_length_bias}
+
+
+class Pairwise(Judged):
+    """The tuned model's answer beside another arm's, in both orders.
+
+    1 is a win, 0 a loss, 0.5 a tie, also where the orders disagree; `win`, `tie` and `loss` are parts.
+    """
+
+    kind: Literal["pairwise"]
+    against: Literal["base", "few_shot"] = "base"
+    """The arm that the tuned model is compared with."""
+    min_agreement: float = Field(0.6, ge=0.5, lt=1)
+    """Share of pairs of golden answers to one prompt in which the judge prefers the better, a tie counting
+    half: above this with 95 % confidence, or the metric decides nothing."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return ("win", "tie", "loss")
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        return {"min_agreement": self.min_agreement}
+
+
 _Spelt = Annotated[
     SimpleMetric
     | ExactMatch
@@ -200,7 +286,9 @@ _Spelt = Annotated[
     | JsonFields
     | CodeRuff
     | CodeDoctests
-    | Rules,
+    | Rules
+    | Judge
+    | Pairwise,
     Field(discriminator="kind"),
 ]
 

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from tunebook_spec.metrics import AnyMetric
+from tunebook_spec.metrics import AnyMetric, Judged
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -672,6 +672,12 @@ class Evaluation(Frozen):
     arms: tuple[Arm, ...] = ("base", "few_shot", "tuned")
     gates: tuple[Gate, ...] = Field(min_length=1)
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The supporting models that judge answers."""
+        metrics = [metric for each in self.sets.values() for metric in each.metrics]
+        return tuple(dict.fromkeys(metric.judge for metric in metrics if isinstance(metric, Judged)))
+
     @model_validator(mode="after")
     def arms_hold_what_gates_compare(self) -> Evaluation:
         missing = {"base", "tuned"} - set(self.arms)
@@ -698,3 +704,17 @@ class Spec(Frozen):
     """Supporting models by role, e.g. `teacher`."""
     method: AnyMethod
     evaluation: Evaluation
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The supporting models that anything of the spec asks."""
+        return tuple(dict.fromkeys((*self.data.roles, *self.evaluation.roles)))
+
+    def is_tuned_or_base(self, model: AnySupportingModel) -> bool:
+        """Whether a supporting model is, by its name, the base model or what is made of it."""
+        base = self.base_model
+        if isinstance(model, EndpointModel):
+            served = model.model.startswith(f"{self.name}@")  # as `tunebook serve` names it
+            return served or (isinstance(base, HubModel) and model.model == base.repo)
+        left_out = {"chat_template_kwargs"}
+        return model.model_dump(exclude=left_out) == base.model_dump(exclude=left_out)

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from tunebook_spec.errors import StageError
-from tunebook_train.sharding import gathered, is_first, part_of
+from tunebook_train.sharding import fill, gathered, is_first, part_of
 
 STATE = "state.pt"
 POSITION = "position.json"
@@ -109,12 +109,16 @@ class Training:
         """All workers take part."""
         self.best = gathered(self._trained(), copy=True)
 
-    def kept(self) -> dict[str, Any]:
-        """What comes of it: the best weights where they are kept, else the last; whole, on the CPU of rank 0.
+    def return_to_best(self) -> None:
+        """The best weights again, on rank 0 and wherever weights are sharded; all workers take part."""
+        for name, p in self._trained().items():
+            fill(p, self.best[name])
+        self.best = {}
 
-        All workers take part.
-        """
-        return self.best or gathered(self._trained())
+    def kept(self) -> dict[str, Any]:
+        """What is trained, whole, on the CPU of rank 0; all workers take part."""
+        weights: dict[str, Any] = gathered(self._trained())
+        return weights
 
     def _parts(self, state: dict[str, Any]) -> dict[str, Any]:
         """Of an optimizer's whole state, what this worker holds of it."""

@@ -22,6 +22,7 @@ from tunebook_train.checkpoint import Training
 from tunebook_train.early_stopping import best_step, is_stale
 from tunebook_train.pack import Pack, Step, pack_rows, supervised_weight
 from tunebook_train.sharding import whole
+from tunebook_train.throughput import Meter
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,14 @@ def run_steps(
     *,
     seed: int,
     on_step: Callable[[], None],
+    meter: Meter | None = None,
 ) -> None:
     """Take every step that is left, and call `on_step` after each; validate before the first and at the end.
 
-    With early stopping, validate in between too, end where that brings nothing any more, and keep the best
-    weights; the last of the metrics names their step.
+    With early stopping, validate in between too, end where that brings nothing any more, and return to the
+    best weights; the last of the metrics names their step.
+
+    A meter adds its measures to the metrics of each step.
 
     What a step draws at random (dropout) follows from the seed, the step and the worker, so that a resumed
     training draws it again.
@@ -88,7 +92,6 @@ def run_steps(
         StageError: the loss is no number any more; names the step and its rows. Or there is nothing to stop
             early by. All workers raise it.
     """
-    started, tokens = time.monotonic(), 0
     stopping = method.early_stopping
     if stopping is not None and not supervised_weight(batches.validation, range(len(batches.validation))):
         raise StageError(
@@ -100,11 +103,12 @@ def run_steps(
     while training.step < len(steps) and not is_stale(training.metrics, stopping):
         index = training.step
         torch.manual_seed(_draw(seed, index, batches.worker.world_rank))
+        started = time.monotonic()
         entry = take_step(training, steps[index], batches, method)
-        tokens += entry["tokens"]
-        seconds = time.monotonic() - started
+        if meter is not None:
+            seconds = time.monotonic() - started
+            entry |= meter.measure(batches.train, steps[index].rows, seconds, len(steps) - index - 1)
         training.step = index + 1
-        entry |= {"seconds": round(seconds, 2), "tokens_per_s": round(tokens / seconds, 1)}
         training.metrics.append({"step": training.step, "epoch": steps[index].epoch, **entry})
         is_last = training.step == len(steps)
         if is_last or (stopping is not None and training.step % stopping.eval_steps == 0):
@@ -114,6 +118,7 @@ def run_steps(
                 training.keep_as_best()
         on_step()
     if stopping is not None:
+        training.return_to_best()
         training.metrics.append({"step": best_step(training.metrics), "is_best": True})
 
 

@@ -19,6 +19,7 @@ from tunebook_run.progress import Advance
 from tunebook_spec.models import Frozen, MergeBase
 from tunebook_train.inputs import MergeInputs
 from tunebook_train.job import ADAPTER, WEIGHTS
+from tunebook_train.merge_probes import MergeProbes
 
 MODEL = "model"
 """Of the base, byte for byte: what training rendered with is what serving renders with."""
@@ -49,6 +50,9 @@ def merge(
     inputs: MergeInputs, *, trained_dir: Path, base_dir: Path, out: Path, advance: Advance
 ) -> MergeResult:
     """Write `model/`: the tuned weights in the base's own type, and all that the base shipped beside.
+
+    Beside it, what the trained model said, for whoever serves this one; not where an adapter is merged into
+    another base than the one it was trained against.
 
     An adapter is merged in float32, tensor by tensor; never is more than one file's worth of weights in
     memory.
@@ -85,6 +89,8 @@ def merge(
     for pattern in RENDERING_FILES:
         for path in base_dir.glob(pattern):
             shutil.copy(path, target)
+    if inputs.into != "base":
+        MergeProbes.read(trained_dir).through(dtype).write(out)
     return MergeResult(
         dtype=dtype,
         parameters=parameters,

@@ -16,6 +16,11 @@ class TrainResult(Frozen):
     seconds: float
     """Of the steps, in the attempt that finished."""
     tokens_per_s: float
+    """Over all steps; validation and checkpoints do not count."""
+    mfu: float
+    """Over all steps, the share of what this machine did in plain matrix products: see `StepCost`."""
+    peak_memory_gib: float
+    """Of the first worker: resident, or allocated on its GPU."""
     loss: float
     """Of the last step."""
     validation_loss_before: float | None
@@ -29,6 +34,7 @@ class TrainResult(Frozen):
     def summary(self) -> str:
         trained = share(self.trainable_parameters, self.parameters)
         speed = f"{self.tokens} tokens at {self.tokens_per_s:.0f} tokens/s in {self.dtype}"
+        speed += f" (MFU {self.mfu:.0%}, {self.peak_memory_gib:.1f} GiB at most)"
         line = f"{trained}: {self.steps} steps, {speed}"
         if self.validation_loss is None or self.validation_loss_before is None:
             return f"{line}; loss {self.loss:.4f}"

@@ -33,7 +33,8 @@ def shard(loss: SupervisedLoss, device: torch.device) -> None:
             fully_shard(module, mesh=mesh)
     # Else embeddings would stay whole after a forward without a backward, and be read as if they were parts.
     fully_shard(loss, mesh=mesh, reshard_after_forward=True)
-    register_fsdp_forward_method(loss, "own_loss")
+    for method in ("own_loss", "log_probabilities"):
+        register_fsdp_forward_method(loss, method)
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -64,3 +65,16 @@ def part_of(content: Tensor, like: Tensor) -> Tensor:
     if isinstance(like, DTensor):
         return distribute_tensor(content, like.device_mesh, like.placements, src_data_rank=None)
     return content.clone()
+
+
+def fill(tensor: Tensor, content: Tensor | None) -> None:
+    """Copy a whole tensor that rank 0 has into one of its own, or into one that all workers have parts of.
+
+    All workers take part.
+    """
+    with torch.no_grad():
+        if isinstance(tensor, DTensor):
+            source = torch.empty(tensor.shape, dtype=tensor.dtype) if content is None else content
+            tensor.copy_(distribute_tensor(source, tensor.device_mesh, tensor.placements))
+        elif content is not None:
+            tensor.copy_(content)

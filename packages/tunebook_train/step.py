@@ -17,6 +17,9 @@ from tunebook_train.head_loss import summed_cross_entropy
 from tunebook_train.pack import Pack
 from tunebook_train.tied import TiedGradient
 
+HEAD_PART = 8192
+"""Rows of the head that are in float32 at once."""
+
 
 class SupervisedLoss(nn.Module):
     """A causal language model whose output is its loss."""
@@ -48,19 +51,9 @@ class SupervisedLoss(nn.Module):
 
     def forward(self, pack: Pack) -> Tensor:
         """Sum over the supervised tokens of their cross-entropy, in nats; a float32 scalar."""
-        ids_T, device = pack.input_ids_T, pack.input_ids_T.device
         tied = TiedGradient.of(self.model)
-        read = {"inputs_embeds": tied.embed(ids_T)[None]} if tied else {"input_ids": ids_T[None]}
-        mixed = self.compute_dtype != torch.float32
-        with torch.autocast(device.type, dtype=self.compute_dtype if mixed else None, enabled=mixed):
-            hidden_TC = self.model.get_decoder()(
-                **read,
-                position_ids=pack.position_ids_T[None],
-                use_cache=False,
-                segments=Segments.of(pack.lengths, device),
-            ).last_hidden_state[0]
         return summed_cross_entropy(
-            hidden_TC.index_select(0, pack.predicts_N),
+            self._hidden_NC(pack, tied),
             self.model.get_output_embeddings().weight,
             pack.targets_NK,
             pack.probabilities_NK,
@@ -78,6 +71,27 @@ class SupervisedLoss(nn.Module):
         log_NV = logits_1NV[0].float().log_softmax(1)
         own: Tensor = -(log_NV.gather(1, pack.targets_NK) * pack.probabilities_NK).sum()
         return own
+
+    def log_probabilities(self, pack: Pack) -> Tensor:
+        """Of every token of the vocabulary, where a supervised one is predicted; [N, V], float32."""
+        hidden_NC = self._hidden_NC(pack, None).float()
+        # A float32 copy of all of a large head might be what memory has no room for.
+        parts = self.model.get_output_embeddings().weight.split(HEAD_PART)
+        return torch.cat([hidden_NC @ part.float().t() for part in parts], dim=1).log_softmax(1)
+
+    def _hidden_NC(self, pack: Pack, tied: TiedGradient | None) -> Tensor:
+        """Last hidden states, where a supervised token is predicted."""
+        ids_T, device = pack.input_ids_T, pack.input_ids_T.device
+        read = {"inputs_embeds": tied.embed(ids_T)[None]} if tied else {"input_ids": ids_T[None]}
+        mixed = self.compute_dtype != torch.float32
+        with torch.autocast(device.type, dtype=self.compute_dtype if mixed else None, enabled=mixed):
+            hidden_TC: Tensor = self.model.get_decoder()(
+                **read,
+                position_ids=pack.position_ids_T[None],
+                use_cache=False,
+                segments=Segments.of(pack.lengths, device),
+            ).last_hidden_state[0]
+        return hidden_TC.index_select(0, pack.predicts_N)
 
 
 def check_loss(loss: SupervisedLoss, pack: Pack) -> None:

@@ -119,7 +119,11 @@ def _followed(store: Store, key: str, advance: Advance) -> Iterator[None]:
             steps = [entry for entry in entries if "loss" in entry]
             if steps:
                 last = steps[-1]
-                note = f"loss={last['loss']:.3f} tokens/s={last['tokens_per_s']:.0f}"
+                note = (
+                    f"loss={last['loss']:.3f} grad_norm={last['grad_norm']:.2f}"
+                    f" tokens/s={last['tokens_per_s']:.0f} mfu={last['mfu']:.0%}"
+                    f" memory={last['peak_memory_gib']:.1f}GiB"
+                )
                 advance(last["step"], entries[0]["num_steps"], note)
 
     thread = threading.Thread(target=follow, daemon=True)
@@ -144,14 +148,19 @@ def _result(entries: list[dict[str, Any]], num_workers: int, dtype: str) -> Trai
     validations = {entry["step"]: entry["validation_loss"] for entry in entries if "validation_loss" in entry}
     best = next((entry["step"] for entry in entries if entry.get("is_best")), None)
     trainable, total = entries[0]["trainable_parameters"], entries[0]["parameters"]
+    tokens = [entry["tokens"] for entry in steps]
+    times = [entry["tokens"] / entry["tokens_per_s"] for entry in steps]
+    mfu = sum(entry["mfu"] * seconds for entry, seconds in zip(steps, times, strict=True)) / sum(times)
     return TrainResult(
         trainable_parameters=trainable,
         parameters=total,
         trainable_share=trainable / total,
         steps=len(steps),
-        tokens=sum(entry["tokens"] for entry in steps),
+        tokens=sum(tokens),
         seconds=steps[-1]["seconds"],
-        tokens_per_s=steps[-1]["tokens_per_s"],
+        tokens_per_s=round(sum(tokens) / sum(times), 1),
+        mfu=round(mfu, 4),
+        peak_memory_gib=max(entry["peak_memory_gib"] for entry in steps),
         loss=steps[-1]["loss"],
         validation_loss_before=validations[0],
         validation_loss=validations[steps[-1]["step"] if best is None else best],

@@ -24,10 +24,12 @@ from tunebook_train.checkpoint import Training
 from tunebook_train.job import ADAPTER, METRICS, QUANTISED, WEIGHTS, Job
 from tunebook_train.limits import way_out
 from tunebook_train.loop import Batches, Worker, run_steps
+from tunebook_train.merge_probes import MERGE_PROBES, probe
 from tunebook_train.optimizer import make_optimizer, make_schedule
 from tunebook_train.pack import Pack, plan_steps
 from tunebook_train.sharding import shard
 from tunebook_train.step import SupervisedLoss, check_loss, load_model
+from tunebook_train.throughput import Meter, StepCost, gemm_rate
 
 
 def work(job: Job) -> str | None:
@@ -77,6 +79,7 @@ def _work(job: Job) -> str | None:
         loss = load_model(model_dir, getattr(torch, job.dtype), loaded_on, method)
     except StageError as error:
         return str(error)
+    cost = StepCost.of(loss)
     if is_sharded:
         shard(loss, device)
     optimizer = make_optimizer(loss, method)
@@ -89,8 +92,15 @@ def _work(job: Job) -> str | None:
     if worker.world_size > 1 and not is_sharded:
         training.model = DistributedDataParallel(loss)
 
+    rate = worker.total(torch.tensor(gemm_rate(loss.compute_dtype, device), device=device))
+    meter = Meter(cost, rate, device)
     trainable, total = loss.parameter_counts()
-    facts = {"num_steps": len(steps), "trainable_parameters": trainable, "parameters": total}
+    facts = {
+        "num_steps": len(steps),
+        "trainable_parameters": trainable,
+        "parameters": total,
+        "gemm_flops_per_s": round(rate),
+    }
 
     def after_step() -> None:
         if worker.world_rank == 0:
@@ -100,13 +110,15 @@ def _work(job: Job) -> str | None:
 
     try:
         check_loss(loss, Pack.of(train, [int(train.lengths.argmax())], device))
-        run_steps(training, steps, batches, method, seed=job.inputs.seed, on_step=after_step)
+        run_steps(training, steps, batches, method, seed=job.inputs.seed, meter=meter, on_step=after_step)
     except StageError as error:
         return str(error)
-    kept = training.kept()
+    probes, kept = probe(loss, train, device), training.kept()
     if worker.world_rank == 0:
         _publish(store, job, training, facts)
         save_weights(loss, kept, store, job)
+        probes.write(store.folder(job.stage_key))
+        store.upload(job.stage_key, MERGE_PROBES)
     ray.train.report({"step": training.step})
     return None
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.integration.project import Project
@@ -25,6 +28,8 @@ def statuses(output: str) -> dict[str, str]:
 def test_it_ends_in_a_verdict_with_a_report(finished: Project) -> None:
     output = (finished.folder / "first.log").read_text()
     assert statuses(output) == dict.fromkeys(STAGES, "done")
+    (off,) = re.findall(r"answer-tuned +says what training said in 16 places, to (\S+) nats", output)
+    assert float(off) < 0.05
     assert output.strip().splitlines()[-1].startswith("verdict: pass")
     record = finished.record("1")
     assert record["status"] == "pass"
@@ -89,13 +94,32 @@ class Killed:
     project: Project
     without_test_rows: tuple[int, str]
     """Status and output of the run that went on with training, with test rows out of sight since it began."""
+    num_kept: int
+    """Answers of the tuned model that were on the disk when the next run was killed."""
     last: tuple[int, str]
     """Of the run that finished."""
+    damaged: str
+    """Name of training's newest checkpoint, in which a byte was changed after the kill."""
+    step_before: int
+    """Of the checkpoint before it."""
+
+
+def checkpoints(project: Project) -> list[Path]:
+    """Those that Ray Train knows of, oldest first."""
+    stages = project.folder / "runs" / "tiny" / "stages"
+    for path in stages.glob("train-*/checkpoints/checkpoint_manager_snapshot.json"):
+        with contextlib.suppress(ValueError):  # it is being written
+            results = json.loads(path.read_text())["checkpoint_results"]
+            return [path.parent / each["checkpoint_dir_name"] for each in results]
+    return []
 
 
 @pytest.fixture(scope="module")
 def killed(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Killed:
-    """A project whose runs were killed with SIGKILL in three stages, and then one that finished."""
+    """A project whose runs were killed with SIGKILL in three stages, and then one that finished.
+
+    Training left a newest checkpoint that is damaged.
+    """
     project = copy_of(finished, tmp_path_factory.mktemp("killed") / "copy", without="prepare")
     stages = project.folder / "runs" / "tiny" / "stages"
     command = ("run", "tiny", "--profile", "local")
@@ -104,19 +128,33 @@ def killed(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Kille
         return any(stages.glob(pattern))
 
     project.run_until(lambda: seen("prepare-*/*.jsonl"), *command)
-    remove(project, "answer-base-|train|merge|answer-tuned")
-    project.run_until(lambda: seen("answer-base-*/answers.jsonl"), *command)
+    remove(project, "train|merge|answer-tuned")
     hidden = project.folder / "hidden.jsonl"
 
     def trained_without_test_rows() -> bool:
         if not hidden.exists() and seen("train-*.lock"):
             (project.stage("prepare") / "test.jsonl").rename(hidden)
-        return seen("train-*/checkpoints/checkpoint_*/position.json")
+        return len(checkpoints(project)) == 2
 
     project.run_until(trained_without_test_rows, *command)
+    while any(each.info["cwd"] == str(project.folder) for each in psutil.process_iter(["cwd"])):
+        time.sleep(0.05)  # workers find out that their Ray is gone, and train until then
+    before, newest = checkpoints(project)
+    state = bytearray((newest / "state.pt").read_bytes())
+    state[len(state) // 2] ^= 1
+    (newest / "state.pt").write_bytes(state)
+    step_before = json.loads((before / "position.json").read_text())["step"]
     without_test_rows = project.run(*command)
     hidden.rename(project.stage("prepare") / "test.jsonl")
-    return Killed(project, without_test_rows, project.run(*command))
+    project.run_until(lambda: answers(project, "answer-tuned") > 0, *command)
+    num_kept = answers(project, "answer-tuned")
+    return Killed(project, without_test_rows, num_kept, project.run(*command), newest.name, step_before)
+
+
+def answers(project: Project, stage: str) -> int:
+    """Whole lines of a stage's answers so far."""
+    files = (project.folder / "runs" / "tiny" / "stages").glob(f"{stage}-*/answers.jsonl")
+    return sum(path.read_bytes().count(b"\n") for path in files)
 
 
 def test_test_rows_are_read_by_evaluation_alone(killed: Killed) -> None:
@@ -131,12 +169,29 @@ def test_test_rows_are_read_by_evaluation_alone(killed: Killed) -> None:
 def test_kill_9_anywhere_and_the_same_command_finishes_the_run(killed: Killed, finished: Project) -> None:
     status, output = killed.last
     assert status == 0, output
-    assert statuses(output)["answer-base"] == "skipped"
-    (step,) = re.findall(r"goes on from step (\d+)", killed.without_test_rows[1])
-    assert int(step) >= 1
+    assert statuses(output)["train"] == "skipped"
+    (resumed,) = re.findall(r"answer-tuned +done.* (\d+) of them by an earlier attempt", output)
+    assert int(resumed) >= killed.num_kept > 0
+    output = killed.without_test_rows[1]
+    assert re.findall(r"goes on from step (\d+)", output) == [str(killed.step_before)]
+    assert re.findall(r"checkpoint \S*/(\S+) is damaged", output) == [killed.damaged]
     for name in ("model.safetensors", "config.json"):
         ours = (killed.project.stage("merge") / "model" / name).read_bytes()
         assert ours == (finished.stage("merge") / "model" / name).read_bytes()
+
+
+def test_a_merged_model_that_is_not_the_trained_one_is_asked_nothing(
+    finished: Project, tmp_path: Path
+) -> None:
+    project = copy_of(finished, tmp_path / "copy", without="answer-tuned|evaluate|decide")
+    weights = Path("model.safetensors")
+    shutil.copy(
+        project.folder / "models" / "tiny llama" / weights, project.stage("merge") / "model" / weights
+    )
+    status, output = project.run("run", "tiny", "--profile", "local")
+    assert status == 1, output
+    assert "stage answer-tuned: the served model is not the one that was trained: " in output
+    assert not any(project.stage("answer-tuned").glob("answers.jsonl"))
 
 
 def test_ctrl_c_exits_130_and_leaves_a_run_that_goes_on(finished: Project, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from tunebook_spec.models import AdapterMethod, AnyMethod, EarlyStopping, FullMe
 from tunebook_train.adapter import save_adapter
 from tunebook_train.checkpoint import Training
 from tunebook_train.loop import Batches, Worker, accumulate, run_steps
+from tunebook_train.merge_probes import probe
 from tunebook_train.optimizer import make_optimizer, make_schedule
 from tunebook_train.pack import Pack, pack_rows, plan_steps, supervised_weight
 from tunebook_train.sharding import shard, whole
@@ -27,6 +29,21 @@ from tunebook_train.step import check_loss, load_model
 CPU = torch.device("cpu")
 LENGTHS = [17, 25, 40, 8, 12, 33, 21]
 ROWS = {"shared out": tuple(range(7)), "one row": (3,)}
+LIMIT = 512
+"""Of the tiny Llama, in tokens."""
+EDGES = {
+    # Tokens, and the first supervised one.
+    "a chat": (17, 9),
+    "a token": (1, 0),
+    "an answer of a token": (40, 39),
+    "two tokens": (2, 1),
+    "at the limit": (LIMIT, 400),
+    "supervised from its first token": (63, 0),
+    "short": (5, 2),
+    "a chat like the first": (17, 4),
+}
+BATCHES = {"8 x 1": 2 * LIMIT, "1 x 8": 1}
+"""Rows of a pack by packs of a step, for one worker, and the longest pack that makes it so."""
 COMMON = {"epochs": 3, "learning_rate": 1e-3, "tokens_per_step": 80, "max_pack_tokens": 24}
 METHODS: dict[str, AnyMethod] = {
     "full": FullMethod(kind="full", **COMMON),
@@ -66,13 +83,14 @@ class Run:
             self.training.model = DistributedDataParallel(loss)
         check_loss(loss, Pack.of(table, [2], CPU))
 
-    def gradients(self, rows: tuple[int, ...]) -> dict[str, torch.Tensor]:
-        model, table = self.training.model, self.batches.train
-        scale = self.batches.worker.world_size / supervised_weight(table, rows)
-        accumulate(model, self.batches.packs(table, rows), scale)
+    def gradients(self, batches: Batches, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Of a step of these rows, and its loss."""
+        model, worker, table = self.training.model, batches.worker, batches.train
+        scale = worker.world_size / supervised_weight(table, rows)
+        losses = accumulate(model, batches.packs(table, rows), scale)
         grads = {n: whole(p.grad).clone() for n, p in self.loss.named_parameters() if p.grad is not None}
         model.zero_grad()
-        return grads
+        return {**grads, "loss": torch.tensor(worker.total(losses.sum()))}
 
     def train(self, save: Path | None = None) -> Found:
         """The weights after every step, those that are kept, and the metrics; `save` leaves a checkpoint."""
@@ -86,9 +104,11 @@ class Run:
                 self.training.save(save)
 
         run_steps(self.training, self.steps, self.batches, self.method, seed=0, on_step=on_step)
+        probes = probe(self.loss, self.batches.train, CPU).probes
         kept = self.training.kept()
         if self.batches.worker.world_rank == 0:
-            found |= {"kept": kept, "files": self.files(kept)}
+            told = torch.tensor([each.next_tokens for each in probes])
+            found |= {"probes": {"likeliest": told}, "kept": kept, "files": self.files(kept)}
         for name in ("loss", "validation_loss", "grad_norm"):
             values = [entry[name] for entry in self.training.metrics if name in entry]
             found[name] = {"of each step": torch.tensor(values)}
@@ -109,11 +129,17 @@ class Run:
 def train(worker: Worker, strategy: str, model_dir: Path, table: TokenTable, out: Path) -> None:
     """All that comes of every method, and of going on from a checkpoint that other workers left."""
     found: Found = {}
+    edges = TokenTable.open(out / "edges.tokens.arrow")
+    at_edges = {name: Batches(edges, edges, worker, size) for name, size in BATCHES.items()}
+    assert [len(each.packs(edges, range(8))) for each in at_edges.values()] == [1, 8 // worker.world_size]
     for kind, method in METHODS.items():
         if (kind, strategy) == ("qlora", "fsdp"):
             continue
         run = Run(model_dir, table, method, worker, strategy)
-        found |= {f"{kind}, gradients of {name}": run.gradients(rows) for name, rows in ROWS.items()}
+        for name, rows in ROWS.items():
+            found[f"{kind}, gradients of {name}"] = run.gradients(run.batches, rows)
+        for name, batches in at_edges.items():
+            found[f"{kind}, gradients of edges {name}"] = run.gradients(batches, range(8))
         trained = run.train(out / f"{kind} {strategy}")
         found |= {f"{kind}, {name}": each for name, each in trained.items()}
     torch.save(found, out / f"{strategy} {worker.world_rank}.pt")
@@ -148,8 +174,16 @@ def made(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("workers")
     generator = torch.Generator().manual_seed(0)
     ids = [torch.randint(5, 250, (length,), generator=generator).tolist() for length in LENGTHS]
-    rows = [(f"row-{i}", Rendered(np.array(each), np.arange(len(each)) > i)) for i, each in enumerate(ids)]
+    rows = [
+        (f"row-{i}", Rendered(np.array(each, np.int32), np.arange(len(each)) > i))
+        for i, each in enumerate(ids)
+    ]
     write_tokens(out / "train.tokens.arrow", rows)
+    rows = []
+    for name, (length, start) in EDGES.items():
+        row = torch.randint(5, 250, (length,), generator=generator, dtype=torch.int32).numpy()
+        rows.append((name, Rendered(row, np.arange(length) >= start)))
+    write_tokens(out / "edges.tokens.arrow", rows)
     table, alone = TokenTable.open(out / "train.tokens.arrow"), Worker(0, 1, CPU)
     train(alone, "alone", tiny_llama, table, out)
     # Forked from a process that has imported this file: importing it thrice takes longer than all else here.
@@ -160,13 +194,18 @@ def made(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], what: str) -> None:
+    """By the norm of each tensor's difference."""
+    assert found.keys() == expected.keys(), what
+    for name, tensor in found.items():
+        assert (tensor - expected[name]).norm() <= 1e-5 * expected[name].norm(), (what, name)
+
+
 def assert_same(made: Path, name: str, *, expected: str) -> None:
-    """All that was found under one name is as under another, by the norm of each tensor's difference."""
+    """All that was found under one name is as under another."""
     found, wanted = (torch.load(made / f"{each}.pt") for each in (name, expected))
     for what, tensors in found.items():
-        assert tensors.keys() == wanted[what].keys(), what
-        for key, tensor in tensors.items():
-            assert (tensor - wanted[what][key]).norm() <= 1e-5 * wanted[what][key].norm(), (what, key)
+        assert_close(tensors, wanted[what], what)
 
 
 def test_steps_are_shared_out_unevenly_and_in_several_packs(made: Path) -> None:
@@ -186,6 +225,15 @@ def test_two_workers_make_what_one_makes(made: Path, strategy: str, rank: int) -
     stops = [int(what.rpartition(" ")[2]) for what in found if what.startswith("stopped, step ")]
     assert max(stops) == 3, "it stops early"
     assert_same(made, f"{strategy} {rank}", expected="alone 0")
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_rows_at_the_edges_are_one_step_in_one_pack_or_in_eight(made: Path, kind: str) -> None:
+    found = torch.load(made / "alone 0.pt")
+    at_once, one_by_one = (found[f"{kind}, gradients of edges {name}"] for name in BATCHES)
+    assert all(tensor.isfinite().all() for tensor in at_once.values())
+    assert kind != "qlora" or all("lora_" in name for name in at_once if name != "loss")
+    assert_close(one_by_one, at_once, kind)
 
 
 @pytest.mark.parametrize(("strategy", "saved_by"), [("alone", "fsdp"), ("fsdp", "alone"), ("ddp", "fsdp")])

@@ -13,7 +13,7 @@ import pytest
 
 CHILD = """
 import json, sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM
@@ -47,7 +47,18 @@ engine.decoding = Decoding(temperature=1.0, seed=3)
 first, again = ([each.token_ids for each in engine.generate(many, lambda _: None)] for _ in range(2))
 engine.decoding = Decoding(temperature=1.0, seed=4)
 other = [each.token_ids for each in engine.generate(many, lambda _: None)]
+engine.decoding = Decoding()
+digits = tuple("0123456789")
+weighed = [replace(each, id=f"{each.id}?", choices=digits) for each in requests[:2]]
+chosen = engine.generate([weighed[0], requests[1], weighed[1]], order.append)
+plain = {}
+for request in weighed:
+    ids = renderer.prompt_ids(request.messages)
+    with torch.no_grad():
+        logprobs = model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
+    plain[request.id] = logprobs[renderer.tokenizer.convert_tokens_to_ids(list(digits))].tolist()
 print(json.dumps({
+    "plain": plain, "chosen": [asdict(each) for each in chosen],
     "greedy": greedy, "order": order, "answers": [asdict(each) for each in completions],
     "sampled": {"first": first, "again": again, "other": other},
 }))
@@ -86,3 +97,12 @@ def test_a_seed_decides_what_is_sampled_of_more_prompts_than_one_batch_holds(run
     sampled = run["sampled"]
     assert sampled["first"] == sampled["again"]
     assert sampled["first"] != sampled["other"]
+
+
+def test_choices_are_weighed_as_by_the_plain_model_beside_answers_of_any_length(run: dict[str, Any]) -> None:
+    first, answered, second = run["chosen"]
+    for each in (first, second):
+        assert each["choice_logprobs"] == pytest.approx(run["plain"][each["id"]], abs=1e-3)
+        assert (each["finish_reason"], each["completion_tokens"]) == ("stop", 1)
+    assert first["choice_logprobs"] != second["choice_logprobs"]
+    assert (answered["text"], answered["choice_logprobs"]) == (run["greedy"]["b"], [])

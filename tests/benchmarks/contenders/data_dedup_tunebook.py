@@ -22,7 +22,7 @@ def work(folder: Path) -> tuple[Row, ...]:
     parts = read_source(source, system=None, spec_dir=folder, assets_dir=folder, seed=0)
     rows = [item for part in parts for item in part.items if isinstance(item, Row)]
     cleaned = clean_train(rows, [], data)
-    return tuple(row for row in rows if row.id in cleaned.near_duplicate_ids)
+    return tuple(rows[i] for i in cleaned.near_duplicates)
 
 
 def answer(dropped: tuple[Row, ...]) -> dict[str, Any]:

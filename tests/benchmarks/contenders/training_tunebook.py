@@ -18,6 +18,7 @@ from tunebook_train.loop import Batches, Worker, run_steps
 from tunebook_train.optimizer import make_optimizer, make_schedule
 from tunebook_train.pack import Step
 from tunebook_train.step import SupervisedLoss, load_model
+from tunebook_train.throughput import StepCost, gemm_rate
 
 CPU = torch.device("cpu")
 ALONE = Worker(0, 1, CPU)
@@ -57,38 +58,8 @@ def enter(kind: str) -> None:
         before = load_model(Path(read(told["folder"])["model"]), loss.compute_dtype, CPU, method)
         before.model.set_attn_implementation("sdpa")
         made["validation_loss_before"] = validation_loss(before.model, told["folder"])
-        return {
-            **made,
-            "mfu": floating_point_operations(loss, told["table"], kind) / told["seconds"] / gemm_rate(),
-        }
+        table: TokenTable = told["table"]
+        operations = StepCost.of(loss).of_rows(table, range(len(table)))
+        return {**made, "mfu": operations / told["seconds"] / gemm_rate(loss.compute_dtype, CPU)}
 
     compete(work, answer, "torch", "transformers", "peft")
-
-
-def floating_point_operations(loss: SupervisedLoss, table: TokenTable, kind: str) -> float:
-    """Of one epoch, forward and backward: six a token and trained weight, four where weights are frozen.
-
-    The head counts where a token is supervised; attention, of which a half is masked, as 6 L H D l^2 a row.
-    """
-    per_weight = 6 if kind == "full" else 4
-    config = loss.model.config
-    linear = sum(
-        p.numel() for n, p in loss.model.named_parameters() if n.endswith("proj.weight") or "base_layer" in n
-    )
-    supervised = sum(int(table.loss_mask(row).sum()) for row in range(len(table)))
-    head = config.vocab_size * config.hidden_size * supervised
-    attention = (
-        config.num_hidden_layers * config.hidden_size * float((table.lengths.astype(float) ** 2).sum())
-    )
-    return per_weight * (linear * float(table.lengths.sum()) + head) + 6 * attention
-
-
-def gemm_rate() -> float:
-    """Floating point operations a second of bfloat16 products of 2048 x 2048, the best of ten."""
-    a, b = torch.randn(2, 2048, 2048, dtype=torch.bfloat16)
-    best = float("inf")
-    for _ in range(10):
-        started = time.perf_counter()
-        a @ b
-        best = min(best, time.perf_counter() - started)
-    return 2 * 2048**3 / best

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.openai_endpoint import Endpoint, serving
 from tests.unit.eval.answers_on_disk import asked, general, leave
+from tests.unit.eval.judged_run import JudgedRun, answer_in, scored, worth
 from tunebook_cli.main import main
 from tunebook_eval.evaluate import evaluate
 from tunebook_eval.inputs import EvaluateInputs
-from tunebook_run.record import RunRecord, StageRecord, claim_number, save
+from tunebook_run.record import RunRecord, StageRecord, claim_number, find_run, save
 from tunebook_run.store import Store
+from tunebook_spec import load
 
 Command = Callable[..., tuple[int, str, str]]
 EVALUATED = "medical/stages/evaluate-0123456789ab"
@@ -35,7 +38,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     inputs = EvaluateInputs.model_validate(
         {"metrics": {"glossary": ("line_match",), "general": ("contains",)}}
     )
-    evaluate(inputs, arms={arm: leave(tmp_path, arm, of_arm) for arm, of_arm in arms.items()}, out=out)
+    folders = {arm: leave(tmp_path, arm, of_arm) for arm, of_arm in arms.items()}
+    evaluate(inputs, arms=folders, judges={}, out=out)
     for stages in ((StageRecord(name="evaluate", key=EVALUATED, digest="0", skipped=False, seconds=1),), ()):
         record = RunRecord(
             scenario="medical",
@@ -168,3 +172,39 @@ def test_a_damaged_report_is_named(store: Store, command: Command) -> None:
     status, _, err = command("gates: [{metric: glossary.line_match, at_least: 0.8}]")
     assert status == 1
     assert "report.json is not a report of this version; delete its folder" in err
+
+
+SPEC = """\
+version: 1
+name: medical
+base_model: {kind: folder, path: a}
+data: {sources: [{kind: file, path: a.jsonl, task: price}]}
+models: {judge: {kind: endpoint, model: judge-x}}
+method: {kind: full}
+evaluation:
+  sets:
+    price: {task: price, metrics: [{kind: judge, judge: judge, criteria: {worth: a}, golden: golden.jsonl}]}
+  gates: [{metric: price.judge, at_least: 0.5}]
+"""
+
+
+@pytest.mark.parametrize(("min_spearman", "status"), [(0.9, 0), (0.99, 4)], ids=["trusted", "advisory"])
+def test_a_judge_is_held_to_what_the_spec_of_the_run_asks_of_it(
+    store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str], min_spearman: float, status: int
+) -> None:
+    (tmp_path / "medical.yaml").write_text(SPEC)
+    bound = f"evaluation.sets.price.metrics.0.min_spearman={min_spearman}"
+    spec = load(tmp_path / "medical.yaml", overrides=[bound]).spec
+    with serving(
+        Endpoint(lambda body: scored(min(10, worth(answer_in(body)) + len(str(body)) % 2)))
+    ) as endpoint:
+        report = JudgedRun(tmp_path, endpoint).report()
+    (store.folder(EVALUATED) / "report.json").write_text(report.model_dump_json())
+    record = find_run(store, "medical@1")
+    save(store, record.model_copy(update={"spec": spec.model_dump(mode="json")}))
+    (tmp_path / "gates.yaml").write_text("gates: [{metric: price.judge, at_least: 0.6}]")
+    assert main(["decide", "medical@1", "--gates", "gates.yaml"]) == status
+    lines = capfd.readouterr().out.splitlines()
+    assert any(each.startswith("advisory      price.judge: no gate passes") for each in lines) == (
+        status == 4
+    )

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from tunebook_cli.graph import stages
 from tunebook_run.stages import Stage
 from tunebook_spec import Spec, load
+from tunebook_spec.metrics import Judged
 from tunebook_spec.models import AdapterMethod, TrainingMethod
 
 SPEC = """\
@@ -35,6 +36,8 @@ models:
   other: {kind: endpoint, model: gpt-x}
   told: {kind: scripted, script: [{pattern: a, answers: [b]}]}
   mild: {kind: scripted, path: mild.jsonl}
+  judge: {kind: endpoint, model: judge-x}
+  here: {kind: hub, repo: a/judge}
 method: {kind: full}
 evaluation:
   sets:
@@ -42,6 +45,12 @@ evaluation:
     glossary: {task: glossary, metrics: [line_match]}
     general: {suite: general, metrics: [contains]}
     own: {items: [{q: What is 2+2?, expected_contains: "4"}], metrics: [contains]}
+    tone:
+      task: own
+      metrics:
+        - {kind: judge, judge: judge, criteria: {kind: Is it kind?}, golden: golden.jsonl}
+        - {kind: pairwise, judge: judge, criteria: {kind: Is it kind?}, golden: golden.jsonl}
+    told: {task: own, metrics: [{kind: judge, judge: here, criteria: {truth: Is it true?}}]}
     texts: {texts: fixed_texts, metrics: [log_likelihood]}
   gates:
     - {metric: chat.exact_match, at_least: 0.5}
@@ -68,11 +77,20 @@ def rule(one: str) -> str:
     return metrics(f"exact_match, {{kind: rules, rules: [{one}]}}")
 
 
+def judged(kind: str, **changed: str) -> str:
+    """A change of the one metric that an endpoint judges by scores, or by comparing."""
+    options = {"criteria": "{kind: Is it kind?}", "golden": "golden.jsonl", "judge": "judge", **changed}
+    index = ("judge", "pairwise").index(kind)
+    written = ", ".join(f"{name}: {value}" for name, value in options.items())
+    return f"evaluation.sets.tone.metrics.{index}={{kind: {kind}, {written}}}"
+
+
 ARMS = ("answer-base", "answer-few_shot", "answer-tuned")
 TASKS = ("answer-baselines", *ARMS)
 MODEL = ("replay", "prepare", "train", "merge", "answer-base", "answer-few_shot")
 DATA = ("prepare",)
 TRAIN = ("train",)
+JUDGE = ("judge-judge", "evaluate")
 ALL = ("replay", *DATA, *TRAIN, "merge", *TASKS, "evaluate", "decide")
 
 MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -184,7 +202,7 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "Decoding.temperature": ("evaluation.decoding.temperature=0.5", ARMS),
     "Decoding.max_tokens": ("evaluation.decoding.max_tokens=32", TASKS),
     "Evaluation.few_shot": ("evaluation.few_shot=5", ("answer-few_shot",)),
-    "Evaluation.arms": ("evaluation.arms=[base, tuned]", ("evaluate",)),
+    "Evaluation.arms": ("evaluation.arms=[base, tuned]", (*JUDGE, "judge-here")),
     "SimpleMetric.kind": (metrics("exact_match, line_match"), ("evaluate",)),
     "SimpleMetric.name": (metrics("exact_match, {kind: contains, name: holds}"), ("evaluate",)),
     "ExactMatch.normalise": (metrics("{kind: exact_match, normalise: false}"), ("evaluate",)),
@@ -212,6 +230,23 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "TextRule.must": (rule("{name: hello, pattern: Hi, must: not_match}"), ("evaluate",)),
     "TextRule.min_words": (rule("{name: long, min_words: 9}"), ("evaluate",)),
     "TextRule.max_words": (rule("{name: short, max_words: 8}"), ("evaluate",)),
+    "Judge.kind": (
+        "evaluation.sets.tone.metrics.0={kind: pairwise, name: both, criteria: {kind: Is it kind?},"
+        " golden: golden.jsonl, judge: judge}",
+        JUDGE,
+    ),
+    "Judge.name": (judged("judge", name="warm"), JUDGE),
+    "Judge.criteria": (judged("judge", criteria="{kind: Is it warm?}"), JUDGE),
+    "Judge.golden": (judged("judge", golden="other.jsonl"), JUDGE),
+    "Judge.temperature": (judged("judge", temperature="0.5"), JUDGE),
+    "Judge.repeats": (judged("judge", temperature="0.5", repeats="3"), JUDGE),
+    "Judge.max_tokens": (judged("judge", max_tokens="64"), JUDGE),
+    "Judge.judge": (judged("judge", judge="other"), JUDGE),
+    "Judge.may_judge_itself": (judged("judge", may_judge_itself="true"), JUDGE),
+    "Judge.min_spearman": (judged("judge", min_spearman="0.7"), ("decide",)),
+    "Judge.max_length_bias": (judged("judge", max_length_bias="0.2"), ("decide",)),
+    "Pairwise.against": (judged("pairwise", against="few_shot"), JUDGE),
+    "Pairwise.min_agreement": (judged("pairwise", min_agreement="0.8"), ("decide",)),
     "TaskSet.max_tokens": ("evaluation.sets.chat.max_tokens=8", TASKS),
     "TaskSet.task": ("evaluation.sets.glossary.task=chat", TASKS),
     "SuiteItem.q": ("evaluation.sets.own.items.0.q=Why?", ("prepare", "answer-base", "answer-tuned")),
@@ -246,6 +281,7 @@ SAME_AS = {
     "FileSource.max_test_rows": "DatasetSource.max_test_rows",
     **{f"{kind}.kind": "SimpleMetric.kind" for kind in METRICS},
     **{f"{kind}.name": "SimpleMetric.name" for kind in METRICS},
+    **{f"Pairwise.{name}": f"Judge.{name}" for name in set(Judged.model_fields) | {"kind"}},
     "SuiteSet.max_tokens": "TaskSet.max_tokens",
     "InlineSet.max_tokens": "TaskSet.max_tokens",
     "TextsSet.max_tokens": "TaskSet.max_tokens",
@@ -297,7 +333,8 @@ def plan(folder: Path, change: str, profile: str | None = None) -> dict[str, Sta
     sources["suites"] = "what ships"
     supporting = {role: model.model_dump_json() for role, model in spec.models.items()}
     digest = hashlib.sha256(reference.encode()).hexdigest()
-    return stages(spec, base_model=digest, sources=sources, supporting=supporting)
+    golden = {name: f"what {name} holds" for name in ("golden.jsonl", "other.jsonl")}
+    return stages(spec, base_model=digest, sources=sources, supporting=supporting, golden=golden)
 
 
 @pytest.fixture(scope="module")

@@ -153,6 +153,12 @@ def keep(folder: Path, *rows: Row) -> None:
             known.keep(row, row, rendered(7, 8, 9, number))
 
 
+def look_up(known: KeptTokens, row: Row) -> tuple[Row, Rendered]:
+    place = known.find(row)
+    assert place is not None
+    return known.read(row, place)
+
+
 def files(folder: Path) -> list[Path]:
     return sorted((folder / "tokens" / "key").glob("*"))
 
@@ -164,8 +170,7 @@ def test_a_known_row_is_what_was_kept_bit_for_bit(tmp_path: Path, make_row: Make
     assert len(files(tmp_path)) == 2
     with kept(tmp_path) as known:
         for number, row in enumerate(rows):
-            found = known.find(replace(row, id="other", line=9))
-            assert found is not None
+            found = look_up(known, replace(row, id="other", line=9))
             assert found[0].id == "other"
             assert found[1].input_ids.tolist() == [7, 8, 9, number if number < 30 else number - 30]
             assert found[1].loss_mask.tolist() == [False, False, True, True]
@@ -188,9 +193,7 @@ def test_a_row_that_was_cut_is_cut_again(tmp_path: Path, renderer: Renderer) -> 
     fitting = replace(row, messages=(row.messages[0], *row.messages[-4:]))
     with kept(tmp_path) as known:
         known.keep(row, fitting, renderer.render(fitting.messages))
-    found = kept(tmp_path).find(row)
-    assert found is not None
-    assert found[0] == fitting
+    assert look_up(kept(tmp_path), row)[0] == fitting
 
 
 @pytest.mark.parametrize(

@@ -100,8 +100,8 @@ def test_no_documents_and_documents_without_words_resemble_nothing() -> None:
     keys, filled = band_keys([["?!"], [], [""], ["?!"]])
     assert not filled.any()
     assert not list(buckets(keys, filled))
-    assert not candidates([["?!"]], [["?!"]])
-    assert not candidates([["a b c"]], [])
+    assert not list(candidates([["?!"]], [["?!"]]))
+    assert not list(candidates([["a b c"]], []))
 
 
 def test_documents_that_share_a_key_are_in_a_bucket_and_are_candidates() -> None:
@@ -110,7 +110,7 @@ def test_documents_that_share_a_key_are_in_a_bucket_and_are_candidates() -> None
     assert list(buckets(keys, filled)) == [(band, [0, 3]) for band in range(BANDS)]
     assert not meet_before(keys[0], keys[3], 0)
     assert meet_before(keys[0], keys[3], 1)
-    assert candidates(documents, documents) == {0: [0, 3], 2: [2], 3: [0, 3]}
+    assert dict(candidates(documents, documents)) == {0: [0, 3], 2: [2], 3: [0, 3]}
 
 
 def test_keys_are_the_same_on_every_machine() -> None:

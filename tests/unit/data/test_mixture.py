@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tunebook_data.mixture import drawn, repeats
+from tunebook_data.mixture import copy_of, drawn, repeats
 from tunebook_data.rows import Row
 
 MakeRow = Callable[..., Row]
@@ -14,9 +14,9 @@ MakeRow = Callable[..., Row]
 def seen(rows: list[Row], weight: float, seed: int = 0) -> list[tuple[str, str]]:
     """The id of every row that an epoch sees, and what it says."""
     once = drawn(rows, weight, dealt=False, seed=seed)
-    copies = repeats(once, weight, dealt=False, seed=seed)
-    assert all(copy.messages == row.messages and copy.group == row.group for row, copy in copies)
-    return [(row.id, row.messages[0]["content"]) for row in (*once, *(copy for _, copy in copies))]
+    shown = repeats(once, weight, dealt=False, seed=seed)
+    copies = [copy_of(row, repeat) for repeat, each in enumerate(shown, start=2) for row in each]
+    return [(row.id, row.messages[0]["content"]) for row in (*once, *copies)]
 
 
 @pytest.mark.parametrize(

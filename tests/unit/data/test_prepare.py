@@ -16,7 +16,7 @@ from tunebook_data.inputs import PrepareInputs
 from tunebook_data.manifest import DatasetManifest, size_advice
 from tunebook_data.prepare import prepare
 from tunebook_data.rows import Row, read_rows, write_rows
-from tunebook_data.split import SIDES, Side, SourceRows
+from tunebook_data.split import SIDES, Keys, Side, Sides, SourceRows
 from tunebook_data.tokens import TokenTable, write_tokens
 from tunebook_model.conversation import Message
 from tunebook_model.render import Rendered, Renderer
@@ -416,8 +416,8 @@ def test_an_empty_file_is_told_as_such(run: Run, write_jsonl: WriteJsonl) -> Non
 def test_a_split_that_leaks_stops_the_run(
     run: Run, messy: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def alternate(sources: list[SourceRows], seed: int) -> dict[str, Side]:
-        return {row.id: SIDES[index % 3] for each in sources for index, row in enumerate(each.rows)}
+    def alternate(sources: list[SourceRows], seed: int, keys: Keys) -> list[Sides]:
+        return [np.arange(len(each.rows), dtype=np.int8) % len(SIDES) for each in sources]
 
     monkeypatch.setattr(tunebook_data.assemble, "split_rows", alternate)
     with pytest.raises(IntegrityError, match=r"the same group 't\d+' is in train and"):

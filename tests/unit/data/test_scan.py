@@ -74,14 +74,16 @@ def both_ways(
     ]
 
 
-HOSTILE = [name for name, case in CASES.items() if case.name == "a.jsonl" and isinstance(case.content, bytes)]
+HOSTILE = [
+    name
+    for name, case in CASES.items()
+    if case.name == "a.jsonl" and isinstance(case.content, bytes) and 0 < len(case.content) < 10_000_000
+]
 
 
-@pytest.mark.parametrize("name", [name for name in HOSTILE if CASES[name].content])
+@pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("checks", [DEFAULT, ALLOWING], ids=["default", "allowing"])
 def test_a_hostile_file_is_the_same_both_ways(tmp_path: Path, name: str, checks: Checks) -> None:
-    if name == "50 MB line" and checks is DEFAULT:
-        pytest.skip("takes a minute")
     content, path = CASES[name].content, tmp_path / "a.jsonl"
     assert isinstance(content, bytes)
     path.write_bytes(content)

@@ -15,8 +15,18 @@ from tunebook_spec.models import Split
 MakeRow = Callable[..., Row]
 
 
-def by_side(sources: list[SourceRows], seed: int) -> dict[Side, list[Row]]:
+def by_id(sources: list[SourceRows], seed: int) -> dict[str, Side]:
+    """The side of each row by its id."""
     sides = split_rows(sources, seed)
+    return {
+        row.id: SIDES[side]
+        for source, each in zip(sources, sides, strict=True)
+        for row, side in zip(source.rows, each, strict=True)
+    }
+
+
+def by_side(sources: list[SourceRows], seed: int) -> dict[Side, list[Row]]:
+    sides = by_id(sources, seed)
     return {side: [row for each in sources for row in each.rows if sides[row.id] == side] for side in SIDES}
 
 
@@ -79,7 +89,7 @@ def test_a_small_share_still_gets_one_group(make_row: MakeRow) -> None:
 def test_too_few_groups_are_refused_with_the_number_needed(make_row: MakeRow) -> None:
     rows = grouped(make_row, groups=2, per_group=50)
     with pytest.raises(DataError, match=r"'notes': 2 group\(s\) \(group_by 'term'.* needs 3 at least"):
-        split_rows([SourceRows("notes", Split(group_by="term"), rows)], 0)
+        by_id([SourceRows("notes", Split(group_by="term"), rows)], 0)
 
 
 def test_a_share_of_zero_gets_nothing(make_row: MakeRow) -> None:
@@ -91,9 +101,9 @@ def test_a_share_of_zero_gets_nothing(make_row: MakeRow) -> None:
 def test_the_split_follows_from_the_seed_and_not_from_the_order_of_rows(make_row: MakeRow) -> None:
     rows = grouped(make_row, groups=30, per_group=2)
     split = Split(test=0.3)
-    first = split_rows([SourceRows("a", split, rows)], 1)
-    assert split_rows([SourceRows("a", split, rows[::-1])], 1) == first
-    assert split_rows([SourceRows("a", split, rows)], 2) != first
+    first = by_id([SourceRows("a", split, rows)], 1)
+    assert by_id([SourceRows("a", split, rows[::-1])], 1) == first
+    assert by_id([SourceRows("a", split, rows)], 2) != first
 
 
 def test_one_group_in_two_sources_stays_on_one_side(make_row: MakeRow) -> None:
@@ -102,7 +112,7 @@ def test_one_group_in_two_sources_stays_on_one_side(make_row: MakeRow) -> None:
         replace(row, id=f"second {row.id}", messages=make_row(f"second {row.id}").messages) for row in first
     ]
     split = Split(test=0.25, validation=0.1)
-    sides = split_rows([SourceRows("a", split, first), SourceRows("b", split, second)], 0)
+    sides = by_id([SourceRows("a", split, first), SourceRows("b", split, second)], 0)
     assert all(sides[row.id] == sides[f"second {row.id}"] for row in first)
     assert Counter(sides.values()) == {"train": 26, "test": 10, "validation": 4}
 
@@ -113,17 +123,17 @@ def test_an_earlier_turn_that_answers_a_test_prompt_joins_it(make_row: MakeRow) 
     longer = replace(follow_up, id="longer", messages=(*asked.messages, *follow_up.messages))
     others = grouped(make_row, groups=10, per_group=1)
     for seed in range(10):
-        sides = split_rows([SourceRows("a", Split(test=0.4), [asked, *others, longer])], seed)
+        sides = by_id([SourceRows("a", Split(test=0.4), [asked, *others, longer])], seed)
         assert sides["asked"] == sides["longer"]
 
 
 def test_a_later_source_whose_rows_are_all_placed_elsewhere_is_refused(make_row: MakeRow) -> None:
     first = grouped(make_row, groups=10, per_group=1)
-    sides = split_rows([SourceRows("a", Split(test=0.2, validation=0), first)], 0)
+    sides = by_id([SourceRows("a", Split(test=0.2, validation=0), first)], 0)
     in_train = [row for row in first if sides[row.id] == "train"]
     second = [replace(row, id=f"second {row.id}") for row in in_train]
     with pytest.raises(DataError, match="'b': no group is left for test"):
-        split_rows(
+        by_id(
             [
                 SourceRows("a", Split(test=0.2, validation=0), first),
                 SourceRows("b", Split(validation=0), second),

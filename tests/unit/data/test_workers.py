@@ -5,8 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -180,12 +178,3 @@ def test_a_host_with_other_versions_works_on_nothing() -> None:
     error = outcome({**has, "tokenizers": "0.1"}).error
     assert isinstance(error, StageError)
     assert f"has tokenizers {has['tokenizers']}, not 0.1: its rows might differ" in str(error)
-
-
-def test_without_a_cluster_no_ray_is_loaded() -> None:
-    code = (
-        "import sys\nfrom tunebook_data.workers import open_workers\nimport tunebook_data.prepare\n"
-        "with open_workers(None) as who: print(who.are_here, 'ray' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "True False\n"

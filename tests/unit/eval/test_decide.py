@@ -24,7 +24,7 @@ def judge(*arms: ArmScores, groups: int | None = None, **gate: Any) -> GateResul
     count = len(arms[0].scores)
     of = {str(number): f"g{number % (groups or count)}" for number in range(count)}
     report = EvalReport(scores=arms, groups={"glossary": of}, costs=(), flips=(), examples=(), warnings=())
-    (result,) = decide(report, (Gate(metric="glossary.line_match", **gate),)).results
+    (result,) = decide(report, (Gate(metric="glossary.line_match", **gate),), {}).results
     return result
 
 
@@ -181,7 +181,7 @@ def test_the_verdict_is_its_worst_gate() -> None:
 
     def verdict(*bounds: float) -> tuple[str, int, str]:
         gates = tuple(Gate(metric="glossary.line_match", at_least=bound) for bound in bounds)
-        decided = decide(report, gates)
+        decided = decide(report, gates, {})
         return decided.outcome, decided.exit_status, decided.lines[-1]
 
     assert verdict(0.5) == ("pass", 0, "verdict: pass (1 pass, 0 fail, 0 inconclusive)")

@@ -31,7 +31,7 @@ def report(tmp_path: Path) -> EvalReport:
         + [asked(n, "", rule="lookup", is_reference=True) for n in range(6)],
     }
     folders = {arm: leave(tmp_path, arm, answers) for arm, answers in arms.items()}
-    made = evaluate(INPUTS, arms=folders, out=tmp_path)
+    made = evaluate(INPUTS, arms=folders, judges={}, out=tmp_path)
     assert read_report(tmp_path) == made
     return made
 
@@ -68,7 +68,7 @@ def test_changes_are_tuned_minus_base_with_p_values_for_their_number(tmp_path: P
         return [*task, *(general(n, "yes") for n in range(40))]
 
     arms = {arm: leave(tmp_path, arm, answers(right)) for arm, right in (("base", 10), ("tuned", 30))}
-    line, exact, contains = evaluate(INPUTS, arms=arms, out=tmp_path).changes
+    line, exact, contains = evaluate(INPUTS, arms=arms, judges={}, out=tmp_path).changes
     assert (line.set, line.metric, line.num_samples, line.mean) == ("glossary", "line_match", 40, 0.25)
     assert line.p_value == pytest.approx(2 / 2**20, abs=3e-4)
     assert line.adjusted_p_value == pytest.approx(3 * (line.p_value or 0))
@@ -95,7 +95,7 @@ def test_the_share_of_unscored_answers_has_its_own_error(report: EvalReport) -> 
     assert tuned.unscored is not None
     assert (tuned.unscored.mean, tuned.unscored.num_samples) == (pytest.approx(1 / 6), 6)
     gate = Gate(metric="glossary.line_match.unscored", at_most=0.5)
-    (result,) = decide(report, (gate,)).results
+    (result,) = decide(report, (gate,), {}).results
     assert (result.value, result.num_samples) == (pytest.approx(1 / 6), 6)
 
 
@@ -104,7 +104,7 @@ def test_parts_of_a_metric_are_scored_where_they_say_something(tmp_path: Path) -
     silent = asked(5, '{"plan": null}', reference="{}")
     arms = {arm: leave(tmp_path, arm, [*said, silent]) for arm in ("base", "tuned")}
     inputs = EvaluateInputs.model_validate({"metrics": {"glossary": ["json_fields"]}})
-    made = evaluate(inputs, arms=arms, out=tmp_path)
+    made = evaluate(inputs, arms=arms, judges={}, out=tmp_path)
     plan = of(made, "glossary.json_fields.plan.recall", "tuned")
     assert plan.overall is not None
     assert (plan.overall.num_samples, plan.num_unscored, plan.unscored) == (5, 0, None)
@@ -120,7 +120,7 @@ def test_a_report_of_before_can_still_be_judged(tmp_path: Path, report: EvalRepo
         del each["unscored"]
     (tmp_path / "report.json").write_text(json.dumps(old))
     gate = Gate(metric="glossary.line_match.unscored", at_most=0.5)
-    assert decide(read_report(tmp_path), (gate,)) == decide(report, (gate,))
+    assert decide(read_report(tmp_path), (gate,), {}) == decide(report, (gate,), {})
 
 
 def test_examples_put_the_worst_regression_first(report: EvalReport) -> None:
@@ -148,5 +148,5 @@ def test_the_order_of_finishing_does_not_matter(tmp_path: Path) -> None:
         folder.mkdir()
         arms = {arm: leave(folder, arm, order) for arm in ("base", "tuned")}
         inputs = EvaluateInputs.model_validate({"metrics": {"glossary": ("line_match",)}})
-        made.append(evaluate(inputs, arms=arms, out=folder))
+        made.append(evaluate(inputs, arms=arms, judges={}, out=folder))
     assert made[0] == made[1]

@@ -36,7 +36,10 @@ METRICS: list[dict[str, Any]] = [
         "step": step,
         "loss": 3.0 / step,
         "learning_rate": 1e-4,
+        "grad_norm": 4.0 / step,
         "tokens_per_s": 400.0,
+        "mfu": 0.43,
+        "peak_memory_gib": 1.2 + step / 100,
         "validation_loss": 1.0 if step == 5 else None,
     }
     for step in range(1, 10)
@@ -83,8 +86,8 @@ def evidence(tmp_path: Path) -> tuple[EvalReport, GateVerdict]:
     inputs = EvaluateInputs.model_validate(
         {"metrics": {"glossary": ("line_match",), "general": ("contains",)}}
     )
-    report = evaluate(inputs, arms=folders, out=tmp_path)
-    return report, decide(report, GATES)
+    report = evaluate(inputs, arms=folders, judges={}, out=tmp_path)
+    return report, decide(report, GATES, {})
 
 
 VARIED = GeneratedCounts(
@@ -221,6 +224,15 @@ def test_where_training_stopped_early_the_best_step_is_named_and_drawn(
     assert "best, kept" in losses_svg(metrics)
     assert "best" not in losses_svg(METRICS)
     assert "best step" not in plain
+
+
+def test_how_training_used_the_machine_is_on_the_page(
+    tmp_path: Path, evidence: tuple[EvalReport, GateVerdict]
+) -> None:
+    words = Page(write(tmp_path, evidence, METRICS)).words
+    assert "share of what plain matrix products reach here 43 %" in words
+    assert "peak memory of the first worker 1.3 GiB" in words
+    assert "gradient norm, largest 4.000" in words
 
 
 def test_a_run_without_training_metrics_says_so(

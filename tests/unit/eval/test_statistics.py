@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
-from scipy.stats import norm, ttest_1samp
+from scipy.stats import norm, pearsonr, rankdata, ttest_1samp
 
 from tunebook_eval.statistics import (
     NUM_RESAMPLES,
@@ -14,10 +14,13 @@ from tunebook_eval.statistics import (
     detectable_effect,
     difference_bounds,
     holm,
+    kendall,
     mcnemar,
     mean_bounds,
     paired_p_value,
+    partial_spearman,
     rows_to_settle,
+    spearman,
     tango_bounds,
 )
 
@@ -177,3 +180,55 @@ def test_a_random_permutation_agrees_with_the_t_test_where_that_holds() -> None:
     differences = np.random.default_rng(6).normal(0.2, 1, 60)
     expected = ttest_1samp(differences, 0).pvalue
     assert paired_p_value(list(differences), [0.0] * 60, names(60)) == pytest.approx(expected, abs=0.02)
+
+
+def test_rank_correlations_of_known_examples() -> None:
+    # Ten people's IQ and hours of television: rho is -29 / 165.
+    iq = [106, 100, 86, 101, 99, 103, 97, 113, 112, 110]
+    hours = [7, 27, 2, 50, 28, 29, 20, 12, 6, 17]
+    found = spearman(iq, hours)
+    assert found is not None
+    assert found[0] == pytest.approx(-29 / 165)
+    # Of five ranks 6 pairs agree and 4 do not; of tied ones those that are tied count on neither side.
+    assert kendall([1, 2, 3, 4, 5], [3, 4, 1, 2, 5]) == pytest.approx(0.2)
+    assert kendall([1, 1, 2], [1, 2, 3]) == pytest.approx(2 / math.sqrt(2 * 3))
+
+
+def test_a_rank_correlation_is_above_its_bound_as_often_as_it_says() -> None:
+    """Normal pairs with correlation r have the rank correlation 6 / pi * asin(r / 2) (Pearson 1907)."""
+    rng, r, above = np.random.default_rng(8), 0.7, 0
+    truth = 6 / math.pi * math.asin(r / 2)
+    for _ in range(400):
+        first = rng.normal(size=30)
+        second = r * first + math.sqrt(1 - r**2) * rng.normal(size=30)
+        found = spearman(list(first), list(second))
+        assert found is not None
+        above += found[1] < truth
+    assert 0.92 <= above / 400 <= 0.98
+
+
+def test_a_correlation_given_a_third_is_that_of_what_the_third_does_not_explain() -> None:
+    rng = np.random.default_rng(9)
+    given = rng.normal(size=60)
+    first, second = given + rng.normal(size=60), given + rng.normal(size=60)
+    found = partial_spearman(list(first), list(second), list(given))
+    assert found is not None
+    design = np.column_stack([np.ones(60), rankdata(given)])
+    left = [rank - design @ np.linalg.lstsq(design, rank)[0] for rank in map(rankdata, (first, second))]
+    assert found[0] == pytest.approx(pearsonr(*left).statistic)
+    # Both follow the third alone: their own correlation is far from none, and this one is not.
+    assert abs(found[0]) < 0.3
+    assert found[1] > 0.05
+    plain = spearman(list(first), list(second))
+    assert plain is not None
+    assert plain[1] > 0.1
+
+
+def test_what_does_not_vary_has_no_correlation() -> None:
+    assert spearman([1, 2, 3, 4], [5, 5, 5, 5]) is None
+    assert kendall([5, 5], [1, 2]) is None
+    assert partial_spearman([1, 2, 3, 4], [2, 1, 4, 3], [7, 7, 7, 7]) is None
+    assert partial_spearman([1, 2, 3, 4], [2, 1, 4, 3], [1, 2, 3, 4]) is None, (
+        "the third says all of the first"
+    )
+    assert spearman([1, 2, 3, 4], [2, 4, 6, 8]) == (1, 1)

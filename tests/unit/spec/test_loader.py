@@ -373,3 +373,90 @@ def test_columns_lack_the_answer_only_where_a_teacher_gives_it(tmp_path: Path) -
     assert "columns.assistant: is required, since no `data.distill`" in found
     answered = asking("  distill: {teacher: teacher}\n", TEACHER)
     load(write(tmp_path, answered.replace("task: chat}", "task: chat, columns: {user: '{q}'}}", 1)))
+
+
+def judging(metric: str, models: str = "  judge: {kind: endpoint, model: gpt-x}\n") -> str:
+    """The spec with one more metric, and models."""
+    text = SPEC.replace("[exact_match]", f"[exact_match, {{{metric}}}]", 1)
+    return text.replace("method:", f"models:\n{models}method:", 1)
+
+
+JUDGE = "kind: judge, judge: judge, criteria: {truth: Is it true?}"
+PAIRWISE = JUDGE.replace("judge", "pairwise", 1)
+ITSELF = "'judge' is the model that is tuned, which tends to like its own answers: name another model, or set"
+
+
+@pytest.mark.parametrize(
+    ("metric", "models", "told"),
+    [
+        (JUDGE, "  other: {kind: endpoint, model: gpt-x}\n", "no model 'judge' under `models`"),
+        (JUDGE, "  judge: {kind: folder, path: models/tiny, chat_template_kwargs: {a: b}}\n", ITSELF),
+        (JUDGE, "  judge: {kind: endpoint, model: tiny@3}\n", ITSELF),
+        (
+            f"{JUDGE}, repeats: 2, temperature: 1",
+            "  judge: {kind: folder, path: models/big}\n",
+            "'judge' runs on this machine: its probabilities are read, and repeats are the same",
+        ),
+    ],
+    ids=["no role", "base", "tuned", "repeats"],
+)
+def test_a_metric_that_cannot_be_judged_is_told(tmp_path: Path, metric: str, models: str, told: str) -> None:
+    (found,) = problems(tmp_path, judging(metric, models))
+    assert found.startswith(f"line 12, evaluation.sets.chat.metrics.1.judge: {told}")
+    if told == ITSELF:
+        load(write(tmp_path, judging(f"{metric}, may_judge_itself: true", models)))
+
+
+def test_a_served_base_model_is_no_judge_of_what_was_made_of_it(tmp_path: Path) -> None:
+    """Of the profile `cluster`, that is; every profile is looked at."""
+    text = judging(JUDGE, "  judge: {kind: endpoint, model: owner/name}\n")
+    (found,) = problems(tmp_path, text)
+    assert ITSELF in found
+    without = text.replace("    base_model: {kind: hub, repo: owner/name}", "    method: {epochs: 3}")
+    assert load(write(tmp_path, without)).spec.roles == ("judge",)
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        (f"{JUDGE}, repeats: 3", "at temperature 0 all repeats are the same: raise it, or ask once"),
+        (JUDGE.replace("truth: Is it true?", ""), "criteria: Dictionary should have at least 1 item"),
+        (JUDGE.replace("truth", "unscored"), "criterion name 'unscored' is taken; name it otherwise"),
+        (f"{JUDGE}, min_agreement: 0.7", "min_agreement: unknown key; known here: name, judge, criteria"),
+    ],
+    ids=["repeats", "no criteria", "reserved", "another's bound"],
+)
+def test_options_of_a_judge_that_make_no_sense_are_told(tmp_path: Path, metric: str, told: str) -> None:
+    (found,) = problems(tmp_path, judging(metric))
+    assert told in found
+
+
+@pytest.mark.parametrize(
+    ("gate", "told"),
+    [
+        ("{metric: chat.pairwise, at_least: 0.5}", None),
+        ("{metric: chat.pairwise.win, at_least: 0.5}", None),
+        (
+            "{metric: chat.pairwise, arm: base, at_least: 0.5}",
+            "base has no chat.pairwise; it is there for: tuned",
+        ),
+        ("{metric: chat.pairwise, max_drop: 0.1}", "base has no chat.pairwise; it is there for: tuned"),
+        ("{metric: chat.pairwise.best, at_least: 0.5}", "no set declares 'chat.pairwise.best'"),
+    ],
+    ids=["score", "part", "base", "drop", "no part"],
+)
+def test_a_comparison_is_of_the_tuned_model_alone(tmp_path: Path, gate: str, told: str | None) -> None:
+    text = judging(PAIRWISE).replace("{metric: chat.exact_match, at_least: 0.5}", gate)
+    if told is None:
+        load(write(tmp_path, text))
+    else:
+        (found,) = problems(tmp_path, text)
+        assert told in found
+
+
+def test_what_few_shot_does_not_answer_is_not_compared_with_it(tmp_path: Path) -> None:
+    metric = f"{PAIRWISE}, against: few_shot"
+    load(write(tmp_path, judging(metric)))
+    text = judging(metric).replace("  sets:", "  arms: [base, tuned]\n  sets:")
+    (found,) = problems(tmp_path, text)
+    assert found.endswith("few_shot does not answer this set; compare `against: base`")

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from tests.unit.train.tables import CPU, MakeTable, plain_model, reference_loss
 from tests.unit.train.test_loop import ALONE, LENGTHS, run, weights
-from tests.unit.train.test_merge import nothing
+from tests.unit.train.test_merge import NO_PROBES, nothing
 from tests.unit.train.test_step import SMALL
 from tunebook_spec.errors import StageError
 from tunebook_spec.models import AdapterMethod, LoraMethod, MergeBase, QloraMethod
@@ -54,6 +54,7 @@ def adapted(folder: Path, method: AdapterMethod, dtype: torch.dtype = torch.floa
 def saved(loss: SupervisedLoss, folder: Path) -> Path:
     state = loss.state_with(dict(loss.named_parameters()))
     save_adapter(loss.model, state, folder / ADAPTER, base_name="owner/tiny", base_revision="0123")
+    NO_PROBES.write(folder)
     return folder / ADAPTER
 
 

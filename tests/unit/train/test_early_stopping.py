@@ -78,7 +78,7 @@ def test_it_ends_early_with_the_weights_of_the_lowest_validation_loss(
     best = stopped.metrics[-1]["step"]
     assert stopped.metrics[-1] == {"step": best, "is_best": True}
     assert best + 4 == stopped.step < whole.step
-    assert all(torch.equal(stopped.kept()[name], weight) for name, weight in seen[best].items())
+    assert all(torch.equal(weights(stopped)[name], weight) for name, weight in seen[best].items())
     assert not torch.equal(
         seen[best]["model.model.embed_tokens.weight"], seen[stopped.step]["model.model.embed_tokens.weight"]
     )
@@ -95,8 +95,7 @@ def test_a_resumed_training_remembers_its_best_and_its_patience(
     undisturbed = run(loss_model, tables[0], STOPPING, validation=tables[1], save=save)
     resumed = run(loss_model, tables[0], STOPPING, validation=tables[1], resume=tmp_path)
     assert (resumed.step, resumed.metrics[-1]) == (undisturbed.step, undisturbed.metrics[-1])
-    kept = resumed.kept()
-    assert all(torch.equal(kept[name], weight) for name, weight in undisturbed.kept().items())
+    assert all(torch.equal(weights(resumed)[name], weight) for name, weight in weights(undisturbed).items())
 
 
 def test_without_validation_rows_it_is_refused(

@@ -11,6 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tunebook_train.inputs import MergeInputs
 from tunebook_train.job import WEIGHTS
 from tunebook_train.merge import MODEL, merge
+from tunebook_train.merge_probes import MergeProbes
+
+NO_PROBES = MergeProbes(dtype="float32", probes=())
 
 
 def nothing(done: int, total: int, note: str = "") -> None:
@@ -25,6 +28,7 @@ def weights(tiny_llama: Path, tmp_path: Path) -> Path:
         for parameter in model.parameters():
             parameter += 0.25
     model.save_pretrained(tmp_path / WEIGHTS)
+    NO_PROBES.write(tmp_path)
     return tmp_path / WEIGHTS
 
 

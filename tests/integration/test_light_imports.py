@@ -19,3 +19,12 @@ def test_importing_it_loads_no_heavy_library(package: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_without_a_cluster_no_ray_is_loaded() -> None:
+    code = (
+        "import sys\nfrom tunebook_data.workers import open_workers\nimport tunebook_data.prepare\n"
+        "with open_workers(None) as who: print(who.are_here, 'ray' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True False\n"
