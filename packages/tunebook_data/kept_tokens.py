@@ -114,20 +114,21 @@ class KeptTokens:
             return None
         entry = int(self._order[place])
         number, at = self._place(entry)
-        if self._tables[number][1].lengths[at] > self._max_tokens:
+        path, table = self._tables[number]
+        if table.lengths[at] > self._max_tokens:
             return None
+        self._used.add(path)
         self.num_known += 1
         return entry
 
     def read(self, row: Row, entry: int) -> tuple[Row, Rendered]:
         """The row that was found there, cut to fit if need be, and as training sees it."""
         number, at = self._place(entry)
-        path, table = self._tables[number]
+        table = self._tables[number][1]
         if number != self._last:
             # All tables together may be larger than memory.
             self._tables[self._last][1].forget()
             self._last = number
-        self._used.add(path)
         cut = cut_to(row, int(self._ids[entry][_KEY_CHARS:], 16))
         return cut, Rendered(table.input_ids(at), table.loss_mask(at))
 

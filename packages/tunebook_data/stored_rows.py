@@ -70,7 +70,10 @@ class RowStore:
         if rendered is not None:
             num_tokens = len(rendered.input_ids)
             num_supervised = int(np.count_nonzero(rendered.loss_mask))
-            parts += [rendered.input_ids.tobytes(), np.packbits(rendered.loss_mask).tobytes()]
+            parts += [
+                rendered.input_ids.astype(np.int32).tobytes(),
+                np.packbits(rendered.loss_mask).tobytes(),
+            ]
             if rendered.soft_targets is not None or rendered.weight != 1:
                 parts.append(pickle.dumps((rendered.soft_targets, rendered.weight)))
         record = b"".join(parts)

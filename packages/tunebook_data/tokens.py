@@ -68,15 +68,15 @@ def write_table(path: Path, ids: pa.StringArray, rendered: Iterable[Rendered]) -
             column.seek(place)
         mask = np.empty(0, np.bool_)
         for each in rendered:
-            columns[0].write(each.input_ids.tobytes())
+            columns[0].write(np.asarray(each.input_ids, np.int32).tobytes())
             # Arrow packs masks into bits, of which a row may end in the midst of a byte.
             mask = np.concatenate([mask, each.loss_mask])
             whole = len(mask) // 8 * 8
             columns[1].write(np.packbits(mask[:whole], bitorder="little").tobytes())
             mask = mask[whole:]
             if each.soft_targets:
-                columns[2].write(each.soft_targets.ids_NK.tobytes())
-                columns[3].write(each.soft_targets.probabilities_NK.tobytes())
+                columns[2].write(each.soft_targets.ids_NK.astype(np.int32).tobytes())
+                columns[3].write(each.soft_targets.probabilities_NK.astype(np.float32).tobytes())
         columns[1].write(np.packbits(mask, bitorder="little").tobytes())
 
 
