@@ -174,14 +174,11 @@ def made(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("workers")
     generator = torch.Generator().manual_seed(0)
     ids = [torch.randint(5, 250, (length,), generator=generator).tolist() for length in LENGTHS]
-    rows = [
-        (f"row-{i}", Rendered(np.array(each, np.int32), np.arange(len(each)) > i))
-        for i, each in enumerate(ids)
-    ]
+    rows = [(f"row-{i}", Rendered(np.array(each), np.arange(len(each)) > i)) for i, each in enumerate(ids)]
     write_tokens(out / "train.tokens.arrow", rows)
     rows = []
     for name, (length, start) in EDGES.items():
-        row = torch.randint(5, 250, (length,), generator=generator, dtype=torch.int32).numpy()
+        row = torch.randint(5, 250, (length,), generator=generator).numpy()
         rows.append((name, Rendered(row, np.arange(length) >= start)))
     write_tokens(out / "edges.tokens.arrow", rows)
     table, alone = TokenTable.open(out / "train.tokens.arrow"), Worker(0, 1, CPU)
