@@ -64,9 +64,10 @@ class SupervisedLoss(nn.Module):
     def own_loss(self, pack: Pack) -> Tensor:
         """The same of a pack of one row, by the model's own attention and head; no gradients come of it."""
         self.model.set_attn_implementation("sdpa")
-        logits_1NV = self.model(
-            input_ids=pack.input_ids_T[None], use_cache=False, logits_to_keep=pack.predicts_N
-        ).logits
+        with self._autocast(pack.input_ids_T.device):
+            logits_1NV = self.model(
+                input_ids=pack.input_ids_T[None], use_cache=False, logits_to_keep=pack.predicts_N
+            ).logits
         self.model.set_attn_implementation(SEGMENT_ATTENTION)
         log_NV = logits_1NV[0].float().log_softmax(1)
         own: Tensor = -(log_NV.gather(1, pack.targets_NK) * pack.probabilities_NK).sum()
@@ -83,8 +84,7 @@ class SupervisedLoss(nn.Module):
         """Last hidden states, where a supervised token is predicted."""
         ids_T, device = pack.input_ids_T, pack.input_ids_T.device
         read = {"inputs_embeds": tied.embed(ids_T)[None]} if tied else {"input_ids": ids_T[None]}
-        mixed = self.compute_dtype != torch.float32
-        with torch.autocast(device.type, dtype=self.compute_dtype if mixed else None, enabled=mixed):
+        with self._autocast(device):
             hidden_TC: Tensor = self.model.get_decoder()(
                 **read,
                 position_ids=pack.position_ids_T[None],
@@ -92,6 +92,10 @@ class SupervisedLoss(nn.Module):
                 segments=Segments.of(pack.lengths, device),
             ).last_hidden_state[0]
         return hidden_TC.index_select(0, pack.predicts_N)
+
+    def _autocast(self, device: torch.device) -> torch.autocast:
+        mixed = self.compute_dtype != torch.float32
+        return torch.autocast(device.type, dtype=self.compute_dtype if mixed else None, enabled=mixed)
 
 
 def check_loss(loss: SupervisedLoss, pack: Pack) -> None:
