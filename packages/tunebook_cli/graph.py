@@ -10,7 +10,7 @@ from tunebook_data.inputs import PrepareInputs, ReplayInputs
 from tunebook_eval.inputs import AnswerArm, AnswerInputs, DecideInputs, EvaluateInputs, JudgeInputs
 from tunebook_run.stages import Stage
 from tunebook_spec import Spec
-from tunebook_spec.models import BaseModelReference
+from tunebook_spec.base_model import BaseModelReference
 from tunebook_train.inputs import MergeInputs, TrainInputs
 
 RENDERS: tuple[str, ...] = ("transformers", "tokenizers")
@@ -20,7 +20,7 @@ TRAINS = ("torch", "transformers", "ray")
 ADAPTS = (*TRAINS, "peft")
 QUANTISES = (*ADAPTS, "bitsandbytes")
 SCORES: tuple[str, ...] = ("numpy", "scipy", "jsonschema", "ruff")
-FORMATS: Mapping[str, int] = {"replay": 3, "prepare": 9, "train": 4, "merge": 2, "evaluate": 3}
+FORMATS: Mapping[str, int] = {"replay": 3, "prepare": 10, "train": 4, "merge": 2, "evaluate": 3}
 """Raised when a stage's own code changes its output; 1 for the others."""
 
 

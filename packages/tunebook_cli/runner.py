@@ -32,15 +32,9 @@ from tunebook_run.settings import Settings
 from tunebook_run.stages import Artifact, Stage, find, read_artifact
 from tunebook_run.store import Store
 from tunebook_spec import LoadedSpec
+from tunebook_spec.base_model import AnyBaseModel, BaseModelReference, EndpointModel, FolderModel, GgufModel
 from tunebook_spec.errors import InputError, Problem, SpecError, StageError
-from tunebook_spec.models import (
-    AdapterMethod,
-    AnyBaseModel,
-    BaseModelReference,
-    EndpointModel,
-    FolderModel,
-    GgufModel,
-)
+from tunebook_spec.method import AdapterMethod
 from tunebook_train.targets import target_problems
 
 logger = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from tunebook_spec.errors import TunebookError
 if TYPE_CHECKING:
     from tunebook_inference.supporting import SupportingModel
     from tunebook_inference.vllm_engine import VLLMEngine
-    from tunebook_spec.models import AnySupportingModel
+    from tunebook_spec.base_model import AnySupportingModel
     from tunebook_train.inputs import TrainInputs
     from tunebook_train.result import TrainResult
 
@@ -319,10 +319,11 @@ def _check_merge(work: Work, merged: Path, engine: VLLMEngine) -> None:
     Raises:
         IntegrityError: it is not.
     """
-    from tunebook_train.merge_probes import MERGE_PROBES, MergeProbes, check_merge
+    from tunebook_train.merge_probes import MergeProbes, check_merge
 
     name = work.request.stage.name
-    if not (merged / MERGE_PROBES).exists():
+    artifact = read_artifact(work.store, work.request.parents["merge"])
+    if artifact is not None and artifact.result["into"] == "base":
         logger.info("%-16s is not held against training: merged into another base than it trained with", name)
         return
     probes = MergeProbes.read(merged).through(engine.dtype)

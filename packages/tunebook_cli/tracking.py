@@ -22,7 +22,7 @@ from tunebook_run.record import RunRecord
 from tunebook_run.stages import Stage
 from tunebook_run.store import Store
 from tunebook_spec.errors import MissingExtraError
-from tunebook_train.job import METRICS
+from tunebook_train.job import read_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +127,9 @@ class Follower:
         if not self._has_parameters:
             self._send(params=list(parameters(record.spec).items()))
             self._has_parameters = True
-        fresh = [each for each in self._training() if each.get("step", -1) > self._last_step]
+        train = self.stages.get("train")
+        entries = read_metrics(self.store, train.key) if train else []
+        fresh = [each for each in entries if each.get("step", -1) > self._last_step]
         self._send(metrics=[point for each in fresh for point in points(each)])
         self._last_step = max([each["step"] for each in fresh], default=self._last_step)
         if record.verdict and not self._is_concluded:
@@ -137,16 +139,6 @@ class Follower:
             ended = {"failed": "FAILED", "interrupted": "KILLED"}.get(record.status, "FINISHED")
             self._client.set_tag(self._run_id, "tunebook.status", record.status)
             self._client.set_terminated(self._run_id, ended, round(record.finished_at.timestamp() * 1000))
-
-    def _training(self) -> list[dict[str, Any]]:
-        """Entries of the training's metrics so far."""
-        if "train" not in self.stages:
-            return []
-        try:
-            content = self.store.read(f"{self.stages['train'].key}/{METRICS}")
-        except FileNotFoundError:
-            return []
-        return [json.loads(line) for line in content.splitlines()]
 
     def _begin(self, record: RunRecord) -> str:
         experiment = self._client.get_experiment_by_name(record.scenario)

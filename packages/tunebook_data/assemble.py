@@ -38,8 +38,8 @@ from tunebook_data.stored_rows import RowStore, StoredRows, joined, taken
 from tunebook_data.suites import load_suite, load_texts
 from tunebook_data.workers import HERE, Workers
 from tunebook_run.progress import Advance
+from tunebook_spec.data import AnySource, DatasetSource
 from tunebook_spec.errors import DataError
-from tunebook_spec.models import AnySource, DatasetSource
 
 if TYPE_CHECKING:
     from tunebook_data.generated import Writer, Written

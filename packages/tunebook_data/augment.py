@@ -33,7 +33,7 @@ from tunebook_inference.supporting import SupportingModel
 from tunebook_model.conversation import Message, is_learnt
 from tunebook_model.render import Renderer
 from tunebook_run.progress import Advance
-from tunebook_spec.models import Augment, Dedup
+from tunebook_spec.data import Augment, Dedup
 
 _INSTRUCTIONS = """\
 You write training data for a language model. You are given one example: a conversation between a user and \

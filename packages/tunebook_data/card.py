@@ -21,7 +21,8 @@ from tunebook_data.split import Side
 from tunebook_data.steps import all_steps
 from tunebook_model.conversation import Message
 from tunebook_model.render import Renderer
-from tunebook_spec.models import Data, Frozen
+from tunebook_spec.data import Data
+from tunebook_spec.fields import Frozen
 
 SHOWN_ROWS = 10
 _EXAMPLES_PER_REASON = 3

@@ -28,8 +28,8 @@ from tunebook_data.split import SourceRows
 from tunebook_data.stored_rows import RowStore, StoredRows
 from tunebook_data.workers import HERE, Workers, batched
 from tunebook_run.progress import Advance
+from tunebook_spec.data import AnySource, Checks, Columns, RowsSource
 from tunebook_spec.errors import DataError
-from tunebook_spec.models import AnySource, Checks, Columns, RowsSource
 
 if TYPE_CHECKING:
     from tunebook_data.kept_tokens import KeptTokens

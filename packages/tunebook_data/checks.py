@@ -13,8 +13,8 @@ from tunebook_data.prompts import normalised
 from tunebook_data.rejects import Fault, Flag, Reject
 from tunebook_data.rows import Row
 from tunebook_model.conversation import Role, is_learnt, text_of
+from tunebook_spec.data import Checks
 from tunebook_spec.errors import DataError
-from tunebook_spec.models import Checks
 
 if TYPE_CHECKING:
     from tunebook_model.render import Rendered, Renderer

@@ -14,7 +14,7 @@ from tunebook_data.rejects import Leak
 from tunebook_data.rows import Row
 from tunebook_data.stored_rows import Numbers, taken
 from tunebook_data.workers import HERE, Workers
-from tunebook_spec.models import Data
+from tunebook_spec.data import Data
 
 WARN_SHARE = 0.1
 """A rule that drops more of the training rows than this is told: it may have met a template."""

@@ -18,8 +18,8 @@ from tunebook_data.rejects import Reject
 from tunebook_data.rows import Row
 from tunebook_data.source_files import is_glob
 from tunebook_data.sources import read_source
+from tunebook_spec.data import FileSource
 from tunebook_spec.errors import DataError, InputError
-from tunebook_spec.models import FileSource
 
 
 @dataclass

@@ -37,7 +37,7 @@ from tunebook_data.rows import Row
 from tunebook_data.split import group_number
 from tunebook_data.workers import HERE, Workers, batched
 from tunebook_model.conversation import Message
-from tunebook_spec.models import Decontaminate
+from tunebook_spec.data import Decontaminate
 
 BOILERPLATE_GROUPS = 10
 """An n-gram that more training groups than this hold is boilerplate."""

@@ -35,7 +35,7 @@ from tunebook_inference.supporting import SupportingModel
 from tunebook_model.conversation import Message
 from tunebook_model.render import Renderer
 from tunebook_run.progress import Advance
-from tunebook_spec.models import Decontaminate, Distill
+from tunebook_spec.data import Decontaminate, Distill
 
 
 def distill(

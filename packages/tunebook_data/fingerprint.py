@@ -15,8 +15,9 @@ from tunebook_data.source_files import SourceFile
 from tunebook_data.sources import files_of, source_name
 from tunebook_data.wheels import pinned_wheels
 from tunebook_spec import LoadedSpec
+from tunebook_spec.data import Data, DatasetSource, FileSource, HubSource
 from tunebook_spec.errors import DataError, Problem, SpecError
-from tunebook_spec.models import Data, DatasetSource, FileSource, HubSource, TaskSet
+from tunebook_spec.evaluation import TaskSet
 
 DATASET_FORMAT = 1
 """Raised when the code of a built-in data set makes other rows of the same packages."""

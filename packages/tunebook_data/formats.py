@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from tunebook_data.rejects import Fault
 from tunebook_data.tool_use import read_calls, read_tools
 from tunebook_model.conversation import FunctionTool, Message, Role, is_learnt
-from tunebook_spec.models import Columns, RowFormat, template_fields
+from tunebook_spec.data import Columns, RowFormat, template_fields
 
 
 class Conversation(NamedTuple):

@@ -21,8 +21,8 @@ from tunebook_data.workers import HERE, Workers
 from tunebook_inference.supporting import Spent, SupportingModel
 from tunebook_model.conversation import Message
 from tunebook_model.render import Rendered, Renderer
+from tunebook_spec.data import Checks, Data, Decontaminate
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import Checks, Data, Decontaminate
 
 Writer = Literal["augment", "distill"]
 """What of a spec's data has a teacher write rows."""
@@ -218,7 +218,6 @@ def counts_of(
     by_outcome = Counter(fate.outcome for fate in fates)
     counts = GeneratedCounts(
         teacher=model.who,
-        reported_models=tuple(sorted(model.reported)),
         withheld=withheld,
         uses_tools=uses_tools,
         asked=len(replies),
@@ -230,12 +229,7 @@ def counts_of(
         copies_by_reason=_by_reason(fates, "copy"),
         contaminated_by_rule=_by_reason(fates, "contaminated"),
         kept=by_outcome["kept"],
-        answers=spent.answers,
-        resumed=spent.resumed,
-        troubles=dict(model.troubles.most_common()),
-        prompt_tokens=spent.prompt_tokens,
-        completion_tokens=spent.completion_tokens,
-        cost=None if spent.cost is None else round(spent.cost, 9),
+        **model.taken(spent),
         judged=judged,
     )
     assert counts.accounted == counts.made, "every generated row is accounted for"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tunebook_data.source_files import SourceFile, source_files
 from tunebook_run.settings import Settings
+from tunebook_spec.data import HubSource
 from tunebook_spec.errors import DataError, ModelError
-from tunebook_spec.models import HubSource
 
 
 def fetch(source: HubSource) -> None:

@@ -5,16 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 
 from tunebook_spec import Spec
-from tunebook_spec.models import (
-    AnySupportingModel,
-    Data,
-    Frozen,
-    InlineSet,
-    SuiteName,
-    SuiteSet,
-    TextsName,
-    TextsSet,
-)
+from tunebook_spec.base_model import AnySupportingModel
+from tunebook_spec.data import Data
+from tunebook_spec.evaluation import InlineSet, SuiteName, SuiteSet, TextsName, TextsSet
+from tunebook_spec.fields import Frozen
 
 
 class ReplayInputs(Frozen):

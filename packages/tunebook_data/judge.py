@@ -17,8 +17,8 @@ from tunebook_data.structured import Question, Reply, ask_json
 from tunebook_inference.supporting import Spent, SupportingModel
 from tunebook_model.conversation import Message
 from tunebook_run.progress import Advance
+from tunebook_spec.data import Judging
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import Judging
 
 BEST_SCORE = 10
 FAIRLY = """\
@@ -139,15 +139,9 @@ def _counts(
     by_value = Counter(each.value for each in scores.values() if each.value is not None)
     return JudgedCounts(
         judge=judge.who,
-        reported_models=tuple(sorted(judge.reported)),
         asked=len(scores),
         scores=dict(sorted(by_value.items())),
         unscored=len(scores) - by_value.total(),
         repaired=sum(reply.is_repaired for reply in replies.values()),
-        answers=spent.answers,
-        resumed=spent.resumed,
-        troubles=dict(judge.troubles.most_common()),
-        prompt_tokens=spent.prompt_tokens,
-        completion_tokens=spent.completion_tokens,
-        cost=None if spent.cost is None else round(spent.cost, 9),
+        **judge.taken(spent),
     )

@@ -30,8 +30,8 @@ from tunebook_model.digests import files_digest
 from tunebook_model.folder import RENDERING_FILES
 from tunebook_model.render import Rendered
 from tunebook_run.clean import TOKENS
+from tunebook_spec.data import Checks
 from tunebook_spec.errors import StoreError
-from tunebook_spec.models import Checks
 
 logger = logging.getLogger(__name__)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 
 from tunebook_data.split import Side
-from tunebook_spec.models import Frozen, RowFormat
+from tunebook_inference.supporting import Taken
+from tunebook_spec.data import RowFormat
+from tunebook_spec.fields import Frozen
 
 CARD_PAGE = "card.html"
 
@@ -95,12 +97,10 @@ class ReplayCounts(Frozen):
     """Answers left out because they fail the checks."""
 
 
-class JudgedCounts(Frozen):
+class JudgedCounts(Taken):
     """Answers that a judge was asked to score."""
 
     judge: str
-    reported_models: tuple[str, ...]
-    """Models that an endpoint said had answered."""
     asked: int
     """Answers to score: those of `scores` plus `unscored`."""
     scores: dict[int, int]
@@ -109,22 +109,6 @@ class JudgedCounts(Frozen):
     """The judge's answer could not be read, after one repair, or there was none."""
     repaired: int
     """Scored only after the judge had been shown what was wrong with its first answer."""
-    answers: int
-    """Those of repairs included; equal questions are asked once."""
-    resumed: int
-    """Of these, answered before and not asked for, or paid for, again."""
-    troubles: dict[str, int]
-    """Calls of this attempt that were not answered, by what was wrong."""
-    prompt_tokens: int
-    """Of all answers, whenever they were made; so is the rest."""
-    completion_tokens: int
-    cost: float | None
-    """None where the prices are not known."""
-
-    @property
-    def of_any_attempt(self) -> JudgedCounts:
-        """Without what the attempt at hand met, which another at the same rows would not."""
-        return self.model_copy(update={"resumed": 0, "troubles": {}})
 
     def summary(self) -> str:
         """One line for people."""
@@ -165,12 +149,10 @@ class QualityCounts(Frozen):
         return f"{parts[0]} ({', '.join(parts[1:])})"
 
 
-class GeneratedCounts(Frozen):
+class GeneratedCounts(Taken):
     """Rows that a teacher was asked about, and the rows that it made of them."""
 
     teacher: str
-    reported_models: tuple[str, ...]
-    """Models that an endpoint said had answered."""
     withheld: int
     """Training rows that no endpoint is shown, since personal data were found in them."""
     uses_tools: int
@@ -188,17 +170,6 @@ class GeneratedCounts(Frozen):
     copies_by_reason: dict[str, int]
     contaminated_by_rule: dict[str, int]
     kept: int
-    answers: int
-    """Those of repairs included."""
-    resumed: int
-    """Of these, answered before and not asked for, or paid for, again."""
-    troubles: dict[str, int]
-    """Calls of this attempt that were not answered, by what was wrong."""
-    prompt_tokens: int
-    """Of all answers, whenever they were made; so is the rest."""
-    completion_tokens: int
-    cost: float | None
-    """None where the prices are not known."""
     judged: JudgedCounts | None = None
     """What the judge who chose among answers was asked, beside all this."""
 
@@ -208,10 +179,9 @@ class GeneratedCounts(Frozen):
         return self.kept + sum(sum(counts.values()) for counts in left_out)
 
     @property
-    def of_any_attempt(self) -> GeneratedCounts:
-        """Without what the attempt at hand met, which another at the same rows would not."""
+    def of_any_attempt(self) -> Self:
         judged = self.judged and self.judged.of_any_attempt
-        return self.model_copy(update={"resumed": 0, "troubles": {}, "judged": judged})
+        return super().of_any_attempt.model_copy(update={"judged": judged})
 
     def summary(self, what: str) -> str:
         """One line for people."""

@@ -38,8 +38,8 @@ from tunebook_data.workers import HERE, Workers, batched
 from tunebook_inference.supporting import SupportingModel
 from tunebook_model.render import Renderer
 from tunebook_run.progress import Advance
+from tunebook_spec.data import AnySource, DatasetSource
 from tunebook_spec.errors import IntegrityError
-from tunebook_spec.models import AnySource, DatasetSource
 
 logger = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from tunebook_data.rows import Row
 from tunebook_data.stored_rows import StoredRows
 from tunebook_inference.supporting import SupportingModel
 from tunebook_run.progress import Advance
+from tunebook_spec.data import Data
 from tunebook_spec.errors import DataError
-from tunebook_spec.models import Data
 
 NOT_SCORED = "not scored by the judge"
 

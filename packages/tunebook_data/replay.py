@@ -27,8 +27,8 @@ from tunebook_inference.generator import ChatRequest, Completion, Generator
 from tunebook_model.conversation import Message
 from tunebook_model.render import Rendered, Renderer, SoftTargets
 from tunebook_run.progress import Advance
+from tunebook_spec.data import Decontaminate
 from tunebook_spec.errors import DataError, StageError
-from tunebook_spec.models import Decontaminate
 
 REPLAY_TASK = "replay"
 Rehearsal = tuple[Row, Rendered]

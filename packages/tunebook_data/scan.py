@@ -31,7 +31,7 @@ from tunebook_data.rows import Row
 from tunebook_data.sources import LineFile
 from tunebook_data.workers import HERE, Workers
 from tunebook_model.conversation import Message, Role
-from tunebook_spec.models import Checks
+from tunebook_spec.data import Checks
 
 RANGE_BYTES = 16 << 20
 """What one call of a worker reads."""

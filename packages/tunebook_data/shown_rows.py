@@ -13,7 +13,8 @@ from tunebook_data.rejects import Fault
 from tunebook_data.rows import Row
 from tunebook_model.pieces import Piece, pieces
 from tunebook_model.render import Rendered, Renderer
-from tunebook_spec.models import Checks, Frozen
+from tunebook_spec.data import Checks
+from tunebook_spec.fields import Frozen
 
 _MAX_PIECES = 400
 _FIRST_PIECES = 150

@@ -17,8 +17,8 @@ from tunebook_data.rejects import Fault, Reject
 from tunebook_data.rows import Row, content_id
 from tunebook_data.source_files import Hashing, SourceFile, public_name, source_files
 from tunebook_model.conversation import Message
+from tunebook_spec.data import AnySource, Columns, DatasetSource, FileSource, HubSource, RowFormat
 from tunebook_spec.errors import DataError
-from tunebook_spec.models import AnySource, Columns, DatasetSource, FileSource, HubSource, RowFormat
 
 _ROWS_THAT_DECIDE = 10
 _MAX_LOOKED_AT = 1000

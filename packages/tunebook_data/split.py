@@ -20,8 +20,8 @@ from tunebook_data.prompts import answered_numbers
 from tunebook_data.rows import Row
 from tunebook_data.stored_rows import Numbers, Some, digests_of, joined, taken
 from tunebook_data.workers import batched
+from tunebook_spec.data import Split
 from tunebook_spec.errors import DataError, IntegrityError
-from tunebook_spec.models import Split
 
 Side = Literal["train", "validation", "test"]
 SIDES: tuple[Side, ...] = ("train", "validation", "test")

@@ -8,7 +8,7 @@ from typing import Literal
 from tunebook_data.assemble import Assembled
 from tunebook_data.manifest import DatasetManifest, Step
 from tunebook_data.split import SIDES, Side
-from tunebook_spec.models import Data
+from tunebook_spec.data import Data
 
 
 def assembly_steps(made: Assembled, data: Data) -> tuple[Step, ...]:

@@ -17,7 +17,7 @@ from tunebook_data.checked import flags_by_reason, rejects_by_reason
 from tunebook_data.manifest import size_advice
 from tunebook_data.personal_data import mask_reject
 from tunebook_data.steps import assembly_steps
-from tunebook_spec.models import Data
+from tunebook_spec.data import Data
 
 if TYPE_CHECKING:
     from tunebook_data.shown_rows import ShownRow

@@ -13,7 +13,7 @@ from tunebook_data.baselines import Baseline
 from tunebook_eval.sets import Item
 from tunebook_inference.generator import Completion, FinishReason
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import Frozen
+from tunebook_spec.fields import Frozen
 
 FILE = "answers.jsonl"
 SUMMARY = "arm.json"

@@ -18,8 +18,8 @@ from tunebook_eval.statistics import (
 )
 from tunebook_eval.trust import advisory
 from tunebook_eval.verdict import GateResult, GateVerdict, Outcome
+from tunebook_spec.evaluation import Gate
 from tunebook_spec.metrics import ALWAYS
-from tunebook_spec.models import Gate
 
 UNSCORED = ".unscored"
 

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import ConfigDict
 
 from tunebook_eval.statistics import clustered_stderr, mean_bounds
-from tunebook_spec.models import Frozen
+from tunebook_spec.fields import Frozen
 
 
 class Estimate(Frozen):

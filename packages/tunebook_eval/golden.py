@@ -13,8 +13,8 @@ from pydantic import Field, ValidationError
 from tunebook_model.conversation import Message
 from tunebook_spec import Spec
 from tunebook_spec.errors import DataError
+from tunebook_spec.fields import Frozen
 from tunebook_spec.metrics import Judged, Pairwise
-from tunebook_spec.models import Frozen
 
 _FORM = 'write lines such as {"prompt": "...", "answer": "...", "score": 7}'
 

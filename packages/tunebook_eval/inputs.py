@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from tunebook_spec import Spec
-from tunebook_spec.metrics import AnyMetric, JsonSchema, Judge, Judged, Pairwise
-from tunebook_spec.models import (
+from tunebook_spec.base_model import AnySupportingModel
+from tunebook_spec.evaluation import (
     AnySet,
-    AnySupportingModel,
     Arm,
-    Frozen,
     Gate,
     InlineSet,
     SuiteItem,
@@ -19,6 +17,8 @@ from tunebook_spec.models import (
     TaskSet,
     TextsName,
 )
+from tunebook_spec.fields import Frozen
+from tunebook_spec.metrics import AnyMetric, JsonSchema, Judge, Judged, Pairwise
 
 AnswerArm = Arm | Literal["baselines"]
 """`baselines` answers by rules, without a model."""

@@ -20,12 +20,12 @@ from tunebook_eval.golden import Golden, GoldenRow, golden_pairs, read_golden
 from tunebook_eval.inputs import JudgeInputs
 from tunebook_eval.judge_questions import Heard, Prompt, ask, compare, score
 from tunebook_eval.sets import Item, build_items
-from tunebook_inference.supporting import SupportingModel
+from tunebook_inference.supporting import SupportingModel, Taken
 from tunebook_model.conversation import Message
 from tunebook_run.progress import Advance
 from tunebook_spec.errors import StageError
+from tunebook_spec.fields import Frozen
 from tunebook_spec.metrics import Judge, Pairwise
-from tunebook_spec.models import Frozen
 
 FILE = "judgements.jsonl"
 SUMMARY = "judge.json"
@@ -57,7 +57,7 @@ class Judgement(Frozen):
     """Whether the judge was asked; not where both answers are the same, or may not be shown."""
 
 
-class JudgeRun(Frozen):
+class JudgeRun(Taken):
     role: str
     who: str
     """The model and its host, or the digest of its weights."""
@@ -71,18 +71,6 @@ class JudgeRun(Frozen):
     faults: dict[str, int]
     """Of these, how many for which reason."""
     repaired: int
-    reported_models: tuple[str, ...]
-    """Models that an endpoint said had answered."""
-    answers: int
-    """Those of repairs included; equal questions are asked once."""
-    resumed: int
-    """Of these, answered before and not asked for, or paid for, again."""
-    troubles: dict[str, int]
-    """Calls of this attempt that were not answered, by what was wrong."""
-    prompt_tokens: int
-    completion_tokens: int
-    cost: float | None
-    """None where the prices are not known."""
     seconds: float
     """Of the attempt that finished."""
     golden: dict[str, dict[int, GoldenRow]]
@@ -284,7 +272,6 @@ def _run(
 ) -> JudgeRun:
     asked = [each for each in judgements if each.is_asked]
     unscored = [each for each in asked if each.value is None]
-    spent = judge.spent
     return JudgeRun(
         role=inputs.role,
         who=judge.who,
@@ -295,13 +282,7 @@ def _run(
         unscored=len(unscored),
         faults=dict(Counter(each.said.partition(":")[0] for each in unscored).most_common()),
         repaired=num_repaired,
-        reported_models=tuple(sorted(judge.reported)),
-        answers=spent.answers,
-        resumed=spent.resumed,
-        troubles=dict(judge.troubles.most_common()),
-        prompt_tokens=spent.prompt_tokens,
-        completion_tokens=spent.completion_tokens,
-        cost=None if spent.cost is None else round(spent.cost, 9),
+        **judge.taken(judge.spent),
         seconds=round(seconds, 1),
         golden={name: {each.line: each.row for each in rows} for name, rows in golden.items()},
     )

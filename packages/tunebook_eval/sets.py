@@ -12,7 +12,7 @@ from tunebook_data.suites import load_suite, load_texts
 from tunebook_eval.inputs import PromptSet
 from tunebook_model.conversation import FunctionTool, Message
 from tunebook_spec.errors import DataError
-from tunebook_spec.models import SuiteItem
+from tunebook_spec.evaluation import SuiteItem
 
 
 @dataclass(frozen=True)

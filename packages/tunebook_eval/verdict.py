@@ -7,7 +7,8 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
-from tunebook_spec.models import Frozen, Gate
+from tunebook_spec.evaluation import Gate
+from tunebook_spec.fields import Frozen
 
 Outcome = Literal["pass", "fail", "inconclusive"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)

@@ -13,8 +13,8 @@ from string import Template
 from pydantic import TypeAdapter, ValidationError
 
 from tunebook_inference.generator import ChatRequest, Completion, FinishReason, OnDone
+from tunebook_spec.base_model import ScriptedModel, ScriptedReply
 from tunebook_spec.errors import DataError
-from tunebook_spec.models import ScriptedModel, ScriptedReply
 
 _LINES = TypeAdapter(tuple[ScriptedReply, ...])
 

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import orjson
 
@@ -16,8 +16,9 @@ from tunebook_inference.kept_answers import KeptAnswers
 from tunebook_inference.scripted import Script, ScriptedGenerator
 from tunebook_model.resolve import ReadyModel
 from tunebook_run.settings import ModelSettings
+from tunebook_spec.base_model import AnySupportingModel, BaseModelReference, EndpointModel, ScriptedModel
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import AnySupportingModel, BaseModelReference, EndpointModel, ScriptedModel
+from tunebook_spec.fields import Frozen
 
 KEY_FORMAT = 1
 """Raised when what a key is made of changes: every answer is then asked for again."""
@@ -70,6 +71,29 @@ class Spent:
     def __str__(self) -> str:
         cost = "" if self.cost is None else f" cost={self.cost:.4f}"
         return f"tokens={self.tokens}{cost}"
+
+
+class Taken(Frozen):
+    """What answers took, for the record of a stage."""
+
+    reported_models: tuple[str, ...]
+    """Models that an endpoint said had answered."""
+    answers: int
+    """Those of repairs included; equal questions are asked once."""
+    resumed: int
+    """Of these, answered before and not asked for, or paid for, again."""
+    troubles: dict[str, int]
+    """Calls of this attempt that were not answered, by what was wrong."""
+    prompt_tokens: int
+    """Of all answers, whenever they were made; so is the rest."""
+    completion_tokens: int
+    cost: float | None
+    """None where the prices are not known."""
+
+    @property
+    def of_any_attempt(self) -> Self:
+        """Without what the attempt at hand met, which another at the same questions would not."""
+        return self.model_copy(update={"resumed": 0, "troubles": {}})
 
 
 @dataclass
@@ -127,6 +151,18 @@ class SupportingModel:
             self._stop_at_budget()
             self.generator.generate(missing, keep)
         return [done[request.id] for request in requests]
+
+    def taken(self, spent: Spent) -> dict[str, Any]:
+        """The fields of `Taken`, of what was spent of this model."""
+        return {
+            "reported_models": tuple(sorted(self.reported)),
+            "answers": spent.answers,
+            "resumed": spent.resumed,
+            "troubles": dict(self.troubles.most_common()),
+            "prompt_tokens": spent.prompt_tokens,
+            "completion_tokens": spent.completion_tokens,
+            "cost": None if spent.cost is None else round(spent.cost, 9),
+        }
 
     def cost(self, answer: Completion) -> float | None:
         return None if self.prices is None else self.prices.of(answer)

@@ -8,8 +8,8 @@ from pathlib import Path
 from tunebook_model import builtin
 from tunebook_model.digests import file_digest, model_digest
 from tunebook_model.folder import check_layout
+from tunebook_spec.base_model import AnyBaseModel, BuiltinModel, FolderModel, GgufModel, HubModel
 from tunebook_spec.errors import ModelError
-from tunebook_spec.models import AnyBaseModel, BuiltinModel, FolderModel, GgufModel, HubModel
 
 CONVERSION_FORMAT = 1
 """Raised when a GGUF file would convert to something else, so that kept conversions are made again."""

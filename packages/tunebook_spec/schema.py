@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunebook_spec.models import Spec
+from tunebook_spec.spec import Spec
 
 
 def json_schema() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import AdapterMethod
+from tunebook_spec.method import AdapterMethod
 from tunebook_train.targets import HEADS, weight_shapes
 
 NAME = "default"

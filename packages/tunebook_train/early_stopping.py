@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tunebook_spec.models import EarlyStopping
+from tunebook_spec.method import EarlyStopping
 
 
 def best_step(metrics: Iterable[Mapping[str, Any]]) -> int | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tunebook_spec import Spec
-from tunebook_spec.models import AnyMethod, Frozen, MergeBase, QloraMethod
+from tunebook_spec.fields import Frozen
+from tunebook_spec.method import AnyMethod, MergeBase, QloraMethod
 
 
 class TrainInputs(Frozen):

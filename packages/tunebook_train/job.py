@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
+from tunebook_run.store import Store
 from tunebook_train.inputs import TrainInputs
 
 CHECKPOINTS = "checkpoints"
@@ -33,3 +36,12 @@ class Job:
     """The base model in the store, where they do not."""
     dtype: str
     cpus_per_worker: int
+
+
+def read_metrics(store: Store, stage_key: str) -> list[dict[str, Any]]:
+    """What rank 0 has told of a training so far, one entry a step or validation; the first are its facts."""
+    try:
+        content = store.read(f"{stage_key}/{METRICS}")
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in content.splitlines()]

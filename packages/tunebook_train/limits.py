@@ -7,7 +7,7 @@ import tempfile
 import torch
 
 from tunebook_run.store import causes, is_disk_full
-from tunebook_spec.models import FullMethod, QloraMethod, TrainingMethod
+from tunebook_spec.method import FullMethod, QloraMethod, TrainingMethod
 
 
 def way_out(error: BaseException, method: TrainingMethod, storage_url: str) -> str | None:

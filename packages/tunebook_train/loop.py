@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tunebook_data.tokens import TokenTable
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import TrainingMethod
+from tunebook_spec.method import TrainingMethod
 from tunebook_train.checkpoint import Training
 from tunebook_train.early_stopping import best_step, is_stale
 from tunebook_train.pack import Pack, Step, pack_rows, supervised_weight

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from tunebook_model.folder import RENDERING_FILES, weight_files
 from tunebook_run.progress import Advance
-from tunebook_spec.models import Frozen, MergeBase
+from tunebook_spec.fields import Frozen
+from tunebook_spec.method import MergeBase
 from tunebook_train.inputs import MergeInputs
 from tunebook_train.job import ADAPTER, WEIGHTS
 from tunebook_train.merge_probes import MergeProbes

@@ -17,7 +17,7 @@ import torch
 from tunebook_data.tokens import TokenTable
 from tunebook_inference.generator import TokenLogprobs
 from tunebook_spec.errors import IntegrityError
-from tunebook_spec.models import Frozen
+from tunebook_spec.fields import Frozen
 from tunebook_train.pack import Pack
 from tunebook_train.step import SupervisedLoss
 
@@ -47,7 +47,18 @@ class MergeProbes(Frozen):
 
     @classmethod
     def read(cls, folder: Path) -> MergeProbes:
-        return cls.model_validate_json((folder / MERGE_PROBES).read_text())
+        """What `write` left.
+
+        Raises:
+            IntegrityError: it is gone.
+        """
+        try:
+            return cls.model_validate_json((folder / MERGE_PROBES).read_text())
+        except FileNotFoundError:
+            raise IntegrityError(
+                f"{folder / MERGE_PROBES} is gone, so that the model cannot be held against training: delete"
+                " that folder and run again"
+            ) from None
 
     def write(self, folder: Path) -> None:
         (folder / MERGE_PROBES).write_text(self.model_dump_json(indent=1))

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from tunebook_spec.models import Schedule, TrainingMethod
+from tunebook_spec.method import Schedule, TrainingMethod
 
 BETAS = (0.9, 0.95)
 MIN_LR_RATE = 0.1

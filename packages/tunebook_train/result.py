@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunebook_spec.models import Frozen
+from tunebook_spec.fields import Frozen
 
 
 class TrainResult(Frozen):

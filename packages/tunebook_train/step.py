@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import AdapterMethod, AnyMethod, QloraMethod
+from tunebook_spec.method import AdapterMethod, AnyMethod, QloraMethod
 from tunebook_train.attention import SEGMENT_ATTENTION, Segments
 from tunebook_train.head_loss import summed_cross_entropy
 from tunebook_train.pack import Pack

@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from tunebook_model.folder import weight_files
-from tunebook_spec.models import AdapterMethod
+from tunebook_spec.method import AdapterMethod
 
 HEADS = ("embed_tokens", "lm_head")
 """Embedding and head, by the last part of their names. The loss reads their weights as they are, and where

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -20,7 +19,7 @@ from tunebook_run.stages import Stage
 from tunebook_run.store import Store
 from tunebook_spec.errors import StageError
 from tunebook_train.inputs import TrainInputs
-from tunebook_train.job import CHECKPOINTS, METRICS, Job
+from tunebook_train.job import CHECKPOINTS, Job, read_metrics
 from tunebook_train.ray_train import fit
 from tunebook_train.result import TrainResult, share
 
@@ -83,7 +82,7 @@ def train(
             raise StageError(_cause(error)) from error
     store.delete(f"{stage.key}/{CHECKPOINTS}")
     store.download(stage.key)
-    return _result(_read(store, stage.key), num_workers, precision.dtype)
+    return _result(read_metrics(store, stage.key), num_workers, precision.dtype)
 
 
 def _share_model(store: Store, key: str, model_dir: Path) -> None:
@@ -104,7 +103,7 @@ def _followed(store: Store, key: str, advance: Advance) -> Iterator[None]:
     def follow() -> None:
         announced, said = False, set[int]()
         while not stop.wait(FOLLOW_S):
-            entries = _read(store, key)
+            entries = read_metrics(store, key)
             if entries and not announced:
                 announced = True
                 counts = entries[0]["trainable_parameters"], entries[0]["parameters"]
@@ -133,14 +132,6 @@ def _followed(store: Store, key: str, advance: Advance) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-
-
-def _read(store: Store, key: str) -> list[dict[str, Any]]:
-    try:
-        content = store.read(f"{key}/{METRICS}")
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in content.splitlines()]
 
 
 def _result(entries: list[dict[str, Any]], num_workers: int, dtype: str) -> TrainResult:

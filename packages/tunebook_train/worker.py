@@ -18,7 +18,7 @@ from tunebook_data.tokens import TokenTable
 from tunebook_run.settings import Settings
 from tunebook_run.store import Store
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import AdapterMethod, QloraMethod
+from tunebook_spec.method import AdapterMethod, QloraMethod
 from tunebook_train.allocator import keep_freed_memory
 from tunebook_train.checkpoint import Training
 from tunebook_train.job import ADAPTER, METRICS, QUANTISED, WEIGHTS, Job

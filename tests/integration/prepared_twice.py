@@ -25,8 +25,9 @@ from tunebook_data.inputs import PrepareInputs
 from tunebook_model.resolve import ReadyModel
 from tunebook_run.settings import Settings
 from tunebook_run.stages import Artifact, Stage
+from tunebook_spec.base_model import EndpointModel
+from tunebook_spec.data import Data
 from tunebook_spec.errors import DataError
-from tunebook_spec.models import Data, EndpointModel
 
 SPLIT = {"group_by": "topic", "test": 0.1, "validation": 0.05}
 TEACHER = {"teacher": EndpointModel(kind="endpoint", model="gpt-x")}

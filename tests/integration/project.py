@@ -33,11 +33,15 @@ method:
 evaluation:
   decoding: {max_tokens: 16}
   sets:
-    colour: {task: colour, metrics: [exact_match]}
+    colour:
+      task: colour
+      metrics: [exact_match, {kind: judge, judge: critic, criteria: {short: The answer is one word.}}]
     own: {items: [{q: What is 2+2?, expected_contains: "4"}], metrics: [contains]}
     texts: {texts: fixed_texts, metrics: [log_likelihood]}
   gates:
     - {metric: colour.exact_match, gain_over: best_baseline, at_least: 0.3}
+models:
+  critic: {kind: scripted, script: [{pattern: .*, answers: ['{"reason": "It is.", "score": 7}']}]}
 profiles:
   local: {}
 """

@@ -33,7 +33,7 @@ def short_answers(project: Project) -> None:
 
 def endpoint_without_url(project: Project) -> None:
     change(project, "  replay:", "  augment: {teacher: teacher}\n  replay:")
-    change(project, "evaluation:", "models: {teacher: {kind: endpoint, model: gpt-x}}\nevaluation:")
+    change(project, "models:\n", "models:\n  teacher: {kind: endpoint, model: gpt-x}\n")
 
 
 CASES = {
@@ -66,7 +66,7 @@ CASES = {
     ),
     "undeclared metric": (
         lambda p: change(p, "metric: colour.exact_match", "metric: colour.f1"),
-        ["line 19, evaluation.gates.0.metric: no set declares 'colour.f1'; declared: ", "colour.exact_match"],
+        ["line 21, evaluation.gates.0.metric: no set declares 'colour.f1'; declared: ", "colour.exact_match"],
     ),
     "not YAML": (
         lambda p: change(p, "name: tiny", "name: 'tiny"),

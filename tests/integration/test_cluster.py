@@ -34,8 +34,9 @@ store = Store(Settings.read().storage_url, Path("cache"))
 """
 # What needs no training is not made again, so that the test is about training.
 SEED = f"""{STORE}
+of_training = ("train", "merge", "answer-tuned", "judge", "evaluate", "decide")
 for stage in Path("made/tiny/stages").iterdir():
-    if stage.is_dir() and not stage.name.startswith(("train", "merge", "answer-tuned", "evaluate", "decide")):
+    if stage.is_dir() and not stage.name.startswith(of_training):
         for path in sorted(stage.rglob("*"), key=lambda path: path.name == "artifact.json"):
             if path.is_file():
                 store.put(path, f"tiny/stages/{{stage.name}}/{{path.relative_to(stage)}}")

@@ -18,7 +18,7 @@ from pathlib import Path
 from tunebook_data.assemble import assemble
 from tunebook_data.inputs import PrepareInputs
 from tunebook_data.workers import LocalWorkers
-from tunebook_spec.models import Data
+from tunebook_spec.data import Data
 
 source = {"kind": "file", "path": "rows.jsonl", "task": "task", "split": {"group_by": "topic"}}
 data = Data.model_validate({"sources": [source], "dedup": {"near": 0.8}})

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.integration.stage import start, until
 from tunebook_cli.request import Request
 from tunebook_cli.stage_process import run_stage
 from tunebook_data.inputs import PrepareInputs
@@ -21,13 +19,9 @@ from tunebook_model.digests import model_digest
 from tunebook_model.resolve import ReadyModel
 from tunebook_run.settings import Settings
 from tunebook_run.stages import Artifact, Stage
-from tunebook_spec.models import Data
+from tunebook_spec.data import Data
 
-CODE = (
-    "import sys; from tunebook_data import kept_tokens; kept_tokens.TABLE_TOKENS = 4000;"
-    "from tunebook_cli import stage_process; from tunebook_cli.request import Request;"
-    "sys.exit(stage_process.main(Request.model_validate_json(sys.stdin.read())))"
-)
+SMALL_TABLES = "from tunebook_data import kept_tokens; kept_tokens.TABLE_TOKENS = 4000; "
 SPLIT = {"group_by": "topic", "test": 0.1, "validation": 0.1}
 TURNS = 3
 
@@ -92,18 +86,7 @@ class Prepare:
         return Artifact.model_validate_json(path.read_text()).files
 
     def start(self, runs: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", CODE],
-            env={**os.environ, **self.environment(runs, "cache")},
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdin is not None
-        process.stdin.write(self.request().model_dump_json())
-        process.stdin.close()
-        process.stdin = None
-        return process
+        return start(self.request(), self.environment(runs, "cache"), SMALL_TABLES)
 
     @property
     def tables(self) -> list[Path]:
@@ -175,11 +158,7 @@ def test_a_change_of_what_is_rendered_finds_nothing_known(
 def test_a_kill_leaves_what_was_tokenised(tmp_path: Path, tiny_llama: Path, told: Any) -> None:
     prepare = Prepare(tmp_path, tiny_llama, 600)
     process = prepare.start("killed")
-    deadline = time.monotonic() + 300
-    while len(prepare.tables) < 2:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "no table was ever written"
-        time.sleep(0.005)
+    until(lambda: len(prepare.tables) >= 2, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
@@ -193,7 +172,7 @@ def test_two_runs_at_once_share_a_cache(tmp_path: Path, tiny_llama: Path, told: 
     prepare = Prepare(tmp_path, tiny_llama, 200)
     both = [prepare.start(runs) for runs in ("one", "two")]
     for process in both:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
     assert prepare.left("one") == prepare.left("two") == prepare.run("three")
     assert told() == (200, 200)

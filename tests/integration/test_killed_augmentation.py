@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.integration.stage import start, until
 from tests.openai_endpoint import Endpoint, Reply, serving
 from tunebook_cli.request import Request
 from tunebook_cli.stage_process import run_stage
@@ -25,13 +23,10 @@ from tunebook_model.digests import model_digest
 from tunebook_model.resolve import ReadyModel
 from tunebook_run.settings import Settings
 from tunebook_run.stages import Artifact, Stage
+from tunebook_spec.base_model import EndpointModel
+from tunebook_spec.data import Data
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import Data, EndpointModel
 
-CODE = (
-    "import sys; from tunebook_cli import stage_process; from tunebook_cli.request import Request;"
-    "sys.exit(stage_process.main(Request.model_validate_json(sys.stdin.read())))"
-)
 CONCURRENCY = 3
 
 
@@ -104,23 +99,6 @@ def environment(tmp_path: Path, endpoint: Endpoint) -> Environment:
     }
 
 
-def start(request: Request, environment: Environment) -> subprocess.Popen[str]:
-    """The stage in a process of its own, as in a run."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", CODE],
-        env={**os.environ, **environment},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdin is not None
-    process.stdin.write(request.model_dump_json())
-    process.stdin.close()
-    process.stdin = None
-    return process
-
-
 def run_here(request: Request, environment: Environment, **settings: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**environment, **settings}.items():
@@ -131,14 +109,6 @@ def run_here(request: Request, environment: Environment, **settings: str) -> Non
 def artifact(storage: Path) -> Artifact:
     (path,) = storage.glob("tiny/stages/prepare-*/artifact.json")
     return Artifact.model_validate_json(path.read_text())
-
-
-def until(seen: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 300
-    while not seen():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, "the condition never held"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT], ids=["SIGKILL", "SIGINT"])

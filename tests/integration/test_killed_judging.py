@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.integration.stage import start, until
 from tests.openai_endpoint import Endpoint, Reply, serving
 from tests.unit.eval.judged_run import NUM_ITEMS, NUM_PROMPTS, JudgedRun, fair
 from tunebook_cli.request import Request
@@ -22,10 +19,6 @@ from tunebook_model.resolve import ReadyModel
 from tunebook_run.settings import Settings
 from tunebook_run.stages import Artifact, Stage
 
-CODE = (
-    "import sys; from tunebook_cli import stage_process; from tunebook_cli.request import Request;"
-    "sys.exit(stage_process.main(Request.model_validate_json(sys.stdin.read())))"
-)
 CONCURRENCY = 3
 ALL = 2 * NUM_ITEMS + 3 * NUM_PROMPTS
 
@@ -63,24 +56,9 @@ def test_no_answered_call_is_repeated(tmp_path: Path, monkeypatch: pytest.Monkey
             "TUNEBOOK_MODELS__JUDGE__API_KEY": "sk-secret",
             "TUNEBOOK_MODELS__JUDGE__CONCURRENCY": str(CONCURRENCY),
         }
-        process = subprocess.Popen(
-            [sys.executable, "-c", CODE],
-            env={**os.environ, **environment},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert process.stdin is not None
-        process.stdin.write(request.model_dump_json())
-        process.stdin.close()
-        process.stdin = None
-        deadline = time.monotonic() + 300
+        process = start(request, environment)
         # A worker asks again only when its last answer is kept: all seven answers are.
-        while not (endpoint.under_way == CONCURRENCY and endpoint.num_calls == 7 + CONCURRENCY):
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline, "the condition never held"
-            time.sleep(0.02)
+        until(lambda: endpoint.under_way == CONCURRENCY and endpoint.num_calls == 7 + CONCURRENCY, process)
         process.kill()
         output, _ = process.communicate(timeout=300)
         held.set()

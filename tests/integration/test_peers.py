@@ -26,7 +26,7 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
-from tests.unit.train.tables import CPU, FULL
+from tests.unit.train.tables import CPU, EDGES, FULL
 from tests.unit.train.test_adapter import LORA, QLORA, adapted, saved
 from tunebook_data.tokens import TokenTable, write_tokens
 from tunebook_model.render import Rendered
@@ -35,19 +35,6 @@ from tunebook_train.pack import supervised_weight
 from tunebook_train.quantise import nf4
 from tunebook_train.step import SupervisedLoss, load_model
 
-LIMIT = 512
-"""Of the tiny Llama, in tokens."""
-ROWS = {
-    # Tokens, and the first supervised one.
-    "chat": (17, 9),
-    "a token": (1, 0),
-    "an answer of a token": (40, 39),
-    "two tokens": (2, 1),
-    "at the limit": (LIMIT, 400),
-    "supervised from its first token": (63, 0),
-    "short": (5, 2),
-    "a chat like the first": (17, 4),
-}
 PEERS = [
     ("transformers", "full"),
     ("transformers", "lora"),
@@ -144,7 +131,7 @@ def bench(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     folder = tmp_path_factory.mktemp("peers")
     generator = torch.Generator().manual_seed(0)
     rows = []
-    for name, (length, first) in ROWS.items():
+    for name, (length, first) in EDGES.items():
         ids = torch.randint(5, 250, (length,), generator=generator).tolist()
         rows.append((name, Rendered(ids, [place >= first for place in range(length)])))
     write_tokens(folder / "train.tokens.arrow", rows)
@@ -171,13 +158,13 @@ def assert_same(ours: Step, peer: Step) -> None:
 def test_a_step_has_the_loss_and_gradients_of_the_peer(
     bench: Bench, trainer: str, kind: str, batch_size: int, max_pack_tokens: int
 ) -> None:
-    rows = range(len(ROWS))
+    rows = range(len(EDGES))
     assert_same(bench.ours(kind, rows, max_pack_tokens), bench.peer(trainer, kind, rows, batch_size))
 
 
-@pytest.mark.parametrize("name", [name for name in ROWS if name != "a token"])
+@pytest.mark.parametrize("name", [name for name in EDGES if name != "a token"])
 def test_a_row_alone_has_the_loss_and_gradients_of_the_peer(bench: Bench, name: str) -> None:
-    rows = [list(ROWS).index(name)]
+    rows = [list(EDGES).index(name)]
     ours = bench.ours("full", rows, 1024)
     assert math.isfinite(ours.loss)
     assert_same(ours, bench.peer("trl", "full", rows, 1))

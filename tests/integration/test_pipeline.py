@@ -17,7 +17,7 @@ import pytest
 from tests.integration.project import Project
 
 STAGES = ["replay", "prepare", "answer-baselines", "answer-base", "answer-few_shot"]
-STAGES += ["train", "merge", "answer-tuned", "evaluate", "decide"]
+STAGES += ["train", "merge", "answer-tuned", "judge-critic", "evaluate", "decide"]
 
 
 def statuses(output: str) -> dict[str, str]:
@@ -36,6 +36,9 @@ def test_it_ends_in_a_verdict_with_a_report(finished: Project) -> None:
     assert [stage["name"] for stage in record["stages"]] == STAGES  # type: ignore[union-attr,attr-defined]
     report = (finished.folder / "runs" / "tiny" / "1" / "report.html").read_text()
     assert "colour.exact_match" in report
+    advisory = "advisory      colour.judge: no gate passes or fails by it; the judge is not calibrated"
+    assert advisory in output
+    assert re.search(r"colour\.judge +0\.700 .* 0\.700 ", output), "all arms, by what the script says"
     assert not re.search(r"(src|href)=.http", report)
 
 

@@ -24,7 +24,7 @@ from tunebook_model.resolve import ReadyModel
 from tunebook_run.stages import Stage
 from tunebook_run.store import Store
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import EarlyStopping, FullMethod, ParallelStrategy
+from tunebook_spec.method import EarlyStopping, FullMethod, ParallelStrategy
 from tunebook_train.inputs import TrainInputs
 from tunebook_train.job import WEIGHTS
 from tunebook_train.train import TrainResult, train

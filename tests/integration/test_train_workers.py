@@ -14,9 +14,10 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.unit.train.tables import CPU, EDGES, LIMIT
 from tunebook_data.tokens import TokenTable, write_tokens
 from tunebook_model.render import Rendered
-from tunebook_spec.models import AdapterMethod, AnyMethod, EarlyStopping, FullMethod, LoraMethod, QloraMethod
+from tunebook_spec.method import AdapterMethod, AnyMethod, EarlyStopping, FullMethod, LoraMethod, QloraMethod
 from tunebook_train.adapter import save_adapter
 from tunebook_train.checkpoint import Training
 from tunebook_train.loop import Batches, Worker, accumulate, run_steps
@@ -26,22 +27,8 @@ from tunebook_train.pack import Pack, pack_rows, plan_steps, supervised_weight
 from tunebook_train.sharding import shard, whole
 from tunebook_train.step import check_loss, load_model
 
-CPU = torch.device("cpu")
 LENGTHS = [17, 25, 40, 8, 12, 33, 21]
 ROWS = {"shared out": tuple(range(7)), "one row": (3,)}
-LIMIT = 512
-"""Of the tiny Llama, in tokens."""
-EDGES = {
-    # Tokens, and the first supervised one.
-    "a chat": (17, 9),
-    "a token": (1, 0),
-    "an answer of a token": (40, 39),
-    "two tokens": (2, 1),
-    "at the limit": (LIMIT, 400),
-    "supervised from its first token": (63, 0),
-    "short": (5, 2),
-    "a chat like the first": (17, 4),
-}
 BATCHES = {"8 x 1": 2 * LIMIT, "1 x 8": 1}
 """Rows of a pack by packs of a step, for one worker, and the longest pack that makes it so."""
 COMMON = {"epochs": 3, "learning_rate": 1e-3, "tokens_per_step": 80, "max_pack_tokens": 24}

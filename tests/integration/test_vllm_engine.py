@@ -50,7 +50,7 @@ other = [each.token_ids for each in engine.generate(many, lambda _: None)]
 engine.decoding = Decoding()
 digits = tuple("0123456789")
 weighed = [replace(each, id=f"{each.id}?", choices=digits) for each in requests[:2]]
-chosen = engine.generate([weighed[0], requests[1], weighed[1]], order.append)
+chosen = engine.generate([weighed[0], requests[1], weighed[1]], lambda _: None)
 plain = {}
 for request in weighed:
     ids = renderer.prompt_ids(request.messages)

@@ -6,7 +6,7 @@ from contender import compete
 from tunebook_data.cleaning import clean_train
 from tunebook_data.rows import Row
 from tunebook_data.sources import read_source
-from tunebook_spec.models import Data, FileSource
+from tunebook_spec.data import Data, FileSource
 
 
 def work(folder: Path) -> tuple[Row, ...]:

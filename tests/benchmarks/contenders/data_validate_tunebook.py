@@ -11,7 +11,7 @@ from tunebook_data.checked import CheckedSource, read_whole
 from tunebook_data.inputs import PrepareInputs
 from tunebook_data.rejects import Duplicate
 from tunebook_data.split import SourceRows, drop_duplicates
-from tunebook_spec.models import Data
+from tunebook_spec.data import Data
 
 # As in a run: stages and their workers are forked from a process that has imported what they need.
 multiprocessing.get_context("forkserver").set_forkserver_preload(["tunebook_data.scan"])

@@ -12,7 +12,7 @@ from training_loss import BATCH_ROWS, LEARNING_RATE, read, validation_loss
 
 from tunebook_data.tokens import TokenTable
 from tunebook_model.precision import compute_dtype
-from tunebook_spec.models import AnyMethod, FullMethod, LoraMethod
+from tunebook_spec.method import AnyMethod, FullMethod, LoraMethod
 from tunebook_train.checkpoint import Training
 from tunebook_train.loop import Batches, Worker, run_steps
 from tunebook_train.optimizer import make_optimizer, make_schedule

@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from tunebook_cli.graph import stages
 from tunebook_run.stages import Stage
 from tunebook_spec import Spec, load
+from tunebook_spec.method import AdapterMethod, TrainingMethod
 from tunebook_spec.metrics import Judged
-from tunebook_spec.models import AdapterMethod, TrainingMethod
 
 SPEC = """\
 version: 1

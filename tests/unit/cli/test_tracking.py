@@ -21,7 +21,7 @@ from tunebook_run.settings import Settings
 from tunebook_run.stages import Stage
 from tunebook_run.store import Store
 from tunebook_spec.errors import MissingExtraError, SettingsError
-from tunebook_spec.models import Gate
+from tunebook_spec.evaluation import Gate
 
 GATES = (Gate(metric="glossary.line_match", at_least=0.85),)
 FIELDS = {

@@ -8,7 +8,7 @@ from typing import Any
 from tunebook_data.rejects import Reject
 from tunebook_data.rows import Row
 from tunebook_data.sources import read_source
-from tunebook_spec.models import FileSource
+from tunebook_spec.data import FileSource
 
 GOOD = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]}
 ROW = b'{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]}'

@@ -20,8 +20,8 @@ from tunebook_inference.generator import ChatRequest
 from tunebook_inference.kept_answers import KeptAnswers
 from tunebook_inference.scripted import ScriptedGenerator
 from tunebook_inference.supporting import Prices, SupportingModel
+from tunebook_spec.data import Data
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import Data
 
 THINGS = ("apple", "brick", "cloud", "daisy", "ember", "flint", "grape", "hazel", "ivory", "jewel")
 Answer = Callable[[ChatRequest], str]

@@ -17,7 +17,7 @@ from tunebook_data.rows import Row, read_rows, write_rows
 from tunebook_data.shown_rows import ShownRow
 from tunebook_data.tokens import write_tokens
 from tunebook_model.render import Rendered, Renderer, SoftTargets
-from tunebook_spec.models import Data
+from tunebook_spec.data import Data
 
 WriteJsonl = Callable[..., Path]
 MakeCard = Callable[..., tuple[DataCard, str]]

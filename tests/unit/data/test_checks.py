@@ -10,8 +10,8 @@ from tunebook_data.checks import find_fault, find_flags, render_or_fault
 from tunebook_data.rejects import Fault, Reject
 from tunebook_data.rows import Row
 from tunebook_model.render import Renderer
+from tunebook_spec.data import Checks
 from tunebook_spec.errors import DataError
-from tunebook_spec.models import Checks
 
 CHECKS = Checks(min_response_chars=3, max_response_chars=20, max_tokens=64)
 

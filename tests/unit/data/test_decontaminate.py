@@ -8,7 +8,7 @@ import pytest
 from tunebook_data.decontaminate import BOILERPLATE_GROUPS, HeldOut, Match, find_leaks
 from tunebook_data.rows import Row
 from tunebook_data.suites import load_replay_prompts, load_suite
-from tunebook_spec.models import Decontaminate
+from tunebook_spec.data import Decontaminate
 
 MakeRow = Callable[..., Row]
 RULES = Decontaminate()

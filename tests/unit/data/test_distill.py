@@ -16,8 +16,8 @@ from tunebook_inference.generator import ChatRequest, Completion, FinishReason
 from tunebook_inference.kept_answers import KeptAnswers
 from tunebook_inference.scripted import ScriptedGenerator
 from tunebook_inference.supporting import SupportingModel
+from tunebook_spec.data import Data
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import Data
 
 Answer = Callable[[ChatRequest], str]
 Run = Callable[..., DatasetManifest]

@@ -12,7 +12,7 @@ from tunebook_data.fingerprint import preflight, source_digests
 from tunebook_data.rows import Row
 from tunebook_data.sources import read_source
 from tunebook_spec import LoadedSpec, load
-from tunebook_spec.models import HubSource
+from tunebook_spec.data import HubSource
 
 SPEC = """\
 version: 1

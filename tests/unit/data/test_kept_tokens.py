@@ -17,8 +17,8 @@ from tunebook_data.kept_tokens import KeptTokens, rendering_key, row_key
 from tunebook_data.rows import Row
 from tunebook_model.render import Rendered, Renderer
 from tunebook_run.clean import unused_tokens
+from tunebook_spec.data import Checks
 from tunebook_spec.errors import StoreError
-from tunebook_spec.models import Checks
 
 MakeRow = Callable[..., Row]
 CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}

@@ -20,8 +20,8 @@ from tunebook_data.split import SIDES, Keys, Side, Sides, SourceRows
 from tunebook_data.tokens import TokenTable, write_tokens
 from tunebook_model.conversation import Message
 from tunebook_model.render import Rendered, Renderer
+from tunebook_spec.data import Data
 from tunebook_spec.errors import DataError, IntegrityError
-from tunebook_spec.models import Data
 
 WriteJsonl = Callable[..., Path]
 Run = Callable[..., DatasetManifest]

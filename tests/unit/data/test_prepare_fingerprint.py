@@ -10,8 +10,8 @@ import pytest
 
 from tunebook_data.fingerprint import preflight, source_digests
 from tunebook_spec import load
+from tunebook_spec.data import Data
 from tunebook_spec.errors import DataError, SpecError
-from tunebook_spec.models import Data
 
 WriteJsonl = Callable[..., Path]
 

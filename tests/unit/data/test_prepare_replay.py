@@ -23,8 +23,8 @@ from tunebook_data.suites import load_replay_prompts
 from tunebook_inference.generator import ChatRequest, Completion, Generator, OnDone
 from tunebook_inference.scripted import ScriptedGenerator
 from tunebook_model.render import Renderer
+from tunebook_spec.data import Decontaminate
 from tunebook_spec.errors import DataError, StageError
-from tunebook_spec.models import Decontaminate
 
 INPUTS = ReplayInputs(max_tokens=8, max_prompts=None, chat_template_kwargs={})
 

@@ -21,8 +21,8 @@ from tunebook_data.rows import Row, identity
 from tunebook_data.scan import scan
 from tunebook_data.sources import read_source
 from tunebook_model.conversation import FunctionCall, FunctionTool, Message, ToolCall
+from tunebook_spec.data import Checks, FileSource, RowFormat
 from tunebook_spec.errors import DataError
-from tunebook_spec.models import Checks, FileSource, RowFormat
 
 DEFAULT, ALLOWING = Checks(), Checks(refusals="allow", personal_data="allow")
 EVERY_CHECKS = [

@@ -27,8 +27,8 @@ from tunebook_data.fingerprint import source_digests
 from tunebook_data.records import read_records
 from tunebook_data.source_files import source_files
 from tunebook_run.settings import Settings
+from tunebook_spec.data import Data
 from tunebook_spec.errors import DataError
-from tunebook_spec.models import Data
 
 PAIRS = [{"prompt": f"Question {n}\nof a few", "completion": f"Answer, {n}"} for n in range(700)]
 WHAT = [(pair["prompt"], pair["completion"]) for pair in PAIRS]

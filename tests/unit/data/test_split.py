@@ -9,8 +9,8 @@ import pytest
 
 from tunebook_data.rows import Row
 from tunebook_data.split import SIDES, Side, SourceRows, cap_rows, check_leaks, drop_duplicates, split_rows
+from tunebook_spec.data import Split
 from tunebook_spec.errors import DataError, IntegrityError
-from tunebook_spec.models import Split
 
 MakeRow = Callable[..., Row]
 

@@ -27,8 +27,8 @@ from tunebook_inference.kept_answers import KeptAnswers
 from tunebook_inference.scripted import ScriptedGenerator
 from tunebook_inference.supporting import SupportingModel
 from tunebook_model.render import Renderer
+from tunebook_spec.data import Checks, Data
 from tunebook_spec.errors import DataError
-from tunebook_spec.models import Checks, Data
 
 WriteJsonl = Callable[..., Path]
 

@@ -21,7 +21,8 @@ from tunebook_eval.verdict import GateResult, GateVerdict
 from tunebook_inference.endpoint import EndpointGenerator
 from tunebook_inference.kept_answers import KeptAnswers
 from tunebook_inference.supporting import Budget, SupportingModel
-from tunebook_spec.models import EndpointModel, Gate
+from tunebook_spec.base_model import EndpointModel
+from tunebook_spec.evaluation import Gate
 
 NUM_ITEMS = 40
 NUM_PROMPTS = 12

@@ -14,7 +14,7 @@ from tunebook_inference.generator import ChatRequest
 from tunebook_inference.scripted import ScriptedGenerator
 from tunebook_model.conversation import normal_tool
 from tunebook_spec.errors import DataError
-from tunebook_spec.models import SuiteItem
+from tunebook_spec.evaluation import SuiteItem
 
 
 def row(id: str, task: str = "glossary") -> Row:

@@ -8,7 +8,7 @@ import pytest
 from tunebook_eval.decide import decide
 from tunebook_eval.evidence import ArmScores, Estimate, EvalReport
 from tunebook_eval.verdict import GateResult
-from tunebook_spec.models import Gate
+from tunebook_spec.evaluation import Gate
 
 
 def arm(name: str, scores: list[float], **more: Any) -> ArmScores:

@@ -11,7 +11,7 @@ from tunebook_eval.decide import decide, judged_arms
 from tunebook_eval.evaluate import evaluate, read_report
 from tunebook_eval.evidence import ArmScores, EvalReport
 from tunebook_eval.inputs import EvaluateInputs
-from tunebook_spec.models import Gate
+from tunebook_spec.evaluation import Gate
 
 INPUTS = EvaluateInputs.model_validate(
     {"metrics": {"glossary": ("line_match", "exact_match"), "general": ("contains",)}}

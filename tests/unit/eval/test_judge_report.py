@@ -10,7 +10,7 @@ from tests.openai_endpoint import Endpoint, Reply, serving
 from tests.unit.eval.judged_run import JudgedRun, answer_in, better, fair, scored, worth
 from tests.unit.eval.test_report import METRICS, Page, write
 from tunebook_eval.report import summary
-from tunebook_spec.models import Gate
+from tunebook_spec.evaluation import Gate
 
 
 def milder(body: dict[str, Any]) -> Reply:

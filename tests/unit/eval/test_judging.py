@@ -26,7 +26,7 @@ from tests.unit.eval.judged_run import (
 from tunebook_eval.evidence import Calibration, PairCalibration
 from tunebook_inference.supporting import Budget
 from tunebook_spec.errors import DataError, StageError
-from tunebook_spec.models import Gate
+from tunebook_spec.evaluation import Gate
 
 Judged = Callable[..., JudgedRun]
 NUM_GOLDEN = 3 * NUM_PROMPTS

@@ -24,7 +24,7 @@ from tunebook_eval.evidence import EvalReport
 from tunebook_eval.inputs import EvaluateInputs
 from tunebook_eval.report import summary, write_report
 from tunebook_eval.verdict import GateVerdict
-from tunebook_spec.models import Gate
+from tunebook_spec.evaluation import Gate
 
 GATES = (
     Gate(metric="glossary.line_match", at_least=0.5),

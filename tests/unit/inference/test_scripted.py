@@ -4,8 +4,8 @@ import pytest
 
 from tunebook_inference.generator import ChatRequest, Completion
 from tunebook_inference.scripted import Script, ScriptedGenerator
+from tunebook_spec.base_model import ScriptedModel
 from tunebook_spec.errors import DataError
-from tunebook_spec.models import ScriptedModel
 
 COLOURS = """\
 {"pattern": "colour of (the )?(?P<thing>\\\\w+)", "answers": ["$thing is blue", "$thing costs $$5"]}

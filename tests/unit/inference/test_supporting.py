@@ -10,8 +10,8 @@ from tunebook_inference.kept_answers import KeptAnswers
 from tunebook_inference.scripted import ScriptedGenerator
 from tunebook_inference.supporting import Budget, Prices, SupportingModel, identity, open_model
 from tunebook_run.settings import ModelSettings
+from tunebook_spec.base_model import ScriptedModel
 from tunebook_spec.errors import StageError, StoreError
-from tunebook_spec.models import ScriptedModel
 
 
 def ask(id: str, content: str, **fields: Any) -> ChatRequest:

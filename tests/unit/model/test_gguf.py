@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tunebook_model import builtin
 from tunebook_model.convert import convert_gguf
 from tunebook_model.resolve import ReadyModel, resolve
+from tunebook_spec.base_model import BuiltinModel, GgufModel
 from tunebook_spec.errors import ModelError
-from tunebook_spec.models import BuiltinModel, GgufModel
 
 HIDDEN, HEADS, FEED_FORWARD = 32, 2, 64
 

@@ -12,8 +12,8 @@ import pytest
 from tunebook_model.builtin import install
 from tunebook_model.digests import file_digest
 from tunebook_model.resolve import ReadyModel, resolve
+from tunebook_spec.base_model import AnyBaseModel, BuiltinModel, FolderModel, GgufModel, HubModel
 from tunebook_spec.errors import ModelError
-from tunebook_spec.models import AnyBaseModel, BuiltinModel, FolderModel, GgufModel, HubModel
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -154,7 +154,7 @@ def test_resolving_a_ready_model_loads_no_heavy_library(model_folder: Path, tmp_
     code = (
         "import sys, pathlib\n"
         "from tunebook_model.resolve import resolve\n"
-        "from tunebook_spec.models import FolderModel\n"
+        "from tunebook_spec.base_model import FolderModel\n"
         "here = pathlib.Path(sys.argv[2])\n"
         "resolve(FolderModel(kind='folder', path=sys.argv[1]), assets_dir=here, cache_dir=here,"
         " hub_online=False, hf_token=None)\n"

@@ -9,10 +9,25 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
 
 from tunebook_data.tokens import TokenTable
-from tunebook_spec.models import FullMethod
+from tunebook_spec.method import FullMethod
 
 CPU = torch.device("cpu")
 FULL = FullMethod(kind="full")
+
+LIMIT = 512
+"""Of the tiny Llama, in tokens."""
+EDGES = {
+    # Tokens, and the first supervised one.
+    "a chat": (17, 9),
+    "a token": (1, 0),
+    "an answer of a token": (40, 39),
+    "two tokens": (2, 1),
+    "at the limit": (LIMIT, 400),
+    "supervised from its first token": (63, 0),
+    "short": (5, 2),
+    "a chat like the first": (17, 4),
+}
+"""Rows on which steps are held against others."""
 
 MakeTable = Callable[[str, list[int]], TokenTable]
 

@@ -19,7 +19,7 @@ from tests.unit.train.test_loop import ALONE, LENGTHS, run, weights
 from tests.unit.train.test_merge import NO_PROBES, nothing
 from tests.unit.train.test_step import SMALL
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import AdapterMethod, LoraMethod, MergeBase, QloraMethod
+from tunebook_spec.method import AdapterMethod, LoraMethod, MergeBase, QloraMethod
 from tunebook_train.adapter import add_adapter, save_adapter
 from tunebook_train.inputs import MergeInputs
 from tunebook_train.job import ADAPTER

@@ -12,7 +12,7 @@ from tests.unit.train.tables import MakeTable
 from tests.unit.train.test_loop import LENGTHS, METHOD, run, weights
 from tunebook_data.tokens import TokenTable
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import EarlyStopping
+from tunebook_spec.method import EarlyStopping
 from tunebook_train.checkpoint import Training
 from tunebook_train.early_stopping import best_step, is_stale
 from tunebook_train.step import SupervisedLoss

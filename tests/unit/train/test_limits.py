@@ -13,7 +13,7 @@ from tests.unit.train.tables import MakeTable
 from tests.unit.train.test_loop import LENGTHS, METHOD, make_training, run, weights
 from tunebook_run.store import Store, is_disk_full
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import LoraMethod, QloraMethod, TrainingMethod
+from tunebook_spec.method import LoraMethod, QloraMethod, TrainingMethod
 from tunebook_train.checkpoint import POSITION, STATE, Training
 from tunebook_train.limits import way_out
 from tunebook_train.step import SupervisedLoss

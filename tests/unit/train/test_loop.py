@@ -13,7 +13,7 @@ from transformers import get_scheduler
 from tests.unit.train.tables import CPU, MakeTable
 from tunebook_data.tokens import TokenTable
 from tunebook_spec.errors import StageError
-from tunebook_spec.models import FullMethod, Schedule, TrainingMethod
+from tunebook_spec.method import FullMethod, Schedule, TrainingMethod
 from tunebook_train.checkpoint import Training
 from tunebook_train.loop import Batches, Worker, accumulate, run_steps, validate
 from tunebook_train.optimizer import make_optimizer, make_schedule

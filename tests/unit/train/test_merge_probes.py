@@ -14,7 +14,7 @@ from tests.unit.train.test_adapter import LORA, QLORA, run_merge, saved
 from tests.unit.train.test_loop import LENGTHS, run
 from tunebook_inference.generator import TokenLogprobs
 from tunebook_spec.errors import IntegrityError
-from tunebook_spec.models import AnyMethod, MergeBase
+from tunebook_spec.method import AnyMethod, MergeBase
 from tunebook_train import step
 from tunebook_train.job import WEIGHTS
 from tunebook_train.merge import MODEL
@@ -149,3 +149,8 @@ def test_the_coarsest_type_that_weights_or_products_go_through_says_what_may_dif
     check_merge(probes.through("bfloat16"), lambda prompts: [((7, -0.15),)])
     with pytest.raises(IntegrityError, match=r"differ by 0\.050 nats .* training finds token 7 \(-0\.10\)"):
         check_merge(probes, lambda prompts: [((7, -0.15),)])
+
+
+def test_probes_that_are_gone_are_named_with_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError, match=r"merge_probes\.json is gone.*delete that folder and run again"):
+        MergeProbes.read(tmp_path)

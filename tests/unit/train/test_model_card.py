@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 from tunebook_data.manifest import Attribution, DatasetManifest, SourceCounts, SplitCounts
 from tunebook_model import builtin
 from tunebook_model.resolve import ReadyModel
-from tunebook_spec.models import EarlyStopping, FullMethod, LoraMethod
+from tunebook_spec.method import EarlyStopping, FullMethod, LoraMethod
 from tunebook_train.inputs import TrainInputs
 from tunebook_train.model_card import ModelFacts, model_card
 from tunebook_train.result import TrainResult

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM
 
-from tunebook_spec.models import LoraMethod
+from tunebook_spec.method import LoraMethod
 from tunebook_train.targets import target_problems
 
 KNOWN = "its linear layers are: down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"

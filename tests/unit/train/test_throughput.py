@@ -12,7 +12,7 @@ from transformers import AutoConfig
 from tests.unit.train.tables import CPU, FULL, MakeTable
 from tests.unit.train.test_adapter import LORA, QLORA
 from tests.unit.train.test_loop import LENGTHS, METHOD, run
-from tunebook_spec.models import LoraMethod
+from tunebook_spec.method import LoraMethod
 from tunebook_train.pack import Pack
 from tunebook_train.step import SupervisedLoss, load_model
 from tunebook_train.throughput import Meter, StepCost, gemm_rate, peak_memory

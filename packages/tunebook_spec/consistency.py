@@ -1,0 +1,125 @@
+"""What no single field of a spec can see: names that must meet across it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from tunebook_spec.base_model import BaseModelReference, is_same_model
+from tunebook_spec.data import RowsSource
+from tunebook_spec.evaluation import EvaluationSet, Gate, TaskSet, TextsSet
+from tunebook_spec.metrics import ALWAYS, AnyMetric, JsonSchema, Judged, Pairwise
+from tunebook_spec.spec import Spec
+
+Path_ = tuple[str | int, ...]
+"""Keys and indices from the root of a spec."""
+
+
+def inconsistencies(spec: Spec) -> Iterator[tuple[Path_, str]]:
+    """What no single field can see: names that must meet across the spec."""
+    sets, tasks = spec.evaluation.sets, {source.task for source in spec.data.sources}
+    for name, each in sets.items():
+        if isinstance(each, TaskSet) and each.task not in tasks:
+            known = ", ".join(sorted(tasks))
+            yield (
+                ("evaluation", "sets", name, "task"),
+                f"no source has task {each.task!r}; sources have: {known}",
+            )
+        for index, metric in enumerate(each.metrics):
+            if (message := _misfit(each, metric, spec)) is not None:
+                yield ("evaluation", "sets", name, "metrics", index), message
+            if isinstance(metric, Judged) and (message := _misjudges(metric, spec)) is not None:
+                yield ("evaluation", "sets", name, "metrics", index, "judge"), message
+    for index, source in enumerate(spec.data.sources):
+        columns = source.columns if isinstance(source, RowsSource) else None
+        if columns and columns.assistant is None and spec.data.distill is None:
+            message = "is required, since no `data.distill` has a teacher answer the rows"
+            yield ("data", "sources", index, "columns", "assistant"), message
+    augment, distill, quality = spec.data.augment, spec.data.distill, spec.data.quality
+    for at, role in (
+        (("augment", "teacher"), augment and augment.teacher),
+        (("distill", "teacher"), distill and distill.teacher),
+        (("distill", "choose", "judge"), distill and distill.choose and distill.choose.judge),
+        (("quality", "judge"), quality and quality.judge),
+    ):
+        if role and role not in spec.models:
+            yield ("data", *at), _no_role(role, spec)
+    if distill and distill.choose and not distill.choose.may_judge_itself:
+        judge, teacher = (spec.models.get(role) for role in (distill.choose.judge, distill.teacher))
+        if judge and teacher and is_same_model(judge, teacher):
+            message = (
+                f"{distill.choose.judge!r} is the teacher's own model, which tends to like what it wrote"
+            )
+            way_out = "name another model, or set `may_judge_itself: true`"
+            yield ("data", "distill", "choose", "judge"), f"{message}: {way_out}"
+    for place, message in gate_problems(spec.evaluation.gates, _scored(spec)):
+        yield ("evaluation", *place), message
+
+
+def _scored(spec: Spec) -> dict[str, tuple[str, ...]]:
+    """By metric, the arms that a gate on it can name: few-shot and rules answer tasks alone."""
+    arms = spec.evaluation.arms
+    scored: dict[str, tuple[str, ...]] = {}
+    for name, each in spec.evaluation.sets.items():
+        models = arms if isinstance(each, TaskSet) else tuple(arm for arm in arms if arm != "few_shot")
+        everyone = (*models, "best_baseline") if isinstance(each, TaskSet) else models
+        for metric in each.metrics:
+            parts = [metric.label, *(f"{metric.label}.{part}" for part in (*metric.parts, "unscored"))]
+            measured: tuple[str, ...] = everyone
+            if isinstance(metric, Judged):  # rules are not judged; what is compared is the tuned model
+                measured = ("tuned",) if isinstance(metric, Pairwise) else models
+                measured += ("best_baseline",) if "few_shot" in measured else ()
+            scored |= {f"{name}.{part}": measured for part in parts}
+        if not isinstance(each, TextsSet):
+            scored |= {f"{name}.{metric}": models for metric in ALWAYS}
+    return scored
+
+
+def gate_problems(
+    gates: Sequence[Gate], scored: Mapping[str, Collection[str]]
+) -> Iterator[tuple[Path_, str]]:
+    for index, gate in enumerate(gates):
+        if gate.metric not in scored:
+            message = f"no set declares {gate.metric!r}; declared: {', '.join(sorted(scored))}"
+            yield ("gates", index, "metric"), message
+            continue
+        named = (("arm", gate.arm), ("max_drop" if gate.gain_over is None else "gain_over", gate.opponent))
+        for key, arm in named:
+            if arm is not None and arm not in scored[gate.metric]:
+                known = ", ".join(scored[gate.metric])
+                yield ("gates", index, key), f"{arm} has no {gate.metric}; it is there for: {known}"
+
+
+def _no_role(name: str, spec: Spec) -> str:
+    known = ", ".join(sorted(spec.models)) or "none"
+    return f"no model {name!r} under `models`; there are: {known}"
+
+
+def _misfit(each: EvaluationSet, metric: AnyMetric, spec: Spec) -> str | None:
+    """Why a metric cannot score a set."""
+    kind = metric.kind
+    if isinstance(each, TextsSet) != (kind == "log_likelihood"):
+        texts = "fixed texts are scored by log_likelihood alone"
+        return f"{kind!r} cannot score this kind of set; {texts}, and nothing else is"
+    if not isinstance(each, TaskSet) and kind in ("line_match", "json_fields"):
+        return f"{kind!r} cannot score this kind of set: it needs the reference answers of a task"
+    if isinstance(metric, Pairwise) and metric.against == "few_shot":
+        if not isinstance(each, TaskSet) or "few_shot" not in spec.evaluation.arms:
+            return "few_shot does not answer this set; compare `against: base`"
+    if isinstance(metric, JsonSchema) and metric.answer_schema is None:
+        schemas = spec.data.checks.answer_schema
+        if not isinstance(each, TaskSet) or each.task not in schemas:
+            return "needs `answer_schema`, or one for the set's task under `data.checks.answer_schema`"
+    return None
+
+
+def _misjudges(metric: Judged, spec: Spec) -> str | None:
+    """Why a model cannot be the judge."""
+    model = spec.models.get(metric.judge)
+    if model is None:
+        return _no_role(metric.judge, spec)
+    if metric.repeats > 1 and isinstance(model, BaseModelReference):
+        return f"{metric.judge!r} runs on this machine: its probabilities are read, and repeats are the same"
+    if spec.is_tuned_or_base(model) and not metric.may_judge_itself:
+        itself = f"{metric.judge!r} is the model that is tuned, which tends to like its own answers"
+        return f"{itself}: name another model, or set `may_judge_itself: true`"
+    return None

@@ -1,0 +1,154 @@
+"""The part `evaluation` of a spec: sets, gates, arms."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from tunebook_spec.fields import Frozen, Name
+from tunebook_spec.metrics import AnyMetric, Judged
+
+SuiteName = Literal["general"]
+TextsName = Literal["fixed_texts"]
+Arm = Literal["base", "few_shot", "tuned"]
+
+
+class Decoding(Frozen):
+    temperature: float = Field(0.0, ge=0)
+    """0 is greedy."""
+    max_tokens: int = Field(64, ge=1)
+
+
+class EvaluationSet(Frozen):
+    metrics: tuple[AnyMetric, ...] = Field(min_length=1)
+    """By name, or `{kind: ...}` with options. `stop_rate` and `answer_tokens` are measured of any prompts."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Longest answer in this set; none: that of `evaluation.decoding`."""
+
+    @model_validator(mode="after")
+    def metrics_have_names_of_their_own(self) -> EvaluationSet:
+        labels = [metric.label for metric in self.metrics]
+        twice = [label for label in labels if labels.count(label) > 1]
+        if twice:
+            raise ValueError(f"two metrics are called {twice[0]!r}; give one a `name`")
+        return self
+
+
+class TaskSet(EvaluationSet):
+    task: Name
+    """The test rows of this task."""
+
+
+class SuiteSet(EvaluationSet):
+    suite: SuiteName
+    """A regression suite that ships."""
+
+
+class SuiteItem(Frozen):
+    q: str = Field(min_length=1)
+    expected_contains: str | tuple[str, ...]
+    """What the answer must contain; of several, any."""
+
+
+class InlineSet(EvaluationSet):
+    items: tuple[SuiteItem, ...] = Field(min_length=1)
+    """A regression suite of one's own."""
+
+
+class TextsSet(EvaluationSet):
+    texts: TextsName
+    """Fixed texts, scored by the log-likelihood that the model gives them."""
+
+
+def _set_tag(value: Any) -> str | None:
+    """Which kind of set this is, by the one key that only it has."""
+    keys = set(value) if isinstance(value, dict) else set(type(value).model_fields)
+    for key, tag in (
+        ("task", "TaskSet"),
+        ("suite", "SuiteSet"),
+        ("items", "InlineSet"),
+        ("texts", "TextsSet"),
+    ):
+        if key in keys:
+            return tag
+    return None
+
+
+AnySet = Annotated[
+    Annotated[TaskSet, Tag("TaskSet")]
+    | Annotated[SuiteSet, Tag("SuiteSet")]
+    | Annotated[InlineSet, Tag("InlineSet")]
+    | Annotated[TextsSet, Tag("TextsSet")],
+    Discriminator(
+        _set_tag,
+        custom_error_type="unknown_set",
+        custom_error_message="a set names its rows by one of `task`, `suite`, `items`, `texts`",
+    ),
+]
+
+
+class Gate(Frozen):
+    metric: str
+    """`set.metric`, as declared under `evaluation.sets`, or a part of it: `set.metric.precision`.
+
+    `set.metric.unscored` is the share of answers that it could not score; `set.stop_rate` and
+    `set.answer_tokens` are there for every set of prompts.
+    """
+    arm: Arm = "tuned"
+    """Whose metric is judged."""
+    at_least: float | None = None
+    """Lower bound on the metric; with `gain_over`, on the gain."""
+    at_most: float | None = None
+    """Upper bound on the metric; with `gain_over`, on the gain."""
+    gain_over: Arm | Literal["best_baseline"] | None = None
+    """Judge the arm minus this one; `best_baseline` is the better of few-shot and the best non-learned rule:
+    the highest, or under `at_most` the lowest."""
+    max_drop: float | None = Field(None, ge=0)
+    """The metric may fall below the base by less than this."""
+
+    @property
+    def opponent(self) -> str | None:
+        """What the arm is held against; none: only the bound."""
+        return "base" if self.max_drop is not None else self.gain_over
+
+    @model_validator(mode="after")
+    def states_exactly_one_bound(self) -> Gate:
+        bounds = (self.at_least, self.at_most, self.max_drop)
+        if sum(bound is not None for bound in bounds) != 1:
+            raise ValueError("a gate states exactly one of `at_least`, `at_most` and `max_drop`")
+        if self.gain_over is not None and self.max_drop is not None:
+            raise ValueError("`gain_over` needs `at_least` or `at_most`, the gain that passes")
+        if self.arm == self.opponent:
+            raise ValueError(f"{self.arm} is held against itself; name another `arm`")
+        return self
+
+
+class GatesFile(Frozen):
+    """Gates without a spec, to judge what a run has measured."""
+
+    gates: tuple[Gate, ...] = Field(min_length=1)
+
+
+class Evaluation(Frozen):
+    decoding: Decoding = Decoding()
+    few_shot: int = Field(3, ge=1, le=32)
+    """Training rows shown to the few_shot arm."""
+    sets: dict[Name, AnySet] = Field(min_length=1)
+    arms: tuple[Arm, ...] = ("base", "few_shot", "tuned")
+    gates: tuple[Gate, ...] = Field(min_length=1)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The supporting models that judge answers."""
+        metrics = [metric for each in self.sets.values() for metric in each.metrics]
+        return tuple(dict.fromkeys(metric.judge for metric in metrics if isinstance(metric, Judged)))
+
+    @model_validator(mode="after")
+    def arms_hold_what_gates_compare(self) -> Evaluation:
+        missing = {"base", "tuned"} - set(self.arms)
+        if missing:
+            raise ValueError(f"arms must hold base and tuned; missing: {', '.join(sorted(missing))}")
+        if len(set(self.arms)) != len(self.arms):
+            raise ValueError(f"an arm is listed twice: {', '.join(self.arms)}")
+        return self
