@@ -139,7 +139,7 @@ class FewShot(Frozen):
     choose: Literal["seeded", "similar"] = "seeded"
     """`seeded` draws the same rows for all prompts of a task, which an engine with a prefix cache reads once;
     `similar` takes for each prompt the rows whose prompts are most like it, by the TF-IDF cosine of their
-    words: mostly the better examples, and each prompt's have to be read."""
+    words: often the better examples, and each prompt's have to be read."""
 
 
 def _spell_out(few_shot: Any) -> Any:
