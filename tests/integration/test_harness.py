@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import data_dedup, data_validate, harness, train_full, train_lora, training
+from tests.benchmarks import data_dedup, data_validate, generate, harness, train_full, train_lora, training
 from tests.benchmarks.harness import US, Answer, BenchError, Benchmark, Peer, run
 
 SCRIPT = """
@@ -156,8 +156,22 @@ def test_trainings_that_did_not_do_the_same_give_no_ratio(folder: Path) -> None:
         training.equal(folder, {US: us, "trl_tuned": {**same, "validation_loss": 0.9}})
 
 
+def test_answers_that_are_not_the_same_work_give_no_ratio(folder: Path) -> None:
+    (folder / "prompts.json").write_text(json.dumps({"input_ids": [[1, 2], [3]] * 4}))
+    answers = [[5, 6, 7, 8, 9]] * 8
+    us = {"token_ids": answers, "start_s": 1.0}
+    told = generate.equal(folder, {US: us, "peer": {"token_ids": [*answers[:7], [5, 6, 7, 8, 0]]}})
+    assert (told["prompt_tokens"], told["begin_alike"]["peer"]) == (12, 1.0)
+    with pytest.raises(BenchError, match="7 answers to 8 prompts"):
+        generate.equal(folder, {US: us, "peer": {"token_ids": answers[:7]}})
+    with pytest.raises(BenchError, match="begins only 50%"):
+        generate.equal(folder, {US: us, "peer": {"token_ids": [*answers[:4], *[[1, 6, 7, 8, 9]] * 4]}})
+    with pytest.raises(BenchError, match="said 48 tokens, and we 40"):
+        generate.equal(folder, {US: us, "peer": {"token_ids": [[*each, 1] for each in answers]}})
+
+
 def test_every_benchmark_has_a_script_for_each_contender() -> None:
-    for module in (data_dedup, data_validate, train_full, train_lora):
+    for module in (data_dedup, data_validate, generate, train_full, train_lora):
         benchmark = module.BENCHMARK
         for name in (US, *(peer.name for peer in benchmark.peers)):
             assert (harness.SCRIPTS / f"{benchmark.name}_{name}.py").is_file()
