@@ -61,7 +61,8 @@ for request in weighed:
     plain[request.id] = logprobs[renderer.tokenizer.convert_tokens_to_ids(list(digits))].tolist()
 print(json.dumps({
     "plain": plain, "chosen": [asdict(each) for each in chosen],
-    "alone": [asdict(each) for each in alone], "greedy": greedy, "order": order, "answers": [asdict(each) for each in completions],
+    "alone": [asdict(each) for each in alone],
+    "greedy": greedy, "order": order, "answers": [asdict(each) for each in completions],
     "sampled": {"first": first, "again": again, "other": other},
 }))
 """
