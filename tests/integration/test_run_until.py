@@ -13,7 +13,7 @@ import pytest
 
 from tunebook_cli.main import main
 from tunebook_data.card import DataCard
-from tunebook_data.card_page import read_card
+from tunebook_data.card import read_card
 from tunebook_data.rows import read_rows
 
 SPEC = """\
