@@ -8,7 +8,15 @@ from filelock import FileLock
 
 from tests.integration.project import Project, make_project
 
-LONGEST = ("test_pipeline.py", "test_cluster.py", "test_train_ray.py", "test_serve.py", "test_run_until.py")
+LONGEST = (
+    "test_pipeline.py",
+    "test_cluster.py",
+    "test_train_ray.py",
+    "test_train_workers.py",
+    "test_lost_host.py",
+    "test_serve.py",
+    "test_run_until.py",
+)
 """Files that begin first, the longest of all before the others: begun last, they run beside nothing."""
 
 
