@@ -130,6 +130,7 @@ def _replay(work: Work) -> Outcome:
 
 
 def _prepare(work: Work) -> Outcome:
+    from tunebook_data.card_page import write_page
     from tunebook_data.inputs import PrepareInputs
     from tunebook_data.kept_tokens import KeptTokens, rendering_key
     from tunebook_data.prepare import prepare
@@ -158,6 +159,7 @@ def _prepare(work: Work) -> Outcome:
             workers=stack.enter_context(open_workers(work.request.ray_address)),
             kept_tokens=stack.enter_context(KeptTokens(cache_dir, key, checks)),
         )
+    write_page(work.out)
     return Outcome(done.model_dump(mode="json"), done.summary())
 
 
@@ -346,7 +348,7 @@ def _evaluate(work: Work) -> Outcome:
 
 
 def _decide(work: Work) -> Outcome:
-    from tunebook_data.card_page import read_card
+    from tunebook_data.card import read_card
     from tunebook_data.manifest import DatasetManifest
     from tunebook_eval.costs import update_seconds
     from tunebook_eval.decide import decide
