@@ -19,13 +19,17 @@ Numbers = npt.NDArray[np.int64]
 
 _NO = -1
 """In place of where something ends: it is not what was looked for."""
-_TEXT, _STOPS, _ESCAPE, _BROKEN, _WIDE = range(5)
+_STOPS, _WIDE = 1, 2
+"""Bytes that end a run of text, or begin what has to be looked at once it is whole."""
 _ODD, _FILLED = 1, 2
 """Holds of a string: a byte or an escape beyond those that all text has; what is no white space."""
 _SYSTEM_ROLE, _USER_ROLE, _ASSISTANT_ROLE = 1, 2, 3
 _LINE_FEED, _TAB, _RETURN, _BLANK, _QUOTE, _BACKSLASH = b'\n\t\r "\\'
 _OPEN, _CLOSE, _LIST, _END, _COMMA, _COLON = b"{}[],:"
 _MINUS, _PLUS, _POINT, _ZERO, _NINE, _E, _T, _F, _U = b"-+.09etfu"
+_DELETE = 0x7F
+_RUN = 32
+"""Bytes that are looked at together."""
 _MAX_DEPTH, _MAX_DIGITS, _MAX_MESSAGES = 60, 40, 200
 
 
@@ -34,11 +38,10 @@ def _bytes(text: str) -> Bytes:
 
 
 def _kinds() -> Bytes:
-    """What each byte of a string is."""
-    kinds = np.full(256, _TEXT, np.uint8)
-    kinds[:0x20] = kinds[0x7F] = _BROKEN
-    kinds[0x80:] = _WIDE
-    kinds[_QUOTE], kinds[_BACKSLASH] = _STOPS, _ESCAPE
+    """What each byte of a string is; 0: printable ASCII."""
+    kinds = np.zeros(256, np.uint8)
+    kinds[:_BLANK] = kinds[_QUOTE] = kinds[_BACKSLASH] = _STOPS
+    kinds[_DELETE:] = _WIDE
     return kinds
 
 
@@ -356,39 +359,65 @@ def _key(data: Bytes, at: int, out: Bytes, to: int) -> tuple[int, int, int]:
 @compiled
 def _string(data: Bytes, at: int, out: Bytes, to: int) -> tuple[int, int, int, int]:
     """Unescape a string: where it ends, the end of what was put, how many characters, and what it holds."""
-    start = to
-    is_filled, is_wide = False, False
+    start, is_wide = to, False
     at += 1
     while True:
+        while at + _RUN <= len(data):
+            found = _found(data[at : at + _RUN])
+            if found & _STOPS:
+                break
+            _copy(data[at : at + _RUN], out[to : to + _RUN])
+            is_wide |= found != 0
+            at += _RUN
+            to += _RUN
         byte = data[at]
-        kind = _KINDS[byte]
-        if kind == _STOPS:
-            break
-        if kind == _BROKEN:
-            return _NO, to, 0, 0
-        if kind == _ESCAPE:
+        while not _KINDS[byte] & _STOPS:
+            is_wide |= _KINDS[byte] != 0
+            out[to] = byte
             at += 1
-            if data[at] == _U:
-                at, to = _unicode(data, at + 1, out, to)
-                if at == _NO:
-                    return _NO, to, 0, 0
-                is_wide = True
-                continue
-            byte = _ESCAPED[data[at]]
-            if byte == 0:
+            to += 1
+            byte = data[at]
+        if byte == _QUOTE:
+            break
+        if byte != _BACKSLASH:
+            return _NO, to, 0, 0
+        at += 1
+        if data[at] == _U:
+            at, to = _unicode(data, at + 1, out, to)
+            if at == _NO:
                 return _NO, to, 0, 0
-        is_wide |= kind == _WIDE
-        is_filled |= byte > 0x20
-        out[to] = byte
+            is_wide = True
+            continue
+        out[to] = _ESCAPED[data[at]]
+        if out[to] == 0:
+            return _NO, to, 0, 0
         at += 1
         to += 1
-    holds = _FILLED if is_filled else 0
-    if not is_wide:
-        return at + 1, to, to - start, holds
-    num_chars, is_filled = _sound(out, start, to)
-    if num_chars == _NO:
-        return _NO, to, 0, 0
-    return at + 1, to, num_chars, _ODD | (_FILLED if is_filled else 0)
+    if is_wide:
+        num_chars, is_filled = _sound(out, start, to)
+        if num_chars == _NO:
+            return _NO, to, 0, 0
+        return at + 1, to, num_chars, _ODD | (_FILLED if is_filled else 0)
+    for place in range(start, to):
+        if out[place] > _BLANK:
+            return at + 1, to, to - start, _FILLED
+    return at + 1, to, to - start, 0
+
+
+@compiled
+def _found(run: Bytes) -> int:
+    """What is among some bytes of a string: `_KINDS`, of all of them at once."""
+    found = 0
+    for place in range(_RUN):
+        byte = run[place]
+        found |= (byte < _BLANK) | (byte == _QUOTE) | (byte == _BACKSLASH) | (byte >= _DELETE) << 1
+    return found
+
+
+@compiled
+def _copy(run: Bytes, out: Bytes) -> None:
+    for place in range(_RUN):
+        out[place] = run[place]
 
 
 @compiled

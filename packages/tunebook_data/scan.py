@@ -35,7 +35,7 @@ RANGE_BYTES = 16 << 20
 """What one call of a worker reads."""
 POOL_RANGES = 4
 """A smaller file is done before a second process would have begun."""
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 18
 
 
 @dataclass
