@@ -35,6 +35,8 @@ RANGE_BYTES = 16 << 20
 """What one call of a worker reads."""
 POOL_RANGES = 4
 """A smaller file is done before a second process would have begun."""
+LOOKED_AT_BYTES = 16 << 20
+"""The lines of a smaller file are all judged as rows before the loops that look at them would be there."""
 _BLOCK_BYTES = 1 << 18
 
 
@@ -59,13 +61,14 @@ def scan(file: LineFile, checks: Checks, workers: Workers = HERE) -> Scanned:
     Raises:
         DataError: the file cannot be read.
     """
-    starts = range(0, os.path.getsize(file.place), RANGE_BYTES)
+    num_bytes = os.path.getsize(file.place)
+    clean = _CleanLines(file, checks, may_be=num_bytes >= LOOKED_AT_BYTES)
+    starts = range(0, num_bytes, RANGE_BYTES)
     ranges = [range(start, start + RANGE_BYTES) for start in starts]
     if workers.are_here:
-        judge = partial(_scan_range, file, checks)
-        return _joined([*workers.map(judge, ranges, pool_from=POOL_RANGES)])
+        return _joined([*workers.map(partial(_scan_range, clean), ranges, pool_from=POOL_RANGES)])
     contents = (_read_range(file, places) for places in ranges)
-    return _joined([*workers.map(partial(_scan_lines, file, checks), contents, pool_from=POOL_RANGES)])
+    return _joined([*workers.map(partial(_scan_lines, clean), contents, pool_from=POOL_RANGES)])
 
 
 def _joined(parts: Sequence[Scanned]) -> Scanned:
@@ -82,11 +85,11 @@ def _joined(parts: Sequence[Scanned]) -> Scanned:
     return replace(whole, rows=Rows.joined(rows), num_lines=before)
 
 
-def _scan_range(file: LineFile, checks: Checks, places: range) -> Scanned:
+def _scan_range(clean: _CleanLines, places: range) -> Scanned:
     """The lines that begin in a range of the file."""
-    with open(file.place, "rb") as stream:
+    with open(clean.file.place, "rb") as stream:
         offset = _first_line(stream, places.start)
-        return _scan_blocks(file, checks, offset, _blocks(stream, places.stop - offset))
+        return _scan_blocks(clean, offset, _blocks(stream, places.stop - offset))
 
 
 def _read_range(file: LineFile, places: range) -> tuple[int, bytes]:
@@ -96,14 +99,13 @@ def _read_range(file: LineFile, places: range) -> tuple[int, bytes]:
         return offset, b"".join(_blocks(stream, places.stop - offset))
 
 
-def _scan_lines(file: LineFile, checks: Checks, lines: tuple[int, bytes]) -> Scanned:
+def _scan_lines(clean: _CleanLines, lines: tuple[int, bytes]) -> Scanned:
     """Whole lines that were read already, and where the first of them begins in the file."""
     offset, content = lines
-    return _scan_blocks(file, checks, offset, _blocks(io.BytesIO(content), len(content)))
+    return _scan_blocks(clean, offset, _blocks(io.BytesIO(content), len(content)))
 
 
-def _scan_blocks(file: LineFile, checks: Checks, offset: int, blocks: Iterator[bytes]) -> Scanned:
-    clean = _CleanLines(file, checks)
+def _scan_blocks(clean: _CleanLines, offset: int, blocks: Iterator[bytes]) -> Scanned:
     made = Scanned(Rows.of(()))
     parts: list[Rows] = []
     for block in blocks:
@@ -182,15 +184,16 @@ _REFUSAL = (
 
 
 class _CleanLines:
-    """Knows the lines of a file that hold a row of which no check has anything to say."""
+    """Knows the lines of a file that hold a row of which no check has anything to say, if any may be known."""
 
-    def __init__(self, file: LineFile, checks: Checks) -> None:
+    def __init__(self, file: LineFile, checks: Checks, *, may_be: bool) -> None:
         self.file, self.checks = file, checks
         scans = [_PERSONAL] * (checks.personal_data != "allow") + [_REFUSAL] * (checks.refusals != "allow")
         self._scanned_for = "|".join(scans)
         self._heads = _Heads(file.task, file.system)
         self._may_be = (
-            file.form == "messages"
+            may_be
+            and file.form == "messages"
             and file.task not in checks.answer_schema
             and file.group_by not in ("", *KNOWN_FIELDS)
             and self._system_is_clean()
@@ -208,13 +211,15 @@ class _CleanLines:
 
     def digests(self, block: bytes) -> tuple[Numbers, Numbers, list[bytes | None]]:
         """Where each line begins and ends, and the digest of its row if it is such a one."""
-        shortest, longest = self.checks.min_response_chars, self.checks.max_response_chars
         ended = block if block.endswith(b"\n") else block + b"\n"
-        found = plain_lines(np.frombuffer(ended, np.uint8), self.file.group_by, shortest, longest)
-        starts = np.concatenate([[0], found.ends_L[:-1] + 1])
-        made: list[bytes | None] = [None] * len(starts)
+        data = np.frombuffer(ended, np.uint8)
         if not self._may_be:
-            return starts, found.ends_L, made
+            ends = np.flatnonzero(data == ord("\n"))
+            return _starts(ends), ends, [None] * len(ends)
+        shortest, longest = self.checks.min_response_chars, self.checks.max_response_chars
+        found = plain_lines(data, self.file.group_by, shortest, longest)
+        starts = _starts(found.ends_L)
+        made: list[bytes | None] = [None] * len(starts)
         is_clean = found.num_messages_L > 0
         if self._scanned_for:
             is_clean &= ~found.is_odd_L
@@ -234,6 +239,10 @@ class _CleanLines:
         array = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(starts), buffers)
         found: npt.NDArray[np.bool_] = pc.match_substring_regex(array, self._scanned_for).to_numpy(False)
         return found
+
+
+def _starts(ends: Numbers) -> Numbers:
+    return np.concatenate([[0], ends[:-1] + 1])
 
 
 class _Heads(dict[int, bytes]):
