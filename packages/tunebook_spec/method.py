@@ -12,6 +12,8 @@ from tunebook_spec.fields import Frozen, Share
 MergeBase = Literal["dequantised", "base"]
 Schedule = Literal["cosine_with_min_lr", "cosine", "linear", "constant_with_warmup"]
 """As transformers spells `lr_scheduler_type`."""
+ParallelStrategy = Literal["ddp", "fsdp"]
+"""As Ray Train spells it."""
 
 
 class EarlyStopping(Frozen):
@@ -44,6 +46,9 @@ class TrainingMethod(Frozen):
     max_grad_norm: float = Field(1.0, gt=0)
     checkpoint_every_steps: int = Field(10, ge=1)
     """A killed run goes on from the newest checkpoint."""
+    parallel_strategy: ParallelStrategy = "ddp"
+    """How workers share a model: each holds all of it (ddp), or an even part of every weight, gradient
+    and optimizer state (fsdp), for models that do not fit. One worker holds all of it either way."""
     early_stopping: EarlyStopping | None = None
     """Stop by the validation loss and keep the best weights; none: train to the end and keep the last."""
 
@@ -103,6 +108,16 @@ class QloraMethod(AdapterMethod):
     merge_into: MergeBase = "dequantised"
     """What the adapter is merged into: the 4-bit base, dequantised, which it was trained against, or the base
     as it was before."""
+
+    @field_validator("parallel_strategy")
+    @classmethod
+    def four_bits_stay_whole(cls, strategy: ParallelStrategy) -> ParallelStrategy:
+        if strategy == "fsdp":
+            raise ValueError(
+                "fsdp cannot cut the 4-bit weights of qlora: set ddp, where each worker holds all of them, or"
+                " `kind: lora`"
+            )
+        return strategy
 
 
 AnyMethod = Annotated[FullMethod | LoraMethod | QloraMethod, Field(discriminator="kind")]

@@ -52,13 +52,15 @@ def add_adapter(model: Any, method: AdapterMethod, base_dir: Path) -> PeftModel:
     return adapted
 
 
-def save_adapter(model: PeftModel, folder: Path, *, base_name: str, base_revision: str | None) -> None:
-    """Write adapter_config.json and adapter_model.safetensors."""
+def save_adapter(
+    model: PeftModel, state: dict[str, Tensor], folder: Path, *, base_name: str, base_revision: str | None
+) -> None:
+    """Write adapter_config.json and adapter_model.safetensors, of the weights in `state`."""
     config = model.peft_config[NAME]
     config.base_model_name_or_path, config.revision = base_name, base_revision
     if not isinstance(config.target_modules, str):
         config.target_modules = sorted(config.target_modules)
-    model.save_pretrained(folder, save_embedding_layers=False)
+    model.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
     (folder / "README.md").unlink()
 
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 import xxhash
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from tunebook_spec.errors import StageError
+from tunebook_train.sharding import fill, gathered, is_first, part_of
 
 STATE = "state.pt"
 POSITION = "position.json"
@@ -40,16 +41,22 @@ class Training:
     """Steps done, and so the position in the data."""
     metrics: list[dict[str, Any]] = field(default_factory=list)
     """One entry a step or validation."""
-    best: dict[str, Tensor] = field(default_factory=dict)
-    """Weights of the lowest validation loss, where they are kept: on the CPU of rank 0."""
+    best: dict[str, Any] = field(default_factory=dict)
+    """Weights of the lowest validation loss, where they are kept: on the CPU of rank 0, None elsewhere."""
 
     def save(self, folder: Path) -> None:
+        """Write what any number of workers, sharded or not, can go on from; all take part, rank 0 writes.
+
+        Meanwhile the CPU of rank 0 holds all of what is sharded, 12 bytes a trained parameter.
+        """
         state = {
-            "model": self._trained(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": gathered(self._trained()),
+            "optimizer": gathered(self.optimizer.state_dict()),
             "schedule": self.schedule.state_dict(),
             "best": self.best,
         }
+        if not is_first():
+            return
         with (folder / STATE).open("wb") as file:  # given a path, torch hides why a write failed
             torch.save(state, file)
         position = {"digest": self.digest, "step": self.step, "metrics": self.metrics}
@@ -70,11 +77,15 @@ class Training:
                 f"checkpoint {folder} is of training {position['digest'][:12]}, "
                 f"this is {self.digest[:12]}; delete it and run again"
             )
-        state = torch.load(folder / STATE, weights_only=True)
-        self._put(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        # Mapped, so that a worker reads its parts alone, and copies them: the file may go away.
+        state = torch.load(folder / STATE, weights_only=True, mmap=True)
+        with torch.no_grad():
+            for name, p in self._trained().items():
+                p.copy_(part_of(state["model"][name], p))
+        self.optimizer.load_state_dict(self._parts(state["optimizer"]))
         self.schedule.load_state_dict(state["schedule"])
-        self.step, self.metrics, self.best = position["step"], position["metrics"], state["best"]
+        self.step, self.metrics = position["step"], position["metrics"]
+        self.best = {name: tensor.clone() if is_first() else None for name, tensor in state["best"].items()}
 
     def restore_newest(self, folders: Iterable[Path]) -> None:
         """Go on from the first checkpoint that is whole, newest first, if there is any; metrics tell of it.
@@ -95,18 +106,28 @@ class Training:
             raise StageError(f"{'; '.join(damaged)}; no other is left: delete them and run again")
 
     def keep_as_best(self) -> None:
-        self.best = {name: p.detach().to("cpu", copy=True) for name, p in self._trained().items()}
+        """All workers take part."""
+        self.best = gathered(self._trained(), copy=True)
 
     def return_to_best(self) -> None:
-        """The best weights again, where they are kept; they are let go."""
-        self._put(self.best)
+        """The best weights again, on rank 0 and wherever weights are sharded; all workers take part."""
+        for name, p in self._trained().items():
+            fill(p, self.best[name])
         self.best = {}
 
-    def _put(self, weights: dict[str, Tensor]) -> None:
-        trained = self._trained()
-        with torch.no_grad():
-            for name, tensor in weights.items():
-                trained[name].copy_(tensor)
+    def kept(self) -> dict[str, Any]:
+        """What is trained, whole, on the CPU of rank 0; all workers take part."""
+        weights: dict[str, Any] = gathered(self._trained())
+        return weights
+
+    def _parts(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Of an optimizer's whole state, what this worker holds of it."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        parts = {
+            index: {name: part_of(t, p) if t.shape == p.shape else t.clone() for name, t in tensors.items()}
+            for p, (index, tensors) in zip(parameters, state["state"].items(), strict=True)
+        }
+        return {**state, "state": parts}
 
     def _trained(self) -> dict[str, nn.Parameter]:
         model = self.model

@@ -7,7 +7,7 @@ import tempfile
 import torch
 
 from tunebook_run.store import causes, is_disk_full
-from tunebook_spec.method import FullMethod, TrainingMethod
+from tunebook_spec.method import FullMethod, QloraMethod, TrainingMethod
 
 
 def way_out(error: BaseException, method: TrainingMethod, storage_url: str) -> str | None:
@@ -19,10 +19,12 @@ def way_out(error: BaseException, method: TrainingMethod, storage_url: str) -> s
         )
     if any(_is_memory(each) for each in causes(error)):
         is_full = isinstance(method, FullMethod)
+        is_whole = method.parallel_strategy == "ddp" and not isinstance(method, QloraMethod)
+        shared = ", share the model out over workers (method.parallel_strategy: fsdp)" if is_whole else ""
         smaller = "train an adapter (method.kind: lora, qlora)" if is_full else "take a smaller base_model"
         return (
             f"out of memory: lower method.max_pack_tokens ({method.max_pack_tokens}), or"
-            f" data.checks.max_tokens where one row is longer than that, or {smaller}"
+            f" data.checks.max_tokens where one row is longer than that{shared}, or {smaller}"
             f" ({str(error).strip().splitlines()[0]})"
         )
     return None

@@ -1,4 +1,4 @@
-"""The training loop of one worker; alone or under DDP, with the same global batch and the same loss."""
+"""The training loop of one worker; alone, under DDP or under FSDP, with the same global batch and loss."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tunebook_spec.method import TrainingMethod
 from tunebook_train.checkpoint import Training
 from tunebook_train.early_stopping import best_step, is_stale
 from tunebook_train.pack import Pack, Step, pack_rows, supervised_weight
+from tunebook_train.sharding import whole
 from tunebook_train.throughput import Meter
 
 
@@ -55,15 +56,16 @@ class Batches:
     max_pack_tokens: int
 
     def packs(self, table: TokenTable, rows: Sequence[int]) -> list[Pack]:
-        """At least one, because every worker takes part in every step."""
+        """As many for each worker: all take part in every step, and under FSDP in every pack."""
         packs = pack_rows(
             rows,
             table.lengths,
             max_pack_tokens=self.max_pack_tokens,
             num_workers=self.worker.world_size,
         )
-        mine = packs[self.worker.world_rank :: self.worker.world_size]
-        return [Pack.of(table, pack, self.worker.device) for pack in mine] or [Pack.empty(self.worker.device)]
+        rank, size, device = self.worker.world_rank, self.worker.world_size, self.worker.device
+        mine = [Pack.of(table, pack, device) for pack in packs[rank::size]]
+        return mine + [Pack.empty(device)] * (math.ceil(len(packs) / size) - len(mine))
 
 
 def run_steps(
@@ -78,7 +80,7 @@ def run_steps(
 ) -> None:
     """Take every step that is left, and call `on_step` after each; validate before the first and at the end.
 
-    With early stopping, validate in between too, end where that brings nothing any more, and leave rank 0 the
+    With early stopping, validate in between too, end where that brings nothing any more, and return to the
     best weights; the last of the metrics names their step.
 
     A meter adds its measures to the metrics of each step.
@@ -112,8 +114,7 @@ def run_steps(
         if is_last or (stopping is not None and training.step % stopping.eval_steps == 0):
             loss = validate(training.model, batches)
             training.metrics.append({"step": training.step, "validation_loss": loss})
-            is_best = best_step(training.metrics) == training.step
-            if stopping is not None and is_best and batches.worker.world_rank == 0:
+            if stopping is not None and best_step(training.metrics) == training.step:
                 training.keep_as_best()
         on_step()
     if stopping is not None:
@@ -130,7 +131,7 @@ def take_step(training: Training, step: Step, batches: Batches, method: Training
     weight = supervised_weight(batches.train, step.rows)
     packs = batches.packs(batches.train, step.rows)
     losses = accumulate(training.model, packs, batches.worker.world_size / weight)
-    norm = nn.utils.clip_grad_norm_(training.model.parameters(), method.max_grad_norm)
+    norm = whole(nn.utils.clip_grad_norm_(training.model.parameters(), method.max_grad_norm))
     mean = batches.worker.total(losses.sum()) / weight
     if not math.isfinite(mean) or not torch.isfinite(norm):
         _refuse(training.step + 1, mean, float(norm), losses, packs, batches.worker)
@@ -149,8 +150,8 @@ def take_step(training: Training, step: Step, batches: Batches, method: Training
 def accumulate(model: nn.Module, packs: Sequence[Pack], scale: float) -> Tensor:
     """Add up the gradients of packs, each times `scale`; the loss of each pack.
 
-    Under DDP, gradients travel with the last pack only. DDP averages them over the workers; `scale` has to
-    make that the sum.
+    Under DDP, gradients travel with the last pack only; under FSDP with each, so that none stays whole. Both
+    average them over the workers; `scale` has to make that the sum.
     """
     losses = []
     for pack in packs:

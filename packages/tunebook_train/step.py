@@ -37,6 +37,18 @@ class SupervisedLoss(nn.Module):
         trained = [size for p, size in zip(parameters, sizes, strict=True) if p.requires_grad]
         return sum(trained), sum(sizes)
 
+    def state_with(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What is not frozen of the model's `state_dict`, with these weights, tied ones under all names.
+
+        Args:
+            weights: all that are trained, by the names of this module's parameters.
+        """
+        names = {p: name for name, p in self.named_parameters() if p.requires_grad}
+        every = self.model.named_parameters(remove_duplicate=False)
+        buffers = dict(self.model.named_buffers())
+        state = {name: each for name, each in self.model.state_dict().items() if name in buffers}
+        return state | {name: weights[names[p]] for name, p in every if p in names}
+
     def forward(self, pack: Pack) -> Tensor:
         """Sum over the supervised tokens of their cross-entropy, in nats; a float32 scalar."""
         tied = TiedGradient.of(self.model)
@@ -49,6 +61,18 @@ class SupervisedLoss(nn.Module):
             tied,
         )
 
+    def own_loss(self, pack: Pack) -> Tensor:
+        """The same of a pack of one row, by the model's own attention and head; no gradients come of it."""
+        self.model.set_attn_implementation("sdpa")
+        with self._autocast(pack.input_ids_T.device):
+            logits_1NV = self.model(
+                input_ids=pack.input_ids_T[None], use_cache=False, logits_to_keep=pack.predicts_N
+            ).logits
+        self.model.set_attn_implementation(SEGMENT_ATTENTION)
+        log_NV = logits_1NV[0].float().log_softmax(1)
+        own: Tensor = -(log_NV.gather(1, pack.targets_NK) * pack.probabilities_NK).sum()
+        return own
+
     def log_probabilities(self, pack: Pack) -> Tensor:
         """Of every token of the vocabulary, where a supervised one is predicted; [N, V], float32."""
         hidden_NC = self._hidden_NC(pack, None).float()
@@ -60,8 +84,7 @@ class SupervisedLoss(nn.Module):
         """Last hidden states, where a supervised token is predicted."""
         ids_T, device = pack.input_ids_T, pack.input_ids_T.device
         read = {"inputs_embeds": tied.embed(ids_T)[None]} if tied else {"input_ids": ids_T[None]}
-        mixed = self.compute_dtype != torch.float32
-        with torch.autocast(device.type, dtype=self.compute_dtype if mixed else None, enabled=mixed):
+        with self._autocast(device):
             hidden_TC: Tensor = self.model.get_decoder()(
                 **read,
                 position_ids=pack.position_ids_T[None],
@@ -70,24 +93,23 @@ class SupervisedLoss(nn.Module):
             ).last_hidden_state[0]
         return hidden_TC.index_select(0, pack.predicts_N)
 
+    def _autocast(self, device: torch.device) -> torch.autocast:
+        mixed = self.compute_dtype != torch.float32
+        return torch.autocast(device.type, dtype=self.compute_dtype if mixed else None, enabled=mixed)
+
 
 def check_loss(loss: SupervisedLoss, pack: Pack) -> None:
     """Prove on a pack of one row that this loss is the model's own: head and attention are computed here.
+
+    Under FSDP all workers take part, with the same row.
 
     Raises:
         StageError: the architecture caps or scales its logits, or attends in a window.
     """
     model = loss.model.eval()
     with torch.no_grad():
-        ours = float(loss(pack))
-        model.set_attn_implementation("sdpa")
-        logits_1NV = model(
-            input_ids=pack.input_ids_T[None], use_cache=False, logits_to_keep=pack.predicts_N
-        ).logits
-        model.set_attn_implementation(SEGMENT_ATTENTION)
+        ours, own = float(loss(pack)), float(loss.own_loss(pack))
     model.train()
-    log_NV = logits_1NV[0].float().log_softmax(1)
-    own = -float((log_NV.gather(1, pack.targets_NK) * pack.probabilities_NK).sum())
     tolerance = 1e-3 if loss.compute_dtype == torch.float32 else 3e-2
     if abs(ours - own) > tolerance * max(own, 1.0):
         raise StageError(

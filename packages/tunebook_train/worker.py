@@ -11,6 +11,7 @@ from pathlib import Path
 import ray.train
 import ray.train.torch
 import torch
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from tunebook_data.tokens import TokenTable
@@ -18,14 +19,15 @@ from tunebook_run.settings import Settings
 from tunebook_run.store import Store
 from tunebook_spec.errors import StageError
 from tunebook_spec.method import AdapterMethod, QloraMethod
-from tunebook_train.allocator import keep_freed_memory
+from tunebook_train.allocator import TRIM_STEPS, give_back, keep_freed_memory
 from tunebook_train.checkpoint import Training
-from tunebook_train.job import ADAPTER, METRICS, QUANTISED, WEIGHTS, Job
+from tunebook_train.job import ADAPTER, CHECKPOINTS, METRICS, QUANTISED, WEIGHTS, Job
 from tunebook_train.limits import way_out
 from tunebook_train.loop import Batches, Worker, run_steps
 from tunebook_train.merge_probes import MERGE_PROBES, probe
 from tunebook_train.optimizer import make_optimizer, make_schedule
 from tunebook_train.pack import Pack, plan_steps
+from tunebook_train.sharding import shard
 from tunebook_train.step import SupervisedLoss, check_loss, load_model
 from tunebook_train.throughput import Meter, StepCost, gemm_rate
 
@@ -70,12 +72,16 @@ def _work(job: Job) -> str | None:
         epochs=method.epochs,
         seed=job.inputs.seed,
     )
+    is_sharded = worker.world_size > 1 and method.parallel_strategy == "fsdp"
     torch.manual_seed(job.inputs.seed)
     try:
-        loss = load_model(model_dir, getattr(torch, job.dtype), device, method)
+        loaded_on = torch.device("cpu") if is_sharded else device
+        loss = load_model(model_dir, getattr(torch, job.dtype), loaded_on, method)
     except StageError as error:
         return str(error)
     cost = StepCost.of(loss)
+    if is_sharded:
+        shard(loss, device)
     optimizer = make_optimizer(loss, method)
     schedule = make_schedule(optimizer, method, len(steps))
     training = Training(loss, optimizer, schedule, job.digest)
@@ -83,13 +89,14 @@ def _work(job: Job) -> str | None:
         training.restore_newest(_checkpoints())
     except StageError as error:
         return str(error)
-    if worker.world_size > 1:
+    if worker.world_size > 1 and not is_sharded:
         training.model = DistributedDataParallel(loss)
 
     rate = worker.total(torch.tensor(gemm_rate(loss.compute_dtype, device), device=device))
     meter = Meter(cost, rate, device)
     trainable, total = loss.parameter_counts()
     facts = {
+        "num_workers": worker.world_size,
         "num_steps": len(steps),
         "trainable_parameters": trainable,
         "parameters": total,
@@ -97,20 +104,22 @@ def _work(job: Job) -> str | None:
     }
 
     def after_step() -> None:
+        if device.type == "cpu" and training.step % TRIM_STEPS == 0:
+            give_back()
         if worker.world_rank == 0:
             _publish(store, job, training, facts)
         if training.step % method.checkpoint_every_steps == 0 and training.step < len(steps):
-            _report(training, worker)
+            _report(training, worker, store, job)
 
     try:
         check_loss(loss, Pack.of(train, [int(train.lengths.argmax())], device))
         run_steps(training, steps, batches, method, seed=job.inputs.seed, meter=meter, on_step=after_step)
     except StageError as error:
         return str(error)
-    probes = probe(loss, train, device)
+    probes, kept = probe(loss, train, device), training.kept()
     if worker.world_rank == 0:
         _publish(store, job, training, facts)
-        save_weights(loss, store, job)
+        save_weights(loss, kept, store, job)
         probes.write(store.folder(job.stage_key))
         store.upload(job.stage_key, MERGE_PROBES)
     ray.train.report({"step": training.step})
@@ -137,30 +146,50 @@ def _publish(store: Store, job: Job, training: Training, facts: dict[str, int]) 
     store.write(f"{job.stage_key}/{METRICS}", lines.encode())
 
 
-def _report(training: Training, worker: Worker) -> None:
-    """A checkpoint, taken by rank 0; a barrier for all."""
-    metrics = {"step": training.step}
-    if worker.world_rank != 0:
-        ray.train.report(metrics)
-        return
-    with tempfile.TemporaryDirectory() as folder:
+def _report(training: Training, worker: Worker, store: Store, job: Job) -> None:
+    """A checkpoint, written by rank 0; a barrier for all.
+
+    In a local store it is written once, on the disk where it stays; Ray would copy it there.
+    """
+    checkpoints = store.folder(job.stage_key) / CHECKPOINTS if store.local_root else None
+
+    def move(written: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
+        assert checkpoints
+        (checkpoints / name).mkdir()
+        for path in Path(written.path).iterdir():
+            path.rename(checkpoints / name / path.name)
+        return ray.train.Checkpoint.from_directory(checkpoints / name)
+
+    with tempfile.TemporaryDirectory(dir=checkpoints) as folder:
         training.save(Path(folder))
-        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        ray.train.report(
+            {"step": training.step},
+            checkpoint=ray.train.Checkpoint.from_directory(folder) if worker.world_rank == 0 else None,
+            checkpoint_upload_fn=move if checkpoints else None,
+        )
 
 
-def save_weights(loss: SupervisedLoss, store: Store, job: Job) -> None:
-    """What was trained, into the stage's output: an adapter, or the master weights, tied ones once."""
+def save_weights(loss: SupervisedLoss, kept: dict[str, Tensor], store: Store, job: Job) -> None:
+    """What was trained, into the stage's output: an adapter, or the master weights, tied ones once.
+
+    Args:
+        loss: what was trained.
+        kept: the weights that are kept of it, whole, by the names of its parameters.
+        store: of the job.
+        job: names the stage.
+    """
     name = ADAPTER if isinstance(job.inputs.method, AdapterMethod) else WEIGHTS
     folder = store.folder(job.stage_key) / name
+    state = loss.state_with(kept)
     if name == ADAPTER:
         from tunebook_train.adapter import save_adapter
 
-        save_adapter(loss.model, folder, base_name=job.model_name, base_revision=job.model_revision)
+        save_adapter(loss.model, state, folder, base_name=job.model_name, base_revision=job.model_revision)
         if isinstance(job.inputs.method, QloraMethod):
             from tunebook_train.quantise import Quantised
 
             Quantised.of(loss.model.get_base_model(), loss.compute_dtype).write(store.folder(job.stage_key))
             store.upload(job.stage_key, QUANTISED)
     else:
-        loss.model.save_pretrained(folder)
+        loss.model.save_pretrained(folder, state_dict=state)
     store.upload(job.stage_key, *(f"{name}/{path.name}" for path in folder.iterdir()))

@@ -27,7 +27,9 @@ data:
     - {kind: file, path: my rows.jsonl, task: colour, split: {group_by: topic, test: 0.2, validation: 0.1}}
   replay: {share: 0.2, max_tokens: 16, max_prompts: 40}
   checks: {min_response_chars: 2}
-method: {kind: full, epochs: 12, learning_rate: 1.0e-2, tokens_per_step: 1024, checkpoint_every_steps: 5}
+method:
+  {kind: full, epochs: 12, learning_rate: 1.0e-2, tokens_per_step: 1024, checkpoint_every_steps: 5,
+   parallel_strategy: fsdp}
 evaluation:
   decoding: {max_tokens: 16}
   sets:

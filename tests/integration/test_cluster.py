@@ -5,15 +5,25 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from tests.integration.hosts import Cluster, run, two_hosts
+from tests.integration.hosts import Cluster, run, two_hosts, wait
 from tests.integration.project import Project, make_project
+from tunebook_data.tokens import TokenTable
+from tunebook_model.precision import compute_dtype
+from tunebook_spec import load
+from tunebook_train.checkpoint import Training
+from tunebook_train.loop import Batches, Worker, run_steps
+from tunebook_train.optimizer import make_optimizer, make_schedule
+from tunebook_train.pack import plan_steps
+from tunebook_train.step import load_model
 
 REPOSITORY = Path(__file__).parents[2]
 MEDICAL = REPOSITORY / "specs" / "medical.yaml"
@@ -34,37 +44,45 @@ for stage in Path("made/tiny/stages").iterdir():
 """
 READ = f"""{STORE}
 import json
-(key,) = [key for key in store.list("tiny/stages") if "/train-" in key and not key.endswith(".lease")]
-for name in ("artifact.json", "metrics.jsonl"):
-    print(json.dumps(store.read(f"{{key}}/{{name}}").decode()))
+for key in store.list("tiny/stages"):
+    if "/train-" in key and not key.endswith(".lease"):
+        files = ("artifact.json", "metrics.jsonl")
+        print(json.dumps([store.read(f"{{key}}/{{name}}").decode() for name in files]))
 """
+LORA = "method={kind: lora, epochs: 6, learning_rate: 1.0e-2, r: 4, modules_to_save: [embed_tokens]}"
 
-pytestmark = [
+needs_hosts = [
     pytest.mark.skipif(
         os.geteuid() != 0 or shutil.which("ip") is None, reason="network namespaces need root and iproute2"
     ),
     pytest.mark.timeout(1200),
 ]
+pytestmark = needs_hosts
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     with two_hosts() as cluster:
-        cluster.shell(f"{STORE}store.filesystem.create_dir('bucket')")
         yield cluster
 
 
-def run_spec(cluster: Cluster, spec: Path, profile: str, timeout_s: float = 600) -> None:
-    """Run a spec on both hosts, one worker each; its gates must pass."""
-    status = run(
-        cluster.head,
+def start(
+    cluster: Cluster, spec: Path, profile: str, *arguments: str, **settings: str
+) -> subprocess.Popen[str]:
+    """`tunebook run` of a spec on both hosts, one worker each."""
+    return cluster.head.popen(
         sys.executable,
-        *("-m", "tunebook_cli", "run", str(spec), "--profile", profile),
-        timeout_s=timeout_s,
+        *("-m", "tunebook_cli", "run", str(spec), "--profile", profile, *arguments),
         TUNEBOOK_RAY_ADDRESS=cluster.ray_address,
         TUNEBOOK_NUM_WORKERS="2",
         TUNEBOOK_CPUS_PER_WORKER="1",
+        **settings,
     )
+
+
+def run_spec(cluster: Cluster, spec: Path, profile: str, *arguments: str, timeout_s: float = 600) -> None:
+    """Run a spec on both hosts; its gates must pass."""
+    status = wait(start(cluster, spec, profile, *arguments), timeout_s)
     assert status == 0, cluster.head.logs() + cluster.worker.logs()
     copied = list((cluster.worker.folder / "cache").rglob("train.tokens.arrow"))
     assert copied, "the second host took no part"
@@ -73,22 +91,50 @@ def run_spec(cluster: Cluster, spec: Path, profile: str, timeout_s: float = 600)
 def test_two_hosts_train_what_one_host_trains(
     cluster: Cluster, finished: Project, talking_llama: Path
 ) -> None:
-    project = make_project(cluster.head.folder / "project", talking_llama)
+    """All weights, of which each holds a half, and an adapter, of which each holds all."""
+    spec = with_data(cluster, finished, talking_llama)
+    run_spec(cluster, spec, "local")
+    run_spec(cluster, spec, "local", "--set", LORA, "--until", "train")
+    made = [json.loads(line) for line in cluster.shell(READ).splitlines()]
+    together = {json.loads(artifact)["digest"]: (json.loads(artifact), metrics) for artifact, metrics in made}
+    folder = finished.stage("train")
+    full = together.pop(json.loads((folder / "artifact.json").read_text())["digest"])
+    (lora,) = together.values()
+    all_weights = full, losses_of((folder / "metrics.jsonl").read_text())
+    for (artifact, metrics), same in (all_weights, (lora, losses_alone(finished, LORA))):
+        assert artifact["result"]["num_workers"] == 2
+        losses = losses_of(metrics)
+        assert len(losses) == len(same) > 10
+        if artifact["result"]["dtype"] == "float32":
+            assert losses == pytest.approx(same, rel=1e-4)
+        else:  # other packs round otherwise, and steps add that up
+            assert losses[:10] == pytest.approx(same[:10], rel=1e-2)
+
+
+def with_data(cluster: Cluster, finished: Project, model: Path) -> Path:
+    """The spec of a project on the head; the data of one that is finished are in the cluster's store."""
+    project = make_project(cluster.head.folder / "project", model)
     shutil.copytree(finished.folder / "runs", cluster.head.folder / "made", symlinks=True)
     cluster.shell(SEED)
-    run_spec(cluster, project.folder / "specs" / "tiny.yaml", "local")
-    together = [json.loads(line) for line in cluster.shell(READ).splitlines()]
-    folder = finished.stage("train")
-    alone = [(folder / name).read_text() for name in ("artifact.json", "metrics.jsonl")]
-    artifact, expected = json.loads(together[0]), json.loads(alone[0])
-    assert artifact["result"]["num_workers"] == 2
-    assert artifact["digest"] == expected["digest"]
-    losses, same = losses_of(together[1]), losses_of(alone[1])
-    assert len(losses) == len(same) > 10
-    if artifact["result"]["dtype"] == "float32":
-        assert losses == pytest.approx(same, rel=1e-4)
-    else:  # other packs round otherwise, and steps add that up
-        assert losses[:10] == pytest.approx(same[:10], rel=1e-2)
+    return project.folder / "specs" / "tiny.yaml"
+
+
+def losses_alone(finished: Project, change: str) -> list[float]:
+    """Of a changed spec, trained by one worker without Ray on the data that are there."""
+    spec = load(finished.folder / "specs" / "tiny.yaml", profile="local", overrides=[change]).spec
+    method, data, worker = spec.method, finished.stage("prepare"), Worker(0, 1, torch.device("cpu"))
+    train = TokenTable.open(data / "train.tokens.arrow")
+    steps = plan_steps(
+        train.lengths, tokens_per_step=method.tokens_per_step, epochs=method.epochs, seed=spec.seed
+    )
+    torch.manual_seed(spec.seed)
+    dtype = getattr(torch, compute_dtype().dtype)
+    loss = load_model(finished.folder / "models" / "tiny llama", dtype, worker.device, method)
+    optimizer = make_optimizer(loss, method)
+    training = Training(loss, optimizer, make_schedule(optimizer, method, len(steps)), digest="")
+    batches = Batches(train, train, worker, method.max_pack_tokens)
+    run_steps(training, steps, batches, method, seed=spec.seed, on_step=lambda: None)
+    return [entry["loss"] for entry in training.metrics if "loss" in entry]
 
 
 def losses_of(metrics: str) -> list[float]:

@@ -24,7 +24,7 @@ from tunebook_model.resolve import ReadyModel
 from tunebook_run.stages import Stage
 from tunebook_run.store import Store
 from tunebook_spec.errors import StageError
-from tunebook_spec.method import EarlyStopping, FullMethod
+from tunebook_spec.method import EarlyStopping, FullMethod, ParallelStrategy
 from tunebook_train.inputs import TrainInputs
 from tunebook_train.job import WEIGHTS
 from tunebook_train.train import TrainResult, train
@@ -87,6 +87,7 @@ def run(
         model=ReadyModel(model, "tiny", "0123", None),
         ray_address=address,
         num_workers=workers,
+        min_workers=workers,
         cpus_per_worker=1,
         advance=lambda done, total, note="": None,
     )
@@ -122,25 +123,35 @@ def kill_a_worker_at(step: int, folder: Path) -> None:
     workers[0].send_signal(signal.SIGKILL)
 
 
+# What is undisturbed is not sharded; FSDP adds gradients up in another order, and bfloat16 shows it.
+@pytest.mark.parametrize(("strategy", "tolerance"), [("ddp", 0.0), ("fsdp", 5e-4)])
 def test_a_killed_worker_costs_nothing_but_time(
-    ray_address: str, store: Store, tiny_llama: Path, undisturbed: tuple[TrainResult, Path]
+    ray_address: str,
+    store: Store,
+    tiny_llama: Path,
+    undisturbed: tuple[TrainResult, Path],
+    strategy: ParallelStrategy,
+    tolerance: float,
 ) -> None:
     result, folder = undisturbed
-    victim = store.folder(Stage.of("tiny", "train-killed", TrainInputs(method=METHOD, seed=0)).key)
+    method = METHOD.model_copy(update={"parallel_strategy": strategy})
+    victim = store.folder(Stage.of("tiny", "train-killed", TrainInputs(method=method, seed=0)).key)
     killer = threading.Thread(target=kill_a_worker_at, args=(19, victim))
     killer.start()
-    killed, victim = run("train-killed", store, tiny_llama, ray_address, workers=2)
+    killed, victim = run("train-killed", store, tiny_llama, ray_address, workers=2, method=method)
     killer.join()
     (entry,) = [entry for entry in metrics(victim) if "resumed_at_step" in entry]
     # The controller may not have seen the newest checkpoint when the worker dies; then it is the one before.
     assert entry["resumed_at_step"] in (5, 10, 15)
-    assert losses(victim) == losses(folder)
+    assert losses(victim) == pytest.approx(losses(folder), rel=tolerance, abs=0)
     assert killed.steps == result.steps == len(losses(victim))
     assert killed.best_step == result.best_step
     assert killed.best_step is not None
     assert killed.steps < 40, "it stopped early"
     weights, again = (load_file(each / WEIGHTS / "model.safetensors") for each in (folder, victim))
-    assert all(torch.equal(again[name], tensor) for name, tensor in weights.items())
+    assert again.keys() == weights.keys()
+    for name, tensor in weights.items():
+        assert (again[name] - tensor).norm() <= 10 * tolerance * tensor.norm()
     assert not (victim / "checkpoints").exists()
 
 

@@ -1,136 +1,228 @@
-"""Two gloo workers without Ray: the gradients of the global batch on both, and so the same weights."""
+"""Two gloo workers without Ray, each with all of the model or half of it, make what one worker makes."""
 
 from __future__ import annotations
 
-from functools import partial
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from safetensors.torch import load_file
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.unit.train.tables import CPU, EDGES, LIMIT
 from tunebook_data.tokens import TokenTable, write_tokens
 from tunebook_model.render import Rendered
-from tunebook_spec.method import AnyMethod, EarlyStopping, FullMethod, LoraMethod, QloraMethod
+from tunebook_spec.method import AdapterMethod, AnyMethod, EarlyStopping, FullMethod, LoraMethod, QloraMethod
+from tunebook_train.adapter import save_adapter
 from tunebook_train.checkpoint import Training
-from tunebook_train.loop import Batches, Worker, accumulate, run_steps, validate
+from tunebook_train.loop import Batches, Worker, accumulate, run_steps
+from tunebook_train.merge_probes import probe
 from tunebook_train.optimizer import make_optimizer, make_schedule
-from tunebook_train.pack import plan_steps, supervised_weight
-from tunebook_train.step import SupervisedLoss, load_model
+from tunebook_train.pack import Pack, pack_rows, plan_steps, supervised_weight
+from tunebook_train.sharding import shard, whole
+from tunebook_train.step import check_loss, load_model
 
 LENGTHS = [17, 25, 40, 8, 12, 33, 21]
-STEPS = {"shared out": tuple(range(7)), "one row": (3,)}
+ROWS = {"shared out": tuple(range(7)), "one row": (3,)}
 BATCHES = {"8 x 1": 2 * LIMIT, "1 x 8": 1}
 """Rows of a pack by packs of a step, for one worker, and the longest pack that makes it so."""
-COMMON = {"epochs": 2, "learning_rate": 1e-2, "tokens_per_step": 80, "max_pack_tokens": 48}
+COMMON = {"epochs": 3, "learning_rate": 1e-3, "tokens_per_step": 80, "max_pack_tokens": 24}
 METHODS: dict[str, AnyMethod] = {
     "full": FullMethod(kind="full", **COMMON),
     # So high a rate that the loss rises.
     "stopped": FullMethod(
         kind="full",
         **{**COMMON, "learning_rate": 1.0},
-        early_stopping=EarlyStopping(eval_steps=1, patience=1),
+        early_stopping=EarlyStopping(eval_steps=1, patience=2),
     ),
-    "lora": LoraMethod(kind="lora", r=4, **COMMON),
+    "lora": LoraMethod(kind="lora", r=4, modules_to_save=("embed_tokens", "norm"), use_dora=True, **COMMON),
     "qlora": QloraMethod(kind="qlora", r=4, **COMMON),
 }
+SAVED_AT = 2
+Found = dict[str, dict[str, torch.Tensor]]
 
 
-def weights(model: SupervisedLoss) -> dict[str, torch.Tensor]:
-    return {key: p.detach().clone() for key, p in model.named_parameters() if p.requires_grad}
+class Run:
+    """Of one worker: the model under a method, and a table to train and validate on."""
 
-
-def watched(seen: dict[int, dict[str, torch.Tensor]], training: Training, model: SupervisedLoss) -> None:
-    seen[training.step] = weights(model)
-
-
-def train(model_dir: Path, table_path: Path, out: Path, world_rank: int, world_size: int) -> None:
-    """For every method the gradients of each step, the validation loss, and the weights after a training."""
-    table = TokenTable.open(table_path)
-    batches = Batches(table, table, Worker(world_rank, world_size, CPU), max_pack_tokens=48)
-    edges = TokenTable.open(table_path.with_name("edges.tokens.arrow"))
-    found = {}
-    for kind, method in METHODS.items():
+    def __init__(
+        self, model_dir: Path, table: TokenTable, method: AnyMethod, worker: Worker, strategy: str
+    ) -> None:
+        self.method = method
+        self.batches = Batches(table, table, worker, method.max_pack_tokens)
         torch.manual_seed(0)
-        loss = load_model(model_dir, torch.float32, CPU, method)
+        self.loss = loss = load_model(model_dir, torch.float32, CPU, method)
         with torch.no_grad():
             for parameter in loss.parameters():
                 if parameter.requires_grad:
                     parameter.add_(0.1 * torch.randn(parameter.shape))
-        model = DistributedDataParallel(loss) if world_size > 1 else loss
-        for name, rows in STEPS.items():
-            model.zero_grad()
-            accumulate(model, batches.packs(table, rows), world_size / supervised_weight(table, rows))
-            grads = {key: p.grad.clone() for key, p in loss.named_parameters() if p.grad is not None}
-            found[f"{kind}, {name}"] = grads
-        for name, size in BATCHES.items():
-            model.zero_grad()
-            packs = Batches(edges, edges, batches.worker, size).packs(edges, range(8))
-            assert len(packs) == (1 if name == "8 x 1" else 8 // world_size)
-            losses = accumulate(model, packs, world_size / supervised_weight(edges, range(8)))
-            grads = {key: p.grad.clone() for key, p in loss.named_parameters() if p.grad is not None}
-            found[f"{kind}, {name}"] = {**grads, "loss": torch.tensor(batches.worker.total(losses.sum()))}
-        found[f"{kind}, validation"] = {"loss": torch.tensor(validate(model, batches))}
+        if strategy == "fsdp":
+            shard(loss, CPU)
         optimizer = make_optimizer(loss, method)
+        self.steps = plan_steps(table.lengths, tokens_per_step=80, epochs=method.epochs, seed=0)
+        self.training = Training(loss, optimizer, make_schedule(optimizer, method, len(self.steps)), "0123")
+        if strategy == "ddp":
+            self.training.model = DistributedDataParallel(loss)
+        check_loss(loss, Pack.of(table, [2], CPU))
+
+    def gradients(self, batches: Batches, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Of a step of these rows, and its loss."""
+        model, worker, table = self.training.model, batches.worker, batches.train
+        scale = worker.world_size / supervised_weight(table, rows)
+        losses = accumulate(model, batches.packs(table, rows), scale)
+        grads = {n: whole(p.grad).clone() for n, p in self.loss.named_parameters() if p.grad is not None}
         model.zero_grad()
-        steps = plan_steps(table.lengths, tokens_per_step=80, epochs=2, seed=0)
-        training = Training(model, optimizer, make_schedule(optimizer, method, len(steps)), "0123")
-        seen: dict[int, dict[str, torch.Tensor]] = {}
-        watch = partial(watched, seen, training, loss)
-        run_steps(training, steps, batches, method, seed=0, on_step=watch)
-        if method.early_stopping is None:
-            found[f"{kind}, trained"] = weights(loss)
+        return {**grads, "loss": torch.tensor(worker.total(losses.sum()))}
+
+    def train(self, save: Path | None = None) -> Found:
+        """The weights after every step, those that are kept, and the metrics; `save` leaves a checkpoint."""
+        found: Found = {}
+
+        def on_step() -> None:
+            trained = {n: p for n, p in self.loss.named_parameters() if p.requires_grad}
+            found[f"step {self.training.step}"] = {n: whole(p.detach()).clone() for n, p in trained.items()}
+            if save is not None and self.training.step == SAVED_AT:
+                save.mkdir(exist_ok=True)
+                self.training.save(save)
+
+        run_steps(self.training, self.steps, self.batches, self.method, seed=0, on_step=on_step)
+        probes = probe(self.loss, self.batches.train, CPU).probes
+        kept = self.training.kept()
+        if self.batches.worker.world_rank == 0:
+            told = torch.tensor([each.next_tokens for each in probes])
+            found |= {"probes": {"likeliest": told}, "kept": kept, "files": self.files(kept)}
+        for name in ("loss", "validation_loss", "grad_norm"):
+            values = [entry[name] for entry in self.training.metrics if name in entry]
+            found[name] = {"of each step": torch.tensor(values)}
+        return found
+
+    def files(self, kept: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The tensors in the files that are saved of it."""
+        with tempfile.TemporaryDirectory() as name:
+            model, state, folder = self.loss.model, self.loss.state_with(kept), Path(name)
+            if isinstance(self.method, AdapterMethod):
+                save_adapter(model, state, folder, base_name="tiny", base_revision=None)
+            else:
+                model.save_pretrained(folder, state_dict=state)
+            (path,) = folder.glob("*.safetensors")
+            return load_file(path)
+
+
+def train(worker: Worker, strategy: str, model_dir: Path, table: TokenTable, out: Path) -> None:
+    """All that comes of every method, and of going on from a checkpoint that other workers left."""
+    found: Found = {}
+    edges = TokenTable.open(out / "edges.tokens.arrow")
+    at_edges = {name: Batches(edges, edges, worker, size) for name, size in BATCHES.items()}
+    assert [len(each.packs(edges, range(8))) for each in at_edges.values()] == [1, 8 // worker.world_size]
+    for kind, method in METHODS.items():
+        if (kind, strategy) == ("qlora", "fsdp"):
             continue
-        last, best = training.step, training.metrics[-1]["step"]
-        assert best < last < len(steps)
-        found[f"{kind}, ends"] = {"last": torch.tensor(last), "best": torch.tensor(best)}
-        if world_rank == 0:
-            assert all(torch.equal(seen[best][key], each) for key, each in weights(loss).items())
-    torch.save(found, out / f"{world_rank}-of-{world_size}.pt")
+        run = Run(model_dir, table, method, worker, strategy)
+        for name, rows in ROWS.items():
+            found[f"{kind}, gradients of {name}"] = run.gradients(run.batches, rows)
+        for name, batches in at_edges.items():
+            found[f"{kind}, gradients of edges {name}"] = run.gradients(batches, range(8))
+        trained = run.train(out / f"{kind} {strategy}")
+        found |= {f"{kind}, {name}": each for name, each in trained.items()}
+    torch.save(found, out / f"{strategy} {worker.world_rank}.pt")
 
 
-def worker(world_rank: int, model_dir: Path, table_path: Path, out: Path) -> None:
+def go_on(
+    worker: Worker, strategy: str, saved_by: str, model_dir: Path, table: TokenTable, out: Path
+) -> None:
+    """The same from a checkpoint that was saved under another strategy."""
+    found: Found = {}
+    for kind in ("full", "stopped", "lora"):
+        run = Run(model_dir, table, METHODS[kind], worker, strategy)
+        run.training.restore(out / f"{kind} {saved_by}")
+        found |= {f"{kind}, {name}": each for name, each in run.train().items()}
+    torch.save(found, out / f"{strategy} after {saved_by} {worker.world_rank}.pt")
+
+
+def work(rank: int, model_dir: Path, table_path: Path, out: Path) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{out}/rendezvous", rank=world_rank, world_size=2)
-    train(model_dir, table_path, out, world_rank, 2)
+    dist.init_process_group("gloo", init_method=f"file://{out}/rendezvous", rank=rank, world_size=2)
+    worker, table = Worker(rank, 2, CPU), TokenTable.open(table_path)
+    for strategy in ("ddp", "fsdp"):
+        train(worker, strategy, model_dir, table, out)
+    go_on(worker, "fsdp", "alone", model_dir, table, out)
+    go_on(worker, "ddp", "fsdp", model_dir, table, out)
     dist.destroy_process_group()
 
 
-def test_two_workers_both_have_the_gradients_and_the_weights_that_one_has(
-    tiny_llama: Path, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def made(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what one worker and two have made."""
+    out = tmp_path_factory.mktemp("workers")
     generator = torch.Generator().manual_seed(0)
-    table_path = tmp_path / "train.tokens.arrow"
     ids = [torch.randint(5, 250, (length,), generator=generator).tolist() for length in LENGTHS]
-    write_tokens(
-        table_path,
-        [(f"row-{i}", Rendered(np.array(each), np.arange(len(each)) > i)) for i, each in enumerate(ids)],
-    )
+    rows = [(f"row-{i}", Rendered(np.array(each), np.arange(len(each)) > i)) for i, each in enumerate(ids)]
+    write_tokens(out / "train.tokens.arrow", rows)
     rows = []
     for name, (length, start) in EDGES.items():
         row = torch.randint(5, 250, (length,), generator=generator).numpy()
         rows.append((name, Rendered(row, np.arange(length) >= start)))
-    write_tokens(tmp_path / "edges.tokens.arrow", rows)
-    train(tiny_llama, table_path, tmp_path, 0, 1)
+    write_tokens(out / "edges.tokens.arrow", rows)
+    table, alone = TokenTable.open(out / "train.tokens.arrow"), Worker(0, 1, CPU)
+    train(alone, "alone", tiny_llama, table, out)
     # Forked from a process that has imported this file: importing it thrice takes longer than all else here.
     mp.get_context("forkserver").set_forkserver_preload([__name__])
-    mp.start_processes(worker, (tiny_llama, table_path, tmp_path), nprocs=2, start_method="forkserver")
-    names = ("0-of-1.pt", "0-of-2.pt", "1-of-2.pt")
-    alone, first, second = (torch.load(tmp_path / name) for name in names)
-    assert alone.keys() == first.keys() == second.keys()
-    for what, tensors in alone.items():
-        assert tensors.keys() == first[what].keys() == second[what].keys()
-        # Adam divides by what is near zero, and so trained weights part more.
-        rtol, atol = (1e-2, 1e-4) if "trained" in what else (1e-4, 1e-7)
-        for key, tensor in tensors.items():
-            assert torch.equal(first[what][key], second[what][key])
-            torch.testing.assert_close(first[what][key], tensor, rtol=rtol, atol=atol)
-    for kind in METHODS:
-        at_once, *others = (found[f"{kind}, {name}"] for found in (alone, first) for name in BATCHES)
-        assert all(tensor.isfinite().all() for tensor in at_once.values())
-        for each in others:
-            torch.testing.assert_close(each, at_once, rtol=1e-4, atol=1e-6)
-    assert all("lora_" in key for kind in ("lora", "qlora") for key in alone[f"{kind}, shared out"])
+    arguments = (tiny_llama, out / "train.tokens.arrow", out)
+    mp.start_processes(work, arguments, nprocs=2, start_method="forkserver")
+    go_on(alone, "alone", "fsdp", tiny_llama, table, out)
+    return out
+
+
+def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], what: str) -> None:
+    """By the norm of each tensor's difference."""
+    assert found.keys() == expected.keys(), what
+    for name, tensor in found.items():
+        assert (tensor - expected[name]).norm() <= 1e-5 * expected[name].norm(), (what, name)
+
+
+def assert_same(made: Path, name: str, *, expected: str) -> None:
+    """All that was found under one name is as under another."""
+    found, wanted = (torch.load(made / f"{each}.pt") for each in (name, expected))
+    for what, tensors in found.items():
+        assert_close(tensors, wanted[what], what)
+
+
+def test_steps_are_shared_out_unevenly_and_in_several_packs(made: Path) -> None:
+    table = TokenTable.open(made / "train.tokens.arrow")
+    steps = plan_steps(table.lengths, tokens_per_step=80, epochs=3, seed=0)
+    counts = {len(pack_rows(s.rows, table.lengths, max_pack_tokens=24, num_workers=2)) for s in steps}
+    assert max(counts) > 2
+    assert any(count % 2 for count in counts)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_two_workers_make_what_one_makes(made: Path, strategy: str, rank: int) -> None:
+    found = torch.load(made / f"{strategy} {rank}.pt")
+    kinds = set(METHODS) - ({"qlora"} if strategy == "fsdp" else set())
+    assert {what.partition(", ")[0] for what in found} == kinds
+    stops = [int(what.rpartition(" ")[2]) for what in found if what.startswith("stopped, step ")]
+    assert max(stops) == 3, "it stops early"
+    assert_same(made, f"{strategy} {rank}", expected="alone 0")
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_rows_at_the_edges_are_one_step_in_one_pack_or_in_eight(made: Path, kind: str) -> None:
+    found = torch.load(made / "alone 0.pt")
+    at_once, one_by_one = (found[f"{kind}, gradients of edges {name}"] for name in BATCHES)
+    assert all(tensor.isfinite().all() for tensor in at_once.values())
+    assert kind != "qlora" or all("lora_" in name for name in at_once if name != "loss")
+    assert_close(one_by_one, at_once, kind)
+
+
+@pytest.mark.parametrize(("strategy", "saved_by"), [("alone", "fsdp"), ("fsdp", "alone"), ("ddp", "fsdp")])
+def test_any_workers_go_on_from_the_checkpoint_of_others(made: Path, strategy: str, saved_by: str) -> None:
+    name = f"{strategy} after {saved_by} 0"
+    steps = {what for what in torch.load(made / f"{name}.pt") if what.startswith("full, step")}
+    assert steps == {f"full, step {number}" for number in range(SAVED_AT + 1, 10)}
+    assert_same(made, name, expected="alone 0")

@@ -185,6 +185,7 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "FullMethod.weight_decay": ("method.weight_decay=0.1", TRAIN),
     "FullMethod.max_grad_norm": ("method.max_grad_norm=2.0", TRAIN),
     "FullMethod.checkpoint_every_steps": ("method.checkpoint_every_steps=5", TRAIN),
+    "FullMethod.parallel_strategy": ("method.parallel_strategy=fsdp", TRAIN),
     "LoraMethod.kind": ("method={kind: full}", TRAIN),
     "LoraMethod.learning_rate": ("method.learning_rate=1e-3", TRAIN),
     "LoraMethod.r": ("method.r=8", TRAIN),

@@ -158,6 +158,10 @@ def test_overrides_come_after_the_profile(tmp_path: Path) -> None:
                 "line 7, method.lerning_rate: unknown key; did you mean 'learning_rate'?",
             ],
         ),
+        (
+            ("kind: full", "kind: qlora, parallel_strategy: fsdp"),
+            ["line 7, method.parallel_strategy: fsdp cannot cut the 4-bit weights of qlora: set ddp, where"],
+        ),
     ],
     ids=lambda value: value[1] if isinstance(value, tuple) else "",
 )

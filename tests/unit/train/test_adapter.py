@@ -52,7 +52,8 @@ def adapted(folder: Path, method: AdapterMethod, dtype: torch.dtype = torch.floa
 
 
 def saved(loss: SupervisedLoss, folder: Path) -> Path:
-    save_adapter(loss.model, folder / ADAPTER, base_name="owner/tiny", base_revision="0123")
+    state = loss.state_with(dict(loss.named_parameters()))
+    save_adapter(loss.model, state, folder / ADAPTER, base_name="owner/tiny", base_revision="0123")
     NO_PROBES.write(folder)
     return folder / ADAPTER
 
@@ -92,11 +93,13 @@ def test_a_new_adapter_leaves_the_loss_of_the_base(
     torch.testing.assert_close(load_model(tiny_llama, torch.float32, CPU, method)(pack), loss_model(pack))
 
 
+@pytest.mark.parametrize("whole", [(), ("embed_tokens",)])
 def test_a_frozen_base_is_in_the_compute_type_and_its_adapter_in_float32(
-    tiny_llama: Path, make_table: MakeTable
+    tiny_llama: Path, make_table: MakeTable, whole: tuple[str, ...]
 ) -> None:
     pack = Pack.of(make_table("train", LENGTHS), range(10), CPU)
-    mixed, exact = adapted(tiny_llama, LORA, torch.bfloat16), adapted(tiny_llama, LORA)
+    method = LORA.model_copy(update={"modules_to_save": whole})
+    mixed, exact = adapted(tiny_llama, method, torch.bfloat16), adapted(tiny_llama, method)
     loss = mixed(pack)
     loss.backward()
     assert {p.dtype for p in mixed.parameters() if not p.requires_grad} == {torch.bfloat16}

@@ -13,7 +13,7 @@ from tests.unit.train.tables import MakeTable
 from tests.unit.train.test_loop import LENGTHS, METHOD, make_training, run, weights
 from tunebook_run.store import Store, is_disk_full
 from tunebook_spec.errors import StageError
-from tunebook_spec.method import LoraMethod
+from tunebook_spec.method import LoraMethod, QloraMethod, TrainingMethod
 from tunebook_train.checkpoint import POSITION, STATE, Training
 from tunebook_train.limits import way_out
 from tunebook_train.step import SupervisedLoss
@@ -127,16 +127,21 @@ def test_what_does_not_fit_a_full_disk_leaves_the_file_that_was_there(
     assert [path.name for path in (small_disk / "a").iterdir()] == ["metrics.jsonl"]
 
 
+FSDP = ", share the model out over workers (method.parallel_strategy: fsdp)"
+
+
 @pytest.mark.parametrize(
     ("method", "last"),
     [
-        (METHOD, "or train an adapter (method.kind: lora, qlora)"),
-        (LoraMethod(kind="lora"), "or take a smaller base_model"),
+        (METHOD, f"longer than that{FSDP}, or train an adapter (method.kind: lora, qlora)"),
+        (LoraMethod(kind="lora"), f"longer than that{FSDP}, or take a smaller base_model"),
+        (LoraMethod(kind="lora", parallel_strategy="fsdp"), "longer than that, or take a smaller"),
+        (QloraMethod(kind="qlora"), "longer than that, or take a smaller"),
     ],
-    ids=["full", "lora"],
+    ids=["full", "lora", "lora, fsdp", "qlora"],
 )
 def test_out_of_memory_names_the_setting_to_lower(
-    loss_model: SupervisedLoss, make_table: MakeTable, method: LoraMethod, last: str
+    loss_model: SupervisedLoss, make_table: MakeTable, method: TrainingMethod, last: str
 ) -> None:
     def ask_for_too_much(*_: object) -> None:
         torch.empty(2**45)
