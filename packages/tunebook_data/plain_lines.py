@@ -494,7 +494,8 @@ def _sound(data: Bytes, at: int, end: int) -> tuple[int, bool]:
             ):
                 return _NO, False
             # White space beyond ASCII begins C2, E1 9A, E2 80, E2 81 or E3 80.
-            is_filled |= lead > 0xE3 or lead == 0xE0 or 0xC3 <= lead < 0xE0 or second > 0x9A
+            may_be_blank = second == 0x80 or (lead < 0xE3 and (second == 0x81 or second == 0x9A))
+            is_filled |= lead > 0xC2 and not (0xE0 < lead < 0xE4 and may_be_blank)
         at += length
         num += 1
     return num, is_filled

@@ -184,7 +184,7 @@ _REFUSAL = (
 
 
 class _CleanLines:
-    """Knows the lines of a file that hold a row of which no check has anything to say, if any may be known."""
+    """Knows the lines of a file that hold a row of which no check has anything to say, if it may know any."""
 
     def __init__(self, file: LineFile, checks: Checks, *, may_be: bool) -> None:
         self.file, self.checks = file, checks
