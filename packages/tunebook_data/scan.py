@@ -227,7 +227,7 @@ class _CleanLines:
         lines = np.flatnonzero(is_clean)
         heads = found.num_messages_L[lines] * 2 + found.has_system_L[lines]
         text_starts = np.concatenate([[0], found.text_ends_L[:-1]])[lines]
-        texts, head = memoryview(found.texts), self._heads
+        texts, head = found.texts.data, self._heads
         columns = lines.tolist(), heads.tolist(), text_starts.tolist(), found.text_ends_L[lines].tolist()
         for line, kind, start, end in zip(*columns, strict=True):
             made[line] = xxh3_128_digest(head[kind] + texts[start:end])
