@@ -127,6 +127,11 @@ TEXTS = [
     "hf_abcdefghijklmnopqrstuvwxyzABCDEF123",
     "-----BEGIN RSA PRIVATE KEY----- abc",
     "\ufffd was here, and it stayed",
+    "it\u00e2\u20ac\u2122s \u00c2\u00a3 5",
+    "a \u00f0\u0178\u2122 laughs at this",
+    "\u00c3 and \u00e2 stand alone",
+    "\u2003\u3000\u1680\u205f\u00a0",
+    "\u007f was deleted from here",
     "x" * 4001,
 ]
 
@@ -413,6 +418,18 @@ GARBAGE += [
     b"]",
     b"{]",
     b'"',
+]
+GARBAGE += [
+    b'"\xed\xa0\x80"',
+    b'"\xc0\x80"',
+    b'"\xe0\x80\x80"',
+    b'"\xf0\x80\x80\x80"',
+    b'"\xf4\x90\x80\x80"',
+    b'"\xe6\x97"',
+    rb'"\udc00"',
+    rb'"\ud800\u0041"',
+    b"1e400",
+    b"9" * 400,
 ]
 GARBAGE += [b"[" * 5000 + b"]" * 5000, b"1e999", b"123456789012345678901234567890", b"0x1", b"// c", b"\x00"]
 
