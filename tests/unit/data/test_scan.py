@@ -304,6 +304,14 @@ def test_a_plain_line_is_told_without_a_parser(line: bytes) -> None:
     assert texts[1].startswith(texts[0])
 
 
+@pytest.mark.parametrize("more", [b"x", b"}", b",{}", b"{}", b"\x00"], ids=repr)
+def test_what_stands_after_a_record_makes_its_line_no_plain_one(more: bytes) -> None:
+    line = chat("Is it so?", "It is indeed.")
+    found = plain_lines(np.frombuffer(b"\n".join([line + more, line, b""]), np.uint8), None, 10, 4000)
+    assert found.ends_L.tolist() == [len(line + more), 2 * len(line) + len(more) + 1]
+    assert found.num_messages_L.tolist() == [0, 2]
+
+
 @pytest.mark.parametrize("answer", ["a" * 9, "a" * 101, "\u00e9" * 9, "\u65e5" * 101])
 def test_lengths_are_counted_in_characters(answer: str) -> None:
     lines = chat("Is it so?", answer), chat("Is it so?", "\u65e5" * 100), chat("Is it so?", "\u00e9" * 10)
@@ -438,8 +446,8 @@ GARBAGE += [b"[" * 5000 + b"]" * 5000, b"1e999", b"12345678901234567890123456789
 def test_what_is_no_json_in_a_field_that_nothing_reads_is_a_reject_both_ways(
     tmp_path: Path, value: bytes
 ) -> None:
-    start, path = ROW[:-1], tmp_path / "a.jsonl"
-    path.write_bytes(lines(start + b', "more": ' + value + b"}", b'{"more": ' + value + b", " + ROW[1:]))
+    row, path = chat("Is it so?", "It is indeed."), tmp_path / "a.jsonl"
+    path.write_bytes(lines(row[:-1] + b', "more": ' + value + b"}", b'{"more": ' + value + b", " + row[1:]))
     one, other = both_ways(path, ALLOWING)
     assert one == other
 
