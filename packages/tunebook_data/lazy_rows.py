@@ -15,6 +15,7 @@ from tunebook_data.rows import Row
 from tunebook_data.sources import LineFile
 from tunebook_spec.errors import DataError
 
+_ROWS_A_CHUNK = 4096
 Digests = npt.NDArray[np.uint64]
 """Two numbers a row: `digest`."""
 Places = npt.NDArray[np.int64]
@@ -66,7 +67,9 @@ class Rows(Sequence[Row]):
 
     def take(self, indices: npt.NDArray[np.intp]) -> Rows:
         """Those at some indices."""
-        made = {i: self.made[old] for i, old in enumerate(indices.tolist()) if old in self.made}
+        made = {}
+        if self.made:
+            made = {i: self.made[old] for i, old in enumerate(indices.tolist()) if old in self.made}
         return Rows(self.files, self.file_of[indices], self.places[indices], self.digests[indices], made)
 
     def further_down(self, num_lines: int) -> Rows:
@@ -95,9 +98,7 @@ class Rows(Sequence[Row]):
     def __iter__(self) -> Iterator[Row]:
         with ExitStack() as stack:
             streams = [stack.enter_context(open(file.place, "rb")) for file in self.files]
-            for index, (at, (offset, length, line)) in enumerate(
-                zip(self.file_of.tolist(), self.places.tolist(), strict=True)
-            ):
+            for index, (at, (offset, length, line)) in enumerate(self._each_place()):
                 if index in self.made:
                     yield self.made[index]
                     continue
@@ -108,6 +109,12 @@ class Rows(Sequence[Row]):
                         f"{self.files[at].name}: has changed while it was read: line {line}; run again"
                     )
                 yield item
+
+    def _each_place(self) -> Iterator[tuple[int, list[int]]]:
+        """File and place of each row; as Python objects they take many times the memory, so few at once."""
+        for start in range(0, len(self), _ROWS_A_CHUNK):
+            chunk = slice(start, start + _ROWS_A_CHUNK)
+            yield from zip(self.file_of[chunk].tolist(), self.places[chunk].tolist(), strict=True)
 
 
 def as_array(digests: Sequence[bytes]) -> Digests:

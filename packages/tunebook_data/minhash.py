@@ -13,13 +13,12 @@ words, R runs of N words, S shingles, D documents, B bands.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from tunebook_data.compiled import compiled
 from tunebook_data.prompts import OPERATORS, words
 from tunebook_data.workers import HERE, Workers, in_threads
 
@@ -58,14 +57,6 @@ _WORD_FACTORS = _odd(SHINGLE_WORDS)
 _ROW_FACTORS, _ROW_TERMS = (_odd(BANDS * ROWS_PER_BAND).astype(np.uint32) for _ in range(2))
 _KEY_FACTORS = _odd(ROWS_PER_BAND)
 _BASE = _odd(1)[0]
-
-Loop = TypeVar("Loop", bound=Callable[..., Any])
-
-
-def compiled(loop: Loop) -> Loop:
-    """The same as machine code, made at its first call on this machine; other threads run beside it."""
-    made: Loop = numba.njit(cache=True, nogil=True)(loop)
-    return made
 
 
 def band_keys(

@@ -12,7 +12,8 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from tunebook_data.minhash import Array64, Document, chunked, compiled, run_hashes, word_hashes
+from tunebook_data.compiled import compiled
+from tunebook_data.minhash import Array64, Document, chunked, run_hashes, word_hashes
 from tunebook_data.workers import in_threads
 
 Numbers = npt.NDArray[np.intp]

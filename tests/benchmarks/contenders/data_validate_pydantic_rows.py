@@ -15,7 +15,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\ufffd")
 MOJIBAKE = re.compile("[\u00c2\u00c3][\u00a0-\u00bf]|\u00e2\u20ac|\u00f0\u0178")
 REASONS = {
     ("messages",): "no list of messages",
-    ("role",): "role is none of system, user, assistant",
+    ("role",): "role is none of system, user, assistant, tool",
     ("content",): "content is not a string",
 }
 

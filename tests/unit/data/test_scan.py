@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 
@@ -15,7 +16,8 @@ from tests.unit.data.test_hostile_files import CASES, lines
 from tunebook_data import scan as scan_module
 from tunebook_data import workers
 from tunebook_data.checks import judged
-from tunebook_data.digest import digest
+from tunebook_data.digest import SEPARATOR, digest
+from tunebook_data.plain_lines import plain_lines
 from tunebook_data.rejects import Flag, Reject
 from tunebook_data.rows import Row, identity
 from tunebook_data.scan import scan
@@ -33,6 +35,12 @@ EVERY_CHECKS = [
     Checks(min_response_chars=1, max_response_chars=60, answer_schema={"other": {"type": "object"}}),
     Checks(answer_schema={"task": {"type": "object"}}),
 ]
+
+
+@pytest.fixture(autouse=True)
+def lines_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In files of every size."""
+    monkeypatch.setattr(scan_module, "LOOKED_AT_BYTES", 0)
 
 
 def both_ways(
@@ -119,6 +127,11 @@ TEXTS = [
     "hf_abcdefghijklmnopqrstuvwxyzABCDEF123",
     "-----BEGIN RSA PRIVATE KEY----- abc",
     "\ufffd was here, and it stayed",
+    "it\u00e2\u20ac\u2122s \u00c2\u00a3 5",
+    "a \u00f0\u0178\u2122 laughs at this",
+    "\u00c3 and \u00e2 stand alone",
+    "\u2003\u3000\u1680\u205f\u00a0",
+    "\u007f was deleted from here",
     "x" * 4001,
 ]
 
@@ -247,6 +260,65 @@ def test_any_lines_are_the_same_both_ways(tmp_path: Path, seed: int, monkeypatch
         assert one == other
 
 
+def test_a_file_too_small_to_be_looked_at_is_the_same_both_ways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan_module, "LOOKED_AT_BYTES", 10**6)
+    monkeypatch.setattr(scan_module, "plain_lines", None)
+    rng, path = random.Random(0), tmp_path / "a.jsonl"
+    path.write_bytes(lines(*(orjson.dumps(random_record(rng)) for _ in range(100)))[:-1])
+    one, other = both_ways(path, ALLOWING)
+    assert one == other
+
+
+def chat(*contents: str, **fields: Any) -> bytes:
+    """A line with two messages, or three where the first is of the system."""
+    roles = ["system", "user", "assistant"][-len(contents) :]
+    messages = [{"role": role, "content": text} for role, text in zip(roles, contents, strict=True)]
+    return orjson.dumps({**fields, "messages": messages, "topic": "a"})
+
+
+PLAIN = {
+    "text": chat("Is it so?", "It is indeed."),
+    "system": chat("Be kind.", "Is it so?", "It is indeed."),
+    "escapes": chat('a\nb\t"c" \\ d', "It is\r\n\n indeed /."),
+    "long": chat("Is it so? " * 50, "It is indeed. " * 50),
+    "beyond ASCII": chat("\u65e5\u672c\u8a9e?", "\u00e9t\u00e9 \u2019 \u65e5\u672c\u8a9e \U0001f98a"),
+    "beyond ASCII alone": chat("\u65e5\u672c\u8a9e", "\u3042" * 10),
+    "escaped beyond ASCII": rb'{"messages":[{"role":"user","content":"\u00e9\u0041"},{"content":"\u65e5 '
+    rb'\ud83e\udd8a, it is so.","role":"assistant"}], "topic": "a"}',
+    "more fields": chat("Is it so?", "It is indeed.", n=[-1.5e-3, 0, None, True, False, {"a": [], "b": {}}]),
+    "no tools": chat("Is it so?", "It is indeed.", tools=None),
+    "blanks": b' \t{ "topic" : "a" , "messages" : [ { "role" : "user" , "content" : "Is it?" } , '
+    b'{ "role" : "assistant" , "content" : "It is indeed." } ] } \r',
+}
+
+
+@pytest.mark.parametrize("line", PLAIN.values(), ids=PLAIN)
+def test_a_plain_line_is_told_without_a_parser(line: bytes) -> None:
+    found = plain_lines(np.frombuffer(line + b"\n{}\n" + line + b"\n", np.uint8), "topic", 10, 4000)
+    messages = orjson.loads(line)["messages"]
+    texts = [found.texts[: found.text_ends_L[0]].tobytes(), found.texts[found.text_ends_L[1] :].tobytes()]
+    assert found.num_messages_L.tolist() == [len(messages), 0, len(messages)]
+    assert texts[0].decode() == SEPARATOR.join(message["content"] for message in messages)
+    assert texts[1].startswith(texts[0])
+
+
+@pytest.mark.parametrize("more", [b"x", b"}", b",{}", b"{}", b"\x00"], ids=repr)
+def test_what_stands_after_a_record_makes_its_line_no_plain_one(more: bytes) -> None:
+    line = chat("Is it so?", "It is indeed.")
+    found = plain_lines(np.frombuffer(b"\n".join([line + more, line, b""]), np.uint8), None, 10, 4000)
+    assert found.ends_L.tolist() == [len(line + more), 2 * len(line) + len(more) + 1]
+    assert found.num_messages_L.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("answer", ["a" * 9, "a" * 101, "\u00e9" * 9, "\u65e5" * 101])
+def test_lengths_are_counted_in_characters(answer: str) -> None:
+    lines = chat("Is it so?", answer), chat("Is it so?", "\u65e5" * 100), chat("Is it so?", "\u00e9" * 10)
+    found = plain_lines(np.frombuffer(b"\n".join([*lines, b""]), np.uint8), None, 10, 100)
+    assert found.num_messages_L.tolist() == [0, 2, 2]
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_any_preferences_are_the_same_both_ways(tmp_path: Path, seed: int) -> None:
     rng, path = random.Random(seed), tmp_path / "a.jsonl"
@@ -355,6 +427,18 @@ GARBAGE += [
     b"{]",
     b'"',
 ]
+GARBAGE += [
+    b'"\xed\xa0\x80"',
+    b'"\xc0\x80"',
+    b'"\xe0\x80\x80"',
+    b'"\xf0\x80\x80\x80"',
+    b'"\xf4\x90\x80\x80"',
+    b'"\xe6\x97"',
+    rb'"\udc00"',
+    rb'"\ud800\u0041"',
+    b"1e400",
+    b"9" * 400,
+]
 GARBAGE += [b"[" * 5000 + b"]" * 5000, b"1e999", b"123456789012345678901234567890", b"0x1", b"// c", b"\x00"]
 
 
@@ -362,8 +446,8 @@ GARBAGE += [b"[" * 5000 + b"]" * 5000, b"1e999", b"12345678901234567890123456789
 def test_what_is_no_json_in_a_field_that_nothing_reads_is_a_reject_both_ways(
     tmp_path: Path, value: bytes
 ) -> None:
-    start, path = ROW[:-1], tmp_path / "a.jsonl"
-    path.write_bytes(lines(start + b', "more": ' + value + b"}", b'{"more": ' + value + b", " + ROW[1:]))
+    row, path = chat("Is it so?", "It is indeed."), tmp_path / "a.jsonl"
+    path.write_bytes(lines(row[:-1] + b', "more": ' + value + b"}", b'{"more": ' + value + b", " + row[1:]))
     one, other = both_ways(path, ALLOWING)
     assert one == other
 
