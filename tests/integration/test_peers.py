@@ -75,9 +75,10 @@ class Bench:
     def ours(self, kind: str, rows: Sequence[int], max_pack_tokens: int) -> Step:
         model = self.models[kind]
         model.zero_grad()
-        packs = Batches(self.table, self.table, ALONE, max_pack_tokens).packs(self.table, rows)
+        batches = Batches(self.table, self.table, ALONE, max_pack_tokens)
+        packs = batches.packs(self.table, rows)
         weight = supervised_weight(self.table, rows)
-        loss = accumulate(model, packs, 1 / weight).sum() / weight
+        loss = accumulate(model, packs, 1 / weight, batches).sum() / weight
         grads = {n: p.grad.clone() for n, p in model.model.named_parameters() if p.grad is not None}
         return Step(float(loss), grads)
 

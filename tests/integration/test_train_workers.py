@@ -74,7 +74,7 @@ class Run:
         """Of a step of these rows, and its loss."""
         model, worker, table = self.training.model, batches.worker, batches.train
         scale = worker.world_size / supervised_weight(table, rows)
-        losses = accumulate(model, batches.packs(table, rows), scale)
+        losses = accumulate(model, batches.packs(table, rows), scale, batches)
         grads = {n: whole(p.grad).clone() for n, p in self.loss.named_parameters() if p.grad is not None}
         model.zero_grad()
         return {**grads, "loss": torch.tensor(worker.total(losses.sum()))}
