@@ -27,7 +27,7 @@ class TrainResult(Frozen):
     validation_loss: float | None
     """Of the weights that were kept."""
     validation_accuracy: float | None = None
-    """Likewise, where preferences are learnt: share of the pairs whose preferred answer has the higher reward."""
+    """Likewise, where preferences are learnt: share of pairs whose preferred answer has the higher reward."""
     best_step: int | None
     """Whose weights were kept; None where it is the last one, because nothing stopped early."""
     num_workers: int
