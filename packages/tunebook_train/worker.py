@@ -21,7 +21,7 @@ from tunebook_spec.errors import StageError
 from tunebook_spec.method import AdapterMethod, QloraMethod
 from tunebook_train.allocator import keep_freed_memory
 from tunebook_train.checkpoint import Training
-from tunebook_train.job import ADAPTER, METRICS, QUANTISED, WEIGHTS, Job
+from tunebook_train.job import ADAPTER, CHECKPOINTS, METRICS, QUANTISED, WEIGHTS, Job
 from tunebook_train.limits import way_out
 from tunebook_train.loop import Batches, Worker, run_steps
 from tunebook_train.merge_probes import MERGE_PROBES, probe
@@ -111,7 +111,7 @@ def _work(job: Job) -> str | None:
         if worker.world_rank == 0:
             _publish(store, job, training, facts)
         if training.step % method.checkpoint_every_steps == 0 and training.step < len(steps):
-            _report(training, worker)
+            _report(training, worker, store, job)
 
     try:
         check_loss(loss, Pack.of(train, [int(train.lengths.argmax())], device))
@@ -148,12 +148,27 @@ def _publish(store: Store, job: Job, training: Training, facts: dict[str, int]) 
     store.write(f"{job.stage_key}/{METRICS}", lines.encode())
 
 
-def _report(training: Training, worker: Worker) -> None:
-    """A checkpoint, written by rank 0; a barrier for all."""
-    with tempfile.TemporaryDirectory() as folder:
+def _report(training: Training, worker: Worker, store: Store, job: Job) -> None:
+    """A checkpoint, written by rank 0; a barrier for all.
+
+    In a local store it is written once, on the disk where it stays; Ray would copy it there.
+    """
+    checkpoints = store.folder(job.stage_key) / CHECKPOINTS if store.local_root else None
+
+    def move(written: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
+        assert checkpoints
+        (checkpoints / name).mkdir()
+        for path in Path(written.path).iterdir():
+            path.rename(checkpoints / name / path.name)
+        return ray.train.Checkpoint.from_directory(checkpoints / name)
+
+    with tempfile.TemporaryDirectory(dir=checkpoints) as folder:
         training.save(Path(folder))
-        written = ray.train.Checkpoint.from_directory(folder) if worker.world_rank == 0 else None
-        ray.train.report({"step": training.step}, checkpoint=written)
+        ray.train.report(
+            {"step": training.step},
+            checkpoint=ray.train.Checkpoint.from_directory(folder) if worker.world_rank == 0 else None,
+            checkpoint_upload_fn=move if checkpoints else None,
+        )
 
 
 def save_weights(loss: SupervisedLoss, kept: dict[str, Tensor], store: Store, job: Job) -> None:
