@@ -204,6 +204,7 @@ def _train(work: Work) -> Outcome:
         model=work.request.model,
         ray_address=work.request.ray_address,
         num_workers=work.settings.num_workers,
+        min_workers=work.settings.min_workers or work.settings.num_workers,
         cpus_per_worker=work.settings.cpus_per_worker,
         advance=work.advance,
     )

@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -86,6 +87,8 @@ class Settings(BaseSettings):
     prepare, and a local Ray trains, for the time of the run."""
     num_workers: int = Field(1, ge=1)
     """Training workers."""
+    min_workers: int | None = Field(None, ge=1)
+    """So few go on training, from the newest checkpoint, where hosts are lost; none: all of them or none."""
     cpus_per_worker: int | None = Field(None, ge=1)
     """Cores of one training worker; none: this machine's, shared out among the workers."""
     assets_dir: Path = Path(sys.prefix) / "share" / "tunebook"
@@ -103,6 +106,13 @@ class Settings(BaseSettings):
     log: Literal["text", "json"] = "text"
     """Form of the log on stderr."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("min_workers")
+    @classmethod
+    def min_workers_are_some_of_all(cls, least: int | None, info: ValidationInfo) -> int | None:
+        if least is not None and least > info.data.get("num_workers", least):
+            raise ValueError(f"is more than TUNEBOOK_NUM_WORKERS {info.data['num_workers']}")
+        return least
 
     @field_validator("mlflow_tracking_uri")
     @classmethod

@@ -18,7 +18,7 @@ from tunebook_spec.errors import StageError
 from tunebook_train.job import CHECKPOINTS, Job
 
 
-def fit(job: Job, store: Store, *, ray_address: str, num_workers: int) -> None:
+def fit(job: Job, store: Store, *, ray_address: str, num_workers: int, min_workers: int) -> None:
     """Train; a run of the same digest that was killed goes on from its newest checkpoint.
 
     Raises:
@@ -36,7 +36,7 @@ def fit(job: Job, store: Store, *, ray_address: str, num_workers: int) -> None:
         _work,
         train_loop_config={"job": job},
         scaling_config=ScalingConfig(
-            num_workers=num_workers,
+            num_workers=num_workers if min_workers == num_workers else (min_workers, num_workers),
             use_gpu=use_gpu,
             resources_per_worker={"CPU": job.cpus_per_worker, **({"GPU": 1} if use_gpu else {})},
             placement_strategy="SPREAD",

@@ -31,6 +31,7 @@ class TrainResult(Frozen):
     best_step: int | None
     """Whose weights were kept; None where it is the last one, because nothing stopped early."""
     num_workers: int
+    """In the attempt that finished."""
     dtype: str
 
     def summary(self) -> str:

@@ -37,6 +37,7 @@ def train(
     model: ReadyModel,
     ray_address: str,
     num_workers: int,
+    min_workers: int,
     cpus_per_worker: int | None,
     advance: Advance,
 ) -> TrainResult:
@@ -50,6 +51,7 @@ def train(
         model: the base model on this machine; its digest names its copy where workers cannot see this disk.
         ray_address: the Ray cluster.
         num_workers: training workers.
+        min_workers: as many go on where hosts are lost.
         cpus_per_worker: cores of each; none: this machine's, shared out.
         advance: told of steps.
 
@@ -75,14 +77,14 @@ def train(
         dtype=precision.dtype,
         cpus_per_worker=cpus_per_worker or max(1, len(os.sched_getaffinity(0)) // num_workers),
     )
-    with _followed(store, stage.key, advance):
+    with _followed(store, stage.key, num_workers, advance):
         try:
-            fit(job, store, ray_address=ray_address, num_workers=num_workers)
+            fit(job, store, ray_address=ray_address, num_workers=num_workers, min_workers=min_workers)
         except TrainingFailedError as error:
             raise StageError(_cause(error)) from error
     store.delete(f"{stage.key}/{CHECKPOINTS}")
     store.download(stage.key)
-    return _result(read_metrics(store, stage.key), num_workers, precision.dtype)
+    return _result(read_metrics(store, stage.key), precision.dtype)
 
 
 def _share_model(store: Store, key: str, model_dir: Path) -> None:
@@ -96,7 +98,7 @@ def _share_model(store: Store, key: str, model_dir: Path) -> None:
 
 
 @contextmanager
-def _followed(store: Store, key: str, advance: Advance) -> Iterator[None]:
+def _followed(store: Store, key: str, num_workers: int, advance: Advance) -> Iterator[None]:
     """Say how far training is, from the metrics that rank 0 writes, wherever it runs."""
     stop = threading.Event()
 
@@ -114,7 +116,9 @@ def _followed(store: Store, key: str, advance: Advance) -> Iterator[None]:
                     said.add(resumed)
                     for damage in entry.get("damaged", ()):
                         logger.warning("train            %s", damage)
-                    logger.info("train            goes on from step %d", resumed)
+                    among = entries[0]["num_workers"]
+                    workers = "" if among == num_workers else f" with {among} of {num_workers} workers"
+                    logger.info("train            goes on from step %d%s", resumed, workers)
             steps = [entry for entry in entries if "loss" in entry]
             if steps:
                 last = steps[-1]
@@ -136,7 +140,7 @@ def _followed(store: Store, key: str, advance: Advance) -> Iterator[None]:
         thread.join()
 
 
-def _result(entries: list[dict[str, Any]], num_workers: int, dtype: str) -> TrainResult:
+def _result(entries: list[dict[str, Any]], dtype: str) -> TrainResult:
     steps = [entry for entry in entries if "loss" in entry]
     validations = {entry["step"]: entry for entry in entries if "validation_loss" in entry}
     best = next((entry["step"] for entry in entries if entry.get("is_best")), None)
@@ -160,7 +164,7 @@ def _result(entries: list[dict[str, Any]], num_workers: int, dtype: str) -> Trai
         validation_loss=kept["validation_loss"],
         validation_accuracy=kept.get("validation_rewards/accuracies"),
         best_step=best,
-        num_workers=num_workers,
+        num_workers=entries[0]["num_workers"],
         dtype=dtype,
     )
 

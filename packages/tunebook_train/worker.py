@@ -19,7 +19,7 @@ from tunebook_run.settings import Settings
 from tunebook_run.store import Store
 from tunebook_spec.errors import StageError
 from tunebook_spec.method import AdapterMethod, QloraMethod
-from tunebook_train.allocator import keep_freed_memory
+from tunebook_train.allocator import TRIM_STEPS, give_back, keep_freed_memory
 from tunebook_train.checkpoint import Training
 from tunebook_train.job import ADAPTER, CHECKPOINTS, METRICS, QUANTISED, WEIGHTS, Job
 from tunebook_train.limits import way_out
@@ -101,6 +101,7 @@ def _work(job: Job) -> str | None:
     meter = Meter(cost, rate, device)
     trainable, total = loss.parameter_counts()
     facts = {
+        "num_workers": worker.world_size,
         "num_steps": len(steps),
         "trainable_parameters": trainable,
         "parameters": total,
@@ -108,6 +109,8 @@ def _work(job: Job) -> str | None:
     }
 
     def after_step() -> None:
+        if device.type == "cpu" and training.step % TRIM_STEPS == 0:
+            give_back()
         if worker.world_rank == 0:
             _publish(store, job, training, facts)
         if training.step % method.checkpoint_every_steps == 0 and training.step < len(steps):

@@ -19,6 +19,11 @@ from pathlib import Path
 
 PREFIX = "tunebook"
 S3_PORT, RAY_PORT = 5055, 6399
+MAKE_BUCKET = """
+from tunebook_run.settings import Settings
+from tunebook_run.store import Store
+Store(Settings.read().storage_url, Settings.read().cache_dir).filesystem.create_dir("bucket")
+"""
 
 
 @dataclass
@@ -112,11 +117,17 @@ def two_hosts() -> Iterator[Cluster]:
         _await_ray(head)
         join = ("--address", head_address, "--node-ip-address", worker.address)
         _keep(stack, worker.popen(ray, "start", *join, *cpus))
-        yield Cluster(head, worker, storage_url, head_address)
+        cluster = Cluster(head, worker, storage_url, head_address)
+        cluster.shell(MAKE_BUCKET)
+        yield cluster
 
 
 def run(host: Host, *command: str, timeout_s: float = 600, **extra: str) -> int:
-    process = host.popen(*command, **extra)
+    return wait(host.popen(*command, **extra), timeout_s)
+
+
+def wait(process: subprocess.Popen[str], timeout_s: float) -> int:
+    """Its exit status; nothing of it is left."""
     try:
         return process.wait(timeout_s)
     finally:
@@ -165,12 +176,18 @@ def _link(hosts: list[Host]) -> None:
         _ip("-n", host.name, "link", "set", "lo", "up")
 
 
+def lose(name: str) -> None:
+    """End all that runs on a host, and cut it off."""
+    subprocess.run(["ip", "-n", name, "link", "set", f"{name}-eth", "down"], capture_output=True)
+    inside = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True)
+    for pid in inside.stdout.split():
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+
+
 def _unlink(hosts: list[Host]) -> None:
     for host in hosts:
-        inside = subprocess.run(["ip", "netns", "pids", host.name], capture_output=True, text=True)
-        for pid in inside.stdout.split():
-            with suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
+        lose(host.name)
         subprocess.run(["ip", "netns", "delete", host.name], check=False, capture_output=True)
 
 

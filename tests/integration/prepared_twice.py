@@ -1,6 +1,8 @@
 """Run on one host of a cluster: has data sets made by this host alone and by all, and tells what came out.
 
-python -m tests.integration.prepared_twice FOLDER RAY_ADDRESS OUT
+python -m tests.integration.prepared_twice FOLDER RAY_ADDRESS OUT [LOST]
+
+LOST is a host that is lost in the middle of augmenting.
 """
 
 from __future__ import annotations
@@ -10,13 +12,15 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import ray
 
+from tests.integration.hosts import lose
 from tests.openai_endpoint import Endpoint, Reply, serving
 from tunebook_cli.request import Request
 from tunebook_cli.stage_process import run_stage
@@ -157,6 +161,28 @@ def tasks_by_host(ray_address: str) -> dict[str, int]:
     return done
 
 
+def losing(host: str) -> Callable[[dict[str, Any]], Reply]:
+    """The teacher's answers, until whose 50th a host is there."""
+    asked = count(1)
+
+    def reply(body: dict[str, Any]) -> Reply:
+        if next(asked) == 50:
+            lose(host)
+        return answer(body)
+
+    return reply
+
+
+def after_a_loss(folder: Path, ray_address: str, out: Path, host: str) -> None:
+    write_sources(folder)
+    with serving(Endpoint(answer)) as endpoint, small_ranges():
+        os.environ["TUNEBOOK_MODELS__TEACHER__BASE_URL"] = endpoint.base_url
+        alone = prepared(folder, CASES["augment"], None, endpoint)
+        endpoint.reply = losing(host)
+        together = prepared(folder, CASES["augment"], ray_address, endpoint)
+    out.write_text(json.dumps([alone, together]))
+
+
 def main(folder: Path, ray_address: str, out: Path) -> None:
     write_sources(folder)
     told: dict[str, Any] = {}
@@ -170,4 +196,5 @@ def main(folder: Path, ray_address: str, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
+    paths = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+    after_a_loss(*paths, sys.argv[4]) if len(sys.argv) > 4 else main(*paths)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.integration.hosts import Cluster, run, two_hosts
+from tests.integration.hosts import Cluster, run, two_hosts, wait
 from tests.integration.project import Project, make_project
 from tunebook_data.tokens import TokenTable
 from tunebook_model.precision import compute_dtype
@@ -50,32 +51,38 @@ for key in store.list("tiny/stages"):
 """
 LORA = "method={kind: lora, epochs: 6, learning_rate: 1.0e-2, r: 4, modules_to_save: [embed_tokens]}"
 
-pytestmark = [
+needs_hosts = [
     pytest.mark.skipif(
         os.geteuid() != 0 or shutil.which("ip") is None, reason="network namespaces need root and iproute2"
     ),
     pytest.mark.timeout(1200),
 ]
+pytestmark = needs_hosts
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     with two_hosts() as cluster:
-        cluster.shell(f"{STORE}store.filesystem.create_dir('bucket')")
         yield cluster
 
 
-def run_spec(cluster: Cluster, spec: Path, profile: str, *arguments: str, timeout_s: float = 600) -> None:
-    """Run a spec on both hosts, one worker each; its gates must pass."""
-    status = run(
-        cluster.head,
+def start(
+    cluster: Cluster, spec: Path, profile: str, *arguments: str, **settings: str
+) -> subprocess.Popen[str]:
+    """`tunebook run` of a spec on both hosts, one worker each."""
+    return cluster.head.popen(
         sys.executable,
         *("-m", "tunebook_cli", "run", str(spec), "--profile", profile, *arguments),
-        timeout_s=timeout_s,
         TUNEBOOK_RAY_ADDRESS=cluster.ray_address,
         TUNEBOOK_NUM_WORKERS="2",
         TUNEBOOK_CPUS_PER_WORKER="1",
+        **settings,
     )
+
+
+def run_spec(cluster: Cluster, spec: Path, profile: str, *arguments: str, timeout_s: float = 600) -> None:
+    """Run a spec on both hosts; its gates must pass."""
+    status = wait(start(cluster, spec, profile, *arguments), timeout_s)
     assert status == 0, cluster.head.logs() + cluster.worker.logs()
     copied = list((cluster.worker.folder / "cache").rglob("train.tokens.arrow"))
     assert copied, "the second host took no part"
@@ -85,10 +92,7 @@ def test_two_hosts_train_what_one_host_trains(
     cluster: Cluster, finished: Project, talking_llama: Path
 ) -> None:
     """All weights, of which each holds a half, and an adapter, of which each holds all."""
-    project = make_project(cluster.head.folder / "project", talking_llama)
-    shutil.copytree(finished.folder / "runs", cluster.head.folder / "made", symlinks=True)
-    cluster.shell(SEED)
-    spec = project.folder / "specs" / "tiny.yaml"
+    spec = with_data(cluster, finished, talking_llama)
     run_spec(cluster, spec, "local")
     run_spec(cluster, spec, "local", "--set", LORA, "--until", "train")
     made = [json.loads(line) for line in cluster.shell(READ).splitlines()]
@@ -105,6 +109,14 @@ def test_two_hosts_train_what_one_host_trains(
             assert losses == pytest.approx(same, rel=1e-4)
         else:  # other packs round otherwise, and steps add that up
             assert losses[:10] == pytest.approx(same[:10], rel=1e-2)
+
+
+def with_data(cluster: Cluster, finished: Project, model: Path) -> Path:
+    """The spec of a project on the head; the data of one that is finished are in the cluster's store."""
+    project = make_project(cluster.head.folder / "project", model)
+    shutil.copytree(finished.folder / "runs", cluster.head.folder / "made", symlinks=True)
+    cluster.shell(SEED)
+    return project.folder / "specs" / "tiny.yaml"
 
 
 def losses_alone(finished: Project, change: str) -> list[float]:

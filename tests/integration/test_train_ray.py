@@ -87,6 +87,7 @@ def run(
         model=ReadyModel(model, "tiny", "0123", None),
         ray_address=address,
         num_workers=workers,
+        min_workers=workers,
         cpus_per_worker=1,
         advance=lambda done, total, note="": None,
     )

@@ -19,6 +19,15 @@ def test_the_models_of_a_machine_are_told_by_role(monkeypatch: pytest.MonkeyPatc
     assert "sk-secret" not in repr(settings)
 
 
+def test_fewer_workers_than_all_go_on_but_not_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEBOOK_NUM_WORKERS", "4")
+    monkeypatch.setenv("TUNEBOOK_MIN_WORKERS", "4")
+    assert Settings.read().min_workers == 4
+    monkeypatch.setenv("TUNEBOOK_MIN_WORKERS", "5")
+    with pytest.raises(SettingsError, match=r"MIN_WORKERS: is more than TUNEBOOK_NUM_WORKERS 4 \(got '5'\)"):
+        Settings.read()
+
+
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
