@@ -186,10 +186,9 @@ def take_step(training: Training, step: Step, batches: Batches, method: Training
     packs = batches.packs(batches.train, step.rows, training.reference.get("train"))
     sums = accumulate(training.model, packs, batches.worker.world_size / weight, batches)
     norm = whole(nn.utils.clip_grad_norm_(training.model.parameters(), method.max_grad_norm))
-    losses = sums[:, 0].clone()
-    means = (batches.worker.totals(sums.sum(0)) / weight).tolist()
+    means = [total / weight for total in batches.worker.totals(sums.sum(0)).tolist()]
     if not math.isfinite(means[0]) or not torch.isfinite(norm):
-        _refuse(training.step + 1, means[0], float(norm), losses, packs, batches.worker)
+        _refuse(training.step + 1, means[0], float(norm), sums[:, 0], packs, batches.worker)
     rate = training.schedule.get_last_lr()[0]
     training.optimizer.step()
     training.schedule.step()
@@ -248,8 +247,10 @@ def validate(model: nn.Module, batches: Batches, reference: Tensor | None = None
         packs = batches.packs(table, rows, reference)
         sums = torch.stack([batches.sums(inner, pack) for pack in packs]).sum(0)
     inner.train()
-    means = (batches.worker.totals(sums) / weight).tolist()
-    return {f"validation_{name}": mean for name, mean in zip(batches.measures, means, strict=True)}
+    totals = batches.worker.totals(sums).tolist()
+    return {
+        f"validation_{name}": total / weight for name, total in zip(batches.measures, totals, strict=True)
+    }
 
 
 def reference_log_probabilities(model: nn.Module, batches: Batches, table: TokenTable) -> Tensor:
