@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,7 @@ def _is_scratch(relative: Path) -> bool:
     return relative.parts[0] == "checkpoints" or any(part.startswith(".") for part in relative.parts)
 
 
+@cache
 def _version(distribution: str) -> str:
     try:
         return version(distribution)

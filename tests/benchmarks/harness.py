@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,8 @@ class Benchmark:
     Raises:
         BenchError: two did not do the same work.
     """
+    overheads: Mapping[str, str] = field(default_factory=dict)
+    """What `measured` calls the seconds by which we take longer than a peer, of peers that do less."""
 
 
 @dataclass(frozen=True)
@@ -97,17 +99,21 @@ def run(benchmark: Benchmark, *, size: int, repeats: int, say: Callable[[str], N
                     say(f"{benchmark.name} {each} rows, repeat {turn + 1}: {name} {outcome.seconds:.2f} s")
             answers = {name: outcomes[0].answer for name, outcomes in runs[each].items()}
             equal[str(each)] = benchmark.equal(folder, answers)
-    return summary(benchmark.name, runs, equal)
+    return summary(benchmark.name, runs, equal, benchmark.overheads)
 
 
 def summary(
-    name: str, runs: Mapping[int, Mapping[str, Sequence[Outcome]]], equal: Mapping[str, Any]
+    name: str,
+    runs: Mapping[int, Mapping[str, Sequence[Outcome]]],
+    equal: Mapping[str, Any],
+    overheads: Mapping[str, str],
 ) -> dict[str, Any]:
     """The figures of a benchmark whose inputs had the sizes of `runs`, the full one first.
 
     A ratio is the median over repeats of a peer's seconds by ours in the same repeat.
     """
-    ratios, measured, versions = {}, {}, {}
+    ratios, versions = {}, {}
+    measured: dict[str, Any] = {}
     raw: dict[str, list[float]] = {}
     for size, outcomes in runs.items():
         ours = outcomes[US]
@@ -124,6 +130,9 @@ def summary(
                 each_turn = [them.seconds / us.seconds for them, us in zip(theirs, ours, strict=True)]
                 ratios[contender] = round(statistics.median(each_turn), 3)
                 measured[label]["ratios"] = [round(ratio, 3) for ratio in sorted(each_turn)]
+    for label, peer in overheads.items():
+        more = [us - them for us, them in zip(raw[US], raw[peer], strict=True)]
+        measured[label] = round(statistics.median(more), 3)
     return {
         "name": name,
         "ratios": ratios,

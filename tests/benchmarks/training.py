@@ -8,16 +8,18 @@ Ours is the loop that a worker of Ray Train runs; what Ray adds to a run is no p
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tests.benchmarks.harness import US, Answer, BenchError, Benchmark, Peer
 from tunebook_data.datasets.medical_glossary import rows as glossary_rows
 from tunebook_data.tokens import write_tokens
 from tunebook_model import builtin
 from tunebook_model.conversation import Message
-from tunebook_model.render import Renderer
+from tunebook_model.render import Rendered, Renderer
 from tunebook_run.settings import Settings
 
 SYSTEM = "Expand clinical abbreviations."
@@ -41,14 +43,15 @@ def make(folder: Path, size: int) -> None:
         write_tokens(folder / f"{side}.tokens.arrow", ((f"row-{n}", row) for n, row in enumerate(each)))
     write_tokens(folder / "none.tokens.arrow", ())
     told: dict[str, Any] = {
-        side: [{"input_ids": row.input_ids, "labels": _labels(row.input_ids, row.loss_mask)} for row in each]
+        side: [{"input_ids": row.input_ids.tolist(), "labels": _labels(row)} for row in each]
         for side, each in sides.items()
     }
     (folder / "rows.json").write_text(json.dumps({"model": str(model), **told}))
 
 
-def _labels(ids: Iterable[int], mask: Iterable[bool]) -> list[int]:
-    return [token if is_supervised else IGNORED for token, is_supervised in zip(ids, mask, strict=True)]
+def _labels(row: Rendered) -> list[int]:
+    labels: list[int] = np.where(row.loss_mask, row.input_ids, IGNORED).tolist()
+    return labels
 
 
 def equal(folder: Path, answers: Mapping[str, Answer]) -> dict[str, Any]:

@@ -9,8 +9,18 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import data_dedup, data_validate, harness, train_full, train_lora, training
+from tests.benchmarks import (
+    data_dedup,
+    data_validate,
+    generate,
+    harness,
+    train_full,
+    train_lora,
+    train_start,
+    training,
+)
 from tests.benchmarks.harness import US, Answer, BenchError, Benchmark, Peer, run
+from tunebook_data.tokens import TokenTable
 
 SCRIPT = """
 import time
@@ -143,6 +153,18 @@ def lone(made: Path) -> list[int]:
     return [next(number for number in range(2000) if number not in planted)]
 
 
+def test_peers_are_fed_the_tokens_of_our_tables(folder: Path) -> None:
+    training.make(folder, 8)
+    rows = json.loads((folder / "rows.json").read_text())
+    for side, count in (("train", 8), ("validation", training.VALIDATION_ROWS)):
+        table = TokenTable.open(folder / f"{side}.tokens.arrow")
+        assert len(rows[side]) == len(table) == count
+        for number, row in enumerate(rows[side]):
+            ids, mask = table.input_ids(number), table.loss_mask(number)
+            assert row["input_ids"] == ids.tolist()
+            assert [label != training.IGNORED for label in row["labels"]] == mask.tolist()
+
+
 def test_trainings_that_did_not_do_the_same_give_no_ratio(folder: Path) -> None:
     rows = {"train": [{"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}] * 16}
     (folder / "rows.json").write_text(json.dumps(rows))
@@ -156,8 +178,36 @@ def test_trainings_that_did_not_do_the_same_give_no_ratio(folder: Path) -> None:
         training.equal(folder, {US: us, "trl_tuned": {**same, "validation_loss": 0.9}})
 
 
+def test_answers_that_are_not_the_same_work_give_no_ratio(folder: Path) -> None:
+    (folder / "prompts.json").write_text(json.dumps({"input_ids": [[1, 2], [3]] * 4}))
+    answers = [[5, 6, 7, 8, 9]] * 8
+    us = {"token_ids": answers, "start_s": 1.0}
+    told = generate.equal(folder, {US: us, "peer": {"token_ids": [*answers[:7], [5, 6, 7, 8, 0]]}})
+    assert (told["prompt_tokens"], told["begin_alike"]["peer"]) == (12, 1.0)
+    with pytest.raises(BenchError, match="7 answers to 8 prompts"):
+        generate.equal(folder, {US: us, "peer": {"token_ids": answers[:7]}})
+    with pytest.raises(BenchError, match="begins only 50%"):
+        generate.equal(folder, {US: us, "peer": {"token_ids": [*answers[:4], *[[1, 6, 7, 8, 9]] * 4]}})
+    with pytest.raises(BenchError, match="said 48 tokens, and we 40"):
+        generate.equal(folder, {US: us, "peer": {"token_ids": [[*each, 1] for each in answers]}})
+
+
+def test_overhead_is_told_of_trainings_that_took_the_same_updates(folder: Path) -> None:
+    (folder / "rows.json").write_text(json.dumps({"train": [{"input_ids": [1, 2, 3]}]}))
+    answers = {US: {"losses": [2.0]}, "bare_loop": {"losses": [2.0]}}
+    assert train_start.equal(folder, answers) == {"tokens": 3, "losses": [2.0]}
+    with pytest.raises(BenchError, match="losses differ"):
+        train_start.equal(folder, {**answers, US: {"losses": [2.5]}})
+    runs = {
+        name: [harness.Outcome(each, 1.0, {}, {}) for each in seconds]
+        for name, seconds in ((US, (5.0, 9.0, 8.0)), ("bare_loop", (4.0, 4.0, 4.0)))
+    }
+    made = harness.summary("train_start", {32: runs}, {}, train_start.BENCHMARK.overheads)
+    assert made["measured"]["ray_overhead_s"] == 4.0
+
+
 def test_every_benchmark_has_a_script_for_each_contender() -> None:
-    for module in (data_dedup, data_validate, train_full, train_lora):
+    for module in (data_dedup, data_validate, generate, train_full, train_lora, train_start):
         benchmark = module.BENCHMARK
         for name in (US, *(peer.name for peer in benchmark.peers)):
             assert (harness.SCRIPTS / f"{benchmark.name}_{name}.py").is_file()
