@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 from tests.integration.project import COLOURS, TOPICS, Project
-from tunebook_train.result import TrainResult
 
 SPEC = """\
 version: 1
@@ -50,7 +49,7 @@ def test_a_model_that_says_yes_to_everything_learns_not_to(project: Project) -> 
     assert last["validation_rewards/accuracies"] == 1
     assert last["validation_rewards/chosen"] > last["validation_rewards/rejected"]
     found = json.loads((project.stage("train") / "artifact.json").read_text())["result"]
-    assert TrainResult.model_validate(found).validation_accuracy == 1
+    assert found["validation_accuracy"] == 1
     assert "100.0% of pairs as preferred" in output
     report = project.folder / "runs" / "tiny" / "latest" / "report.html"
     assert "loss per pair" in report.read_text()
