@@ -14,7 +14,7 @@ scenario: setup ## run a spec to its verdict: SPEC=medical [PROFILE=local]
 
 test: setup ## unit tests, then integration tests
 	@.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal tests/unit
-	@.venv/bin/python -m pytest -n 2 --dist loadfile tests/integration
+	@.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/integration
 
 lint: setup ## style, types, and the order of the layers
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .

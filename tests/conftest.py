@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,11 @@ LLAMA3_TEMPLATE = (
     "{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}"
     "{%- endif %}"
 )
+
+
+def pytest_collection_finish() -> None:
+    # What was imported stays: no collection need walk through it, of which pytest makes five at its end.
+    gc.freeze()
 
 
 def learn_to_say_yes(model: Any, tokenizer: Any) -> None:

@@ -20,7 +20,16 @@ TRAINS = ("torch", "transformers", "ray")
 ADAPTS = (*TRAINS, "peft")
 QUANTISES = (*ADAPTS, "bitsandbytes")
 SCORES: tuple[str, ...] = ("numpy", "scipy", "jsonschema", "ruff")
-FORMATS: Mapping[str, int] = {"replay": 3, "prepare": 11, "train": 4, "merge": 2, "evaluate": 3}
+FORMATS: Mapping[str, int] = {
+    "replay": 3,
+    "prepare": 11,
+    "train": 4,
+    "merge": 2,
+    "answer-base": 2,
+    "answer-few_shot": 2,
+    "answer-tuned": 2,
+    "evaluate": 4,
+}
 """Raised when a stage's own code changes its output; 1 for the others."""
 
 
@@ -40,6 +49,7 @@ def stages(
     sources: Mapping[str, str],
     supporting: Mapping[str, str],
     golden: Mapping[str, str],
+    price_per_hour: float | None = None,
 ) -> dict[str, Stage]:
     """Every stage of a spec by name, in an order in which they can be made.
 
@@ -49,6 +59,7 @@ def stages(
         sources: digest of the content of each source.
         supporting: what answers for each supporting model that is asked, by role.
         golden: digest of the content of each golden set, by its path in the spec.
+        price_per_hour: of the machine, which the report reckons by; None: it tells no money.
     """
     model = {"base_model": base_model}
     made: dict[str, Stage] = {}
@@ -106,5 +117,6 @@ def stages(
         weights = ("merge",) if runs_here else ()  # it must not be the judge's own
         add(judges[-1], inputs, "prepare", *weights, *of_models, contents=contents, libraries=libraries)
     add("evaluate", EvaluateInputs.of(spec), *answers, *judges, libraries=SCORES)
-    add("decide", DecideInputs.of(spec), "evaluate", "prepare", "train")
+    price = {} if price_per_hour is None else {"price_per_hour": str(price_per_hour)}
+    add("decide", DecideInputs.of(spec), "evaluate", "prepare", "train", contents=price)
     return made

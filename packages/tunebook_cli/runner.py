@@ -106,6 +106,7 @@ def plan(loaded: LoadedSpec, settings: Settings) -> Plan:
         sources=sources,
         supporting=who,
         golden=golden_digests(loaded.spec, folder),
+        price_per_hour=settings.local_price_per_hour,
     )
     return Plan(made, model, ready)
 

@@ -130,6 +130,7 @@ def _replay(work: Work) -> Outcome:
 
 
 def _prepare(work: Work) -> Outcome:
+    from tunebook_data.card_page import write_page
     from tunebook_data.inputs import PrepareInputs
     from tunebook_data.kept_tokens import KeptTokens, rendering_key
     from tunebook_data.prepare import prepare
@@ -160,6 +161,7 @@ def _prepare(work: Work) -> Outcome:
             workers=stack.enter_context(open_workers(work.request.ray_address)),
             kept_tokens=stack.enter_context(kept) if kept else None,
         )
+    write_page(work.out)
     return Outcome(done.model_dump(mode="json"), done.summary())
 
 
@@ -348,8 +350,9 @@ def _evaluate(work: Work) -> Outcome:
 
 
 def _decide(work: Work) -> Outcome:
-    from tunebook_data.card_page import read_card
+    from tunebook_data.card import read_card
     from tunebook_data.manifest import DatasetManifest
+    from tunebook_eval.costs import update_seconds
     from tunebook_eval.decide import decide
     from tunebook_eval.evaluate import read_report
     from tunebook_eval.inputs import DecideInputs
@@ -363,6 +366,8 @@ def _decide(work: Work) -> Outcome:
     prepared = read_artifact(work.store, work.request.parents["prepare"])
     assert prepared is not None
     facts = work.request.facts
+    training_metrics = _training_metrics(work.parents["train"] / "metrics.jsonl")
+    price = work.settings.local_price_per_hour
     write_report(
         work.out,
         name=inputs.name,
@@ -370,12 +375,14 @@ def _decide(work: Work) -> Outcome:
         profile=facts["profile"],
         report=report,
         verdict=verdict,
-        training_metrics=_training_metrics(work.parents["train"] / "metrics.jsonl"),
+        training_metrics=training_metrics,
         card=card.model_copy(update={"manifest": DatasetManifest.model_validate(_without_summary(prepared))}),
         stages=facts["stages"],
+        price_per_hour=price,
         lineage=facts["lineage"],
     )
-    lines = summary(verdict, report).splitlines()
+    update_s = update_seconds(facts["stages"], training_metrics)
+    lines = summary(verdict, report, update_s=update_s, price_per_hour=price).splitlines()
     return Outcome({"verdict": verdict.outcome, "lines": lines}, f"{verdict.outcome}; report.html")
 
 

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ from tunebook_model.render import Renderer
 from tunebook_spec.data import Data
 from tunebook_spec.fields import Frozen
 
+CARD = "card.json"
 SHOWN_ROWS = 10
 _EXAMPLES_PER_REASON = 3
 _PAIRS_PER_KIND = 5
@@ -102,6 +104,16 @@ class DataCard(Frozen):
     """None: the spec looks for none."""
     lengths: dict[Measure, dict[Side, Lengths]]
     rows: tuple[ShownRow, ...]
+
+
+def write_card(out: Path, card: DataCard) -> None:
+    """Write `card.json`; the same card gives the same bytes."""
+    (out / CARD).write_text(card.model_dump_json(indent=1), encoding="utf-8")
+
+
+def read_card(folder: Path) -> DataCard:
+    """What `write_card` left in a folder."""
+    return DataCard.model_validate_json((folder / CARD).read_bytes())
 
 
 def make_card(

@@ -1,4 +1,4 @@
-"""`card.json` and `card.html`: the data card for programs and for people."""
+"""`card.html`: the data card for people."""
 
 from __future__ import annotations
 
@@ -9,25 +9,18 @@ import matplotlib
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from tunebook_data.card import DataCard, Lengths, Measure
+from tunebook_data.card import DataCard, Lengths, Measure, read_card
 from tunebook_data.manifest import CARD_PAGE
 from tunebook_data.split import Side
 from tunebook_run.page import COLOURS, STYLE, WIDTH_IN, environment, svg
 
-CARD = "card.json"
 
-
-def write_card(out: Path, card: DataCard) -> None:
-    """Write both files; the same card gives the same bytes."""
-    (out / CARD).write_text(card.model_dump_json(indent=1), encoding="utf-8")
+def write_page(folder: Path) -> None:
+    """Write `card.html` beside the card that it shows; the same card gives the same bytes."""
+    card = read_card(folder)
     template = environment("tunebook_data").get_template("card.html.j2")
     page = template.render(card=card, drawings=drawings(card))
-    (out / CARD_PAGE).write_text(page, encoding="utf-8")
-
-
-def read_card(folder: Path) -> DataCard:
-    """What `write_card` left in a folder."""
-    return DataCard.model_validate_json((folder / CARD).read_bytes())
+    (folder / CARD_PAGE).write_text(page, encoding="utf-8")
 
 
 def drawings(card: DataCard) -> list[Markup]:

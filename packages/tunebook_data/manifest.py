@@ -226,7 +226,7 @@ class DatasetManifest(Frozen):
     preferred answer first), and what was left out, row by row: rejects.jsonl, duplicates.jsonl, leaks.jsonl;
     flags.jsonl lists rows that stay. Where a teacher made rows, generated.jsonl and distilled.jsonl say what
     became of each, and generated_failures.jsonl and distilled_failures.jsonl hold its answers that could not
-    be used. card.html, whose content is in card.json, shows it all to people.
+    be used. card.json tells it all in short; card.html shows that to people.
     """
 
     sources: tuple[SourceCounts, ...]

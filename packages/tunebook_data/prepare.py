@@ -16,8 +16,7 @@ import pyarrow.compute as pc
 
 from tunebook_data.assemble import Assembled, Splits, assemble
 from tunebook_data.augment import augment
-from tunebook_data.card import make_card
-from tunebook_data.card_page import write_card
+from tunebook_data.card import make_card, write_card
 from tunebook_data.checked import flags_by_reason, rejects_by_reason
 from tunebook_data.contract import PROBES, choose_probes, write_probes
 from tunebook_data.datasets.medical_glossary import CARD

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +17,7 @@ from tunebook_eval.answers import (
     SUMMARY,
     Answer,
     AnswerResult,
+    Timed,
     encode,
     of_completion,
     of_rule,
@@ -24,7 +27,7 @@ from tunebook_eval.answers import (
 from tunebook_eval.inputs import AnswerInputs
 from tunebook_eval.log_likelihood import score_texts
 from tunebook_eval.sets import Item, build_items
-from tunebook_eval.shots import Shots, choose_shots
+from tunebook_eval.shots import NO_SHOTS, Shots, choose_shots
 from tunebook_inference.generator import ChatRequest, Completion, Generator
 from tunebook_run.progress import Advance
 
@@ -51,6 +54,7 @@ def answer(
     started = time.monotonic()
     items = build_items(inputs.sets, data_dir)
     kept = reopen(out / FILE)
+    timed: dict[str, Timed] = {}
     with (out / FILE).open("ab") as file:
         sheet = _Sheet(file, kept, advance, len(items))
         if inputs.arm == "baselines":
@@ -61,8 +65,8 @@ def answer(
             left = [item for item in items if not sheet.has(item)]
             _score_texts([item for item in left if not item.messages], model_dir, sheet)
             shots = choose_shots(inputs.few_shot, items, data_dir, inputs.seed) if inputs.few_shot else {}
-            _answer_chats([item for item in left if item.messages], shots, generator, sheet)
-    result = _result(inputs.arm, sheet.answers, len(kept), time.monotonic() - started)
+            timed = _answer_chats([item for item in left if item.messages], shots, generator, sheet)
+    result = _result(inputs.arm, sheet.answers, len(kept), timed, time.monotonic() - started)
     (out / SUMMARY).write_text(result.model_dump_json(indent=1))
     return result
 
@@ -93,12 +97,24 @@ class _Sheet:
         self.advance(len({key[:2] for key in self.keys}), self.num_items)
 
 
-def _answer_chats(items: Sequence[Item], shots: Shots, generator: Generator, sheet: _Sheet) -> None:
+def _answer_chats(
+    items: Sequence[Item], shots: Shots, generator: Generator, sheet: _Sheet
+) -> dict[str, Timed]:
+    """Set by set, so that arms which answer other sets beside it can be compared by the time of one."""
+    if items:
+        generator.start()
+    return {
+        name: _answer_set(list(of_set), shots, generator, sheet)
+        for name, of_set in groupby(items, attrgetter("set"))
+    }
+
+
+def _answer_set(items: Sequence[Item], shots: Shots, generator: Generator, sheet: _Sheet) -> Timed:
     by_id = {f"{item.set}/{item.id}": item for item in items}
     requests = [
         ChatRequest(
             id,
-            shots[item.set].put_into(item.messages) if shots else item.messages,
+            shots.get((item.set, item.id), NO_SHOTS).put_into(item.messages),
             item.max_tokens,
             tools=item.tools,
         )
@@ -106,9 +122,14 @@ def _answer_chats(items: Sequence[Item], shots: Shots, generator: Generator, she
     ]
 
     def keep(completion: Completion) -> None:
-        sheet.add([of_completion(by_id[completion.id], completion)])
+        item = by_id[completion.id]
+        shown = shots.get((item.set, item.id), NO_SHOTS)
+        sheet.add([of_completion(item, completion, shown.ids)])
 
-    generator.generate(requests, keep)
+    started = time.monotonic()
+    done = generator.generate(requests, keep)
+    seconds = time.monotonic() - started
+    return Timed(num_answers=sum(each.error is None for each in done), seconds=round(seconds, 3))
 
 
 def _score_texts(items: Sequence[Item], model_dir: Path, sheet: _Sheet) -> None:
@@ -128,7 +149,9 @@ def _answer_by_rules(items: Sequence[Item], data_dir: Path, sheet: _Sheet) -> No
                 sheet.add(of_rule(item, each, each.rule(question(row))) for each in left)
 
 
-def _result(arm: str, answers: Sequence[Answer], num_resumed: int, seconds: float) -> AnswerResult:
+def _result(
+    arm: str, answers: Sequence[Answer], num_resumed: int, timed: dict[str, Timed], seconds: float
+) -> AnswerResult:
     return AnswerResult(
         arm=arm,
         num_answers=len(answers),
@@ -137,4 +160,5 @@ def _result(arm: str, answers: Sequence[Answer], num_resumed: int, seconds: floa
         completion_tokens=sum(each.completion_tokens for each in answers),
         seconds=round(seconds, 1),
         num_resumed=num_resumed,
+        timed=timed,
     )

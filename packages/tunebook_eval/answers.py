@@ -27,11 +27,15 @@ class Answer(Frozen):
     """Which rule answered, in the arm without a model."""
     is_reference: bool = False
     """Of a rule that is shown beside the others and that nothing has to beat."""
+    shots: tuple[str, ...] = ()
+    """Ids of the training rows that were shown before the prompt, in this order."""
     question: str
     """The last message of the prompt; empty for a fixed text."""
     text: str
     finish_reason: FinishReason
     prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the prompt's, those that the engine had read for an earlier prompt that began the same."""
     completion_tokens: int = 0
     error: str | None = None
     log_likelihood: float | None = None
@@ -48,6 +52,17 @@ class Answer(Frozen):
         return self.set, self.item, self.rule
 
 
+class Timed(Frozen):
+    """How long the prompts of a set took, answered as one batch.
+
+    Neither the engine's start nor answers that an earlier attempt left are in it.
+    """
+
+    num_answers: int
+    """Failed ones, which take no time, are not counted."""
+    seconds: float
+
+
 class AnswerResult(Frozen):
     arm: str
     num_answers: int
@@ -58,14 +73,18 @@ class AnswerResult(Frozen):
     """Of the attempt that finished, engine start included."""
     num_resumed: int
     """Answers that an earlier, killed attempt had left."""
+    timed: dict[str, Timed]
+    """By set of prompts, what the attempt that finished answered."""
 
 
-def of_completion(item: Item, completion: Completion) -> Answer:
+def of_completion(item: Item, completion: Completion, shots: tuple[str, ...]) -> Answer:
     return Answer(
+        shots=shots,
         question=item.question,
         text=completion.text,
         finish_reason=completion.finish_reason,
         prompt_tokens=completion.prompt_tokens,
+        cached_tokens=completion.cached_tokens,
         completion_tokens=completion.completion_tokens,
         error=completion.error,
         **_facts(item),

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from tunebook_eval.answers import FILE, SUMMARY, Answer, AnswerResult, read_answers
-from tunebook_eval.evidence import ArmCost, ArmScores, Change, Estimate, EvalReport, Flip, JudgeEvidence
+from tunebook_eval.answers import FILE, Answer, read_answers
+from tunebook_eval.costs import arm_cost, judge_cost, query_costs, read_result
+from tunebook_eval.evidence import ArmScores, Change, Estimate, EvalReport, Flip, JudgeEvidence
 from tunebook_eval.examples import choose_examples
 from tunebook_eval.inputs import EvaluateInputs
 from tunebook_eval.judged import Judgements
-from tunebook_eval.judging import JudgeRun
 from tunebook_eval.scorers import Scores, score_all
 from tunebook_eval.statistics import difference_bounds, holm, paired_p_value
 from tunebook_spec.errors import StageError
@@ -39,6 +39,7 @@ def evaluate(
         out: Gets `report.json`.
     """
     answers = _by_arm({arm: read_answers(folder / FILE) for arm, folder in arms.items()})
+    results = {arm: read_result(folder) for arm, folder in arms.items()}
     judgements = Judgements.read(judges)
     scores, groups = tuple(_scores(inputs.metrics, answers, judgements)), _groups(answers)
     judged = tuple(judgements.evidence(inputs.metrics, groups))
@@ -46,7 +47,8 @@ def evaluate(
         scores=scores,
         groups=groups,
         changes=tuple(_changes(scores, groups)),
-        costs=(*(_cost(folder) for folder in arms.values()), *map(_judge_cost, judgements.runs.values())),
+        costs=(*map(arm_cost, results.values()), *map(judge_cost, judgements.runs.values())),
+        queries=tuple(query_costs(answers, results)),
         flips=tuple(_flips(inputs.metrics, scores, answers)),
         examples=tuple(choose_examples(inputs.metrics, scores, answers)),
         judges=judged,
@@ -178,23 +180,6 @@ def _changes(scores: Sequence[ArmScores], groups: Mapping[str, Mapping[str, str]
             p_value=p_value,
             adjusted_p_value=None if p_value is None else next(adjusted),
         )
-
-
-def _cost(folder: Path) -> ArmCost:
-    result = AnswerResult.model_validate_json((folder / SUMMARY).read_bytes())
-    return ArmCost(**result.model_dump(include=set(ArmCost.model_fields)))
-
-
-def _judge_cost(run: JudgeRun) -> ArmCost:
-    return ArmCost(
-        arm=f"judge {run.role}",
-        num_answers=run.answers,
-        num_errors=run.unscored,
-        prompt_tokens=run.prompt_tokens,
-        completion_tokens=run.completion_tokens,
-        seconds=run.seconds,
-        cost=run.cost,
-    )
 
 
 def _flips(

@@ -90,6 +90,23 @@ class ArmCost(Frozen):
     """Money, of a judge whose prices are known."""
 
 
+class QueryCost(Frozen):
+    """What a query of a set took of an arm's model: the mean over answers, failed ones left out."""
+
+    set: str
+    arm: str
+    num_queries: int
+    prompt_tokens: float
+    cached_tokens: float
+    """Of the prompt's, those that the engine had read for an earlier prompt that began the same."""
+    answer_tokens: float
+    num_timed: int
+    """Answers of the attempt that finished; an earlier, killed one may have left others."""
+    seconds: float | None
+    """The engine's time for the whole batch over the answers in it, its start not counted: what an answer
+    takes of a busy machine, not how long one user waits. None: nothing was timed."""
+
+
 class Flip(Frozen):
     """An item that only one of base and tuned gets right."""
 
@@ -114,6 +131,8 @@ class Example(Frozen):
     """By arm."""
     scores: dict[str, float]
     """By arm, under the set's first metric."""
+    shots: tuple[str, ...] = ()
+    """Ids of the training rows that few_shot was shown before the prompt."""
 
 
 class GoldenPoint(Frozen):
@@ -217,6 +236,8 @@ class EvalReport(Frozen):
     groups: dict[str, dict[str, str]]
     """Item -> group, by set."""
     costs: tuple[ArmCost, ...]
+    queries: tuple[QueryCost, ...] = ()
+    """By set of prompts and arm; none in reports of before."""
     changes: tuple[Change, ...] = ()
     """Of every metric that the spec names; none in reports of before."""
     flips: tuple[Flip, ...]

@@ -41,6 +41,7 @@ def _example(
             if item in answers
         },
         scores={arm: scores[arm][item] for arm in texts if item in scores.get(arm, {})},
+        shots=texts["few_shot"][item].shots if item in texts.get("few_shot", {}) else (),
     )
 
 

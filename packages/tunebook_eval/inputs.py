@@ -9,6 +9,7 @@ from tunebook_spec.base_model import AnySupportingModel
 from tunebook_spec.evaluation import (
     AnySet,
     Arm,
+    FewShot,
     Gate,
     InlineSet,
     SuiteItem,
@@ -56,8 +57,8 @@ class AnswerInputs(Frozen):
     temperature: float | None
     """None for rules, which do not sample."""
     seed: int | None
-    """None where nothing is drawn: greedy decoding without few-shot rows."""
-    few_shot: int | None
+    """None where nothing is drawn: greedy decoding without few-shot rows, or with similar ones."""
+    few_shot: FewShot | None
     """Rows to show; none in every arm but few_shot."""
     chat_template_kwargs: dict[str, str | bool]
 
@@ -71,13 +72,15 @@ class AnswerInputs(Frozen):
             if isinstance(each, TaskSet) or not only_tasks
         }
         rules = arm == "baselines"
-        draws = arm == "few_shot" or (not rules and evaluation.decoding.temperature > 0)
+        few_shot = evaluation.few_shot if arm == "few_shot" else None
+        draws_shots = few_shot is not None and few_shot.choose == "seeded"
+        draws = draws_shots or (not rules and evaluation.decoding.temperature > 0)
         return cls(
             arm=arm,
             sets=sets,
             temperature=None if rules else evaluation.decoding.temperature,
             seed=spec.seed if draws else None,
-            few_shot=evaluation.few_shot if arm == "few_shot" else None,
+            few_shot=few_shot,
             chat_template_kwargs={} if rules else spec.base_model.chat_template_kwargs,
         )
 

@@ -16,7 +16,8 @@ from rich.table import Table
 from tunebook_data.card import DataCard
 from tunebook_data.card_page import drawings
 from tunebook_eval.charts import calibration_svg, gates_svg, losses_svg
-from tunebook_eval.evidence import ArmScores, Calibration, EvalReport, GoldenPoint, JudgeEvidence
+from tunebook_eval.costs import of_shared_sets, update_seconds
+from tunebook_eval.evidence import ArmScores, Calibration, Change, EvalReport, GoldenPoint, JudgeEvidence
 from tunebook_eval.verdict import GateVerdict
 from tunebook_run.page import environment
 from tunebook_spec.metrics import ALWAYS
@@ -39,6 +40,7 @@ def write_report(
     training_metrics: Sequence[Mapping[str, Any]],
     card: DataCard,
     stages: Sequence[Mapping[str, Any]],
+    price_per_hour: float | None,
     lineage: Mapping[str, JsonValue],
 ) -> Path:
     """Write `report.html`.
@@ -55,6 +57,7 @@ def write_report(
             where training stopped early.
         card: What `prepare` said of the data.
         stages: A mapping per stage: name, seconds, status.
+        price_per_hour: Money for an hour of the machine that answered and trained; None: not known.
         lineage: What the run came from: digests, versions, seed, commit; nested mappings become sections.
     """
     metrics = _by_metric(report)
@@ -73,6 +76,10 @@ def write_report(
         always={
             (each.set, each.metric, each.arm): each.overall for each in report.scores if each.metric in ALWAYS
         },
+        averages={f"{each.set}.{each.metric}": _averages(each, report) for each in report.changes},
+        queries=of_shared_sets(report.queries),
+        update=update_seconds(stages, training_metrics),
+        price=None if price_per_hour is None else price_per_hour / 3600,
         models=[arm for arm in MODELS if any(arm in each.answers for each in report.examples)],
         gates_svg=Markup(gates_svg(verdict)),
         calibration_svgs={
@@ -94,8 +101,21 @@ def write_report(
     return path
 
 
-def summary(verdict: GateVerdict, report: EvalReport) -> str:
-    """What the command prints: each metric by arm, then the gates, and the verdict as the last line."""
+def summary(
+    verdict: GateVerdict,
+    report: EvalReport,
+    *,
+    update_s: float | None = None,
+    price_per_hour: float | None = None,
+) -> str:
+    """What the command prints: each metric by arm, what a query takes, the gates, and last the verdict.
+
+    Args:
+        verdict: What `decide` made of the report.
+        report: What `evaluate` found.
+        update_s: What training and merging took; None: not told.
+        price_per_hour: As for `write_report`.
+    """
     gated = {each.gate.metric for each in verdict.results}
     metrics = {name: of for name, of in _by_metric(report).items() if _is_headline(name) or name in gated}
     arms = [arm for arm in MODELS if any(each.arm == arm for each in report.scores)]
@@ -112,10 +132,45 @@ def summary(verdict: GateVerdict, report: EvalReport) -> str:
             rows += f", {tuned.num_unscored} unscored"
         cells = [_cell(by_arm.get(arm)) for arm in arms]
         table.add_row(metric, *cells, f"{_cell(best)} {best.arm}" if best else "-", rows)
+    costs = _query_lines(report, update_s, price_per_hour)
+    return "\n".join([*_lines(table), "", *costs, *([""] if costs else []), *verdict.lines])
+
+
+def _query_lines(report: EvalReport, update_s: float | None, price_per_hour: float | None) -> list[str]:
+    """What a query takes of each arm, and what an update takes; nothing where the report does not tell."""
+    queries = of_shared_sets(report.queries)
+    if not queries:
+        return []
+    price = None if price_per_hour is None else price_per_hour / 3600
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column(f"per query, of {queries[0].num_queries}", no_wrap=True)
+    costs = [] if price is None else ["cost of 1,000"]
+    for column in ("prompt tokens", "cached", "answer tokens", "seconds", *costs):
+        table.add_column(column, justify="right", no_wrap=True)
+    for each in queries:
+        tokens = (f"{value:.1f}" for value in (each.prompt_tokens, each.cached_tokens, each.answer_tokens))
+        seconds = "-" if each.seconds is None else f"{each.seconds:.3f}"
+        paid = "-" if price is None or each.seconds is None else f"{1000 * each.seconds * price:.4f}"
+        table.add_row(each.arm, *tokens, seconds, *([paid] if price is not None else []))
+    lines = _lines(table)
+    if update_s is not None:
+        paid = "" if price is None else f", cost {update_s * price:.4f}"
+        lines.append(f" one update of tuned, training and merging: {update_s:.0f} s{paid}")
+    return lines
+
+
+def _lines(table: Table) -> list[str]:
     buffer = io.StringIO()
     Console(file=buffer, width=110, no_color=True).print(table)
-    lines = [line.rstrip() for line in buffer.getvalue().splitlines() if line.strip()]
-    return "\n".join([*lines, "", *verdict.lines])
+    return [line.rstrip() for line in buffer.getvalue().splitlines() if line.strip()]
+
+
+def _averages(change: Change, report: EvalReport) -> tuple[float, float]:
+    """The means of base and tuned, over the items of which both have a score."""
+    by_arm = {each.arm: each.scores for each in report.of(f"{change.set}.{change.metric}")}
+    items = by_arm["base"].keys() & by_arm["tuned"].keys()
+    base, tuned = (sum(by_arm[arm][item] for item in items) / len(items) for arm in ("base", "tuned"))
+    return base, tuned
 
 
 def _disputed(judge: JudgeEvidence) -> list[GoldenPoint]:

@@ -71,6 +71,9 @@ class EndpointGenerator:
     _opens_at: float = field(default=0.0, init=False)
     _failed_in_a_row: int = field(default=0, init=False)
 
+    def start(self) -> None:
+        """Nothing is opened before the first request."""
+
     def generate(self, requests: Sequence[ChatRequest], on_done: OnDone) -> list[Completion]:
         """Answer every request, in the order asked; `on_done` is told in the order of arrival.
 

@@ -60,6 +60,8 @@ class Completion:
     """Why this row has no answer; set exactly when `finish_reason` is `error`."""
     choice_logprobs: tuple[float, ...] = ()
     """The natural log-probability of each of the request's choices."""
+    cached_tokens: int = 0
+    """Of the prompt's, those that an engine had read for an earlier prompt that began the same."""
     model: str = ""
     """What answered, as an endpoint reports it; empty where the one who asks chose the weights."""
 
@@ -68,6 +70,10 @@ OnDone = Callable[[Completion], None]
 
 
 class Generator(Protocol):
+    def start(self) -> None:
+        """Do now what the first request would have to wait for, so that answers can be timed alone."""
+        ...
+
     def generate(self, requests: Sequence[ChatRequest], on_done: OnDone) -> list[Completion]:
         """Answer every request, in the order asked.
 

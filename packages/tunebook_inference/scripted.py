@@ -79,6 +79,9 @@ class ScriptedGenerator:
     Words are its tokens, made-up numbers their ids, and it is certain of each.
     """
 
+    def start(self) -> None:
+        """It is always ready."""
+
     def generate(self, requests: Sequence[ChatRequest], on_done: OnDone) -> list[Completion]:
         completions = []
         for request in requests:

@@ -52,6 +52,10 @@ class VLLMEngine:
     """Whether requests may bring a JSON Schema, to which the answer is then held token by token."""
     _engine: Any = field(default=None, init=False, repr=False)
 
+    def start(self) -> None:
+        if self._engine is None:
+            self._engine = self._new_engine()
+
     def generate(self, requests: Sequence[ChatRequest], on_done: OnDone) -> list[Completion]:
         done: dict[str, Completion] = {}
 
@@ -60,7 +64,7 @@ class VLLMEngine:
             on_done(completion)
 
         if requests:
-            self._ensure_started()
+            self.start()
         choices = {request.id: self._choice_ids(request) for request in requests if request.choices}
         for request in requests:
             self._add(request, choices.get(request.id, ()), finish)
@@ -73,7 +77,7 @@ class VLLMEngine:
         """The likeliest next tokens of each prompt, given as token ids."""
         from vllm import SamplingParams
 
-        self._ensure_started()
+        self.start()
         params = SamplingParams(temperature=0, max_tokens=1, logprobs=NEXT_TOKENS, detokenize=False)
         for number, ids in enumerate(prompts):
             (prompt,) = self._engine.renderer.render_cmpl([{"prompt_token_ids": list(ids)}])
@@ -84,11 +88,7 @@ class VLLMEngine:
                 found[int(output.request_id)] = _likeliest(output.outputs[0].logprobs[0])
         return [found[number] for number in range(len(prompts))]
 
-    def _ensure_started(self) -> None:
-        if self._engine is None:
-            self._engine = self._start()
-
-    def _start(self) -> Any:
+    def _new_engine(self) -> Any:
         import_vllm()
         from vllm import EngineArgs, LLMEngine
 
@@ -171,6 +171,7 @@ class VLLMEngine:
             len(ids),
             ids,
             tuple(map(_likeliest, answer.logprobs or ())),
+            cached_tokens=output.num_cached_tokens or 0,
         )
 
 

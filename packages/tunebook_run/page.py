@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import cache
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
@@ -35,8 +36,12 @@ STYLE = {
 }
 
 
+@cache
 def environment(*packages: str) -> Environment:
-    """Templates of these packages and of this one (page.css); everything put into them is escaped."""
+    """Templates of these packages and of this one (page.css); everything put into them is escaped.
+
+    Made once: it compiles a template when that is first asked for.
+    """
     loaders = [PackageLoader(name, "") for name in (*packages, "tunebook_run")]
     made = Environment(
         loader=ChoiceLoader(loaders),

@@ -101,6 +101,9 @@ class Settings(BaseSettings):
     """For gated models."""
     models: dict[str, ModelSettings] = {}
     """By role of a spec, e.g. TUNEBOOK_MODELS__TEACHER__BASE_URL."""
+    price_per_hour: float | None = Field(None, ge=0)
+    """Money for an hour of this machine, in any currency, by which the report tells what queries and an
+    update cost; none, or with `ray_address`, where other machines train: it tells no money."""
     mlflow_tracking_uri: str | None = None
     """An MLflow server that shows runs as they go, `http://host:port`; none: nobody is told."""
     log: Literal["text", "json"] = "text"
@@ -122,6 +125,11 @@ class Settings(BaseSettings):
                 "holds a user or password; MLflow reads MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             )
         return uri
+
+    @property
+    def local_price_per_hour(self) -> float | None:
+        """The price, where this machine does all the work."""
+        return self.price_per_hour if self.ray_address is None else None
 
     def of_model(self, role: str) -> ModelSettings:
         """The settings of a role; the defaults where nothing is set."""

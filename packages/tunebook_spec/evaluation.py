@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from tunebook_spec.fields import Frozen, Name
 from tunebook_spec.metrics import AnyMetric, Judged
@@ -130,10 +130,28 @@ class GatesFile(Frozen):
     gates: tuple[Gate, ...] = Field(min_length=1)
 
 
+NumShots = Annotated[int, Field(ge=1, le=32)]
+
+
+class FewShot(Frozen):
+    k: NumShots = 3
+    """How many rows."""
+    choose: Literal["seeded", "similar"] = "seeded"
+    """`seeded` draws the same rows for all prompts of a task, which an engine with a prefix cache reads once;
+    `similar` takes for each prompt the rows whose prompts are most like it, by the TF-IDF cosine of their
+    words: often the better examples, and each prompt's have to be read."""
+
+
+def _spell_out(few_shot: Any) -> Any:
+    return {"k": few_shot} if isinstance(few_shot, int) else few_shot
+
+
 class Evaluation(Frozen):
     decoding: Decoding = Decoding()
-    few_shot: int = Field(3, ge=1, le=32)
-    """Training rows shown to the few_shot arm."""
+    few_shot: Annotated[FewShot, BeforeValidator(_spell_out, json_schema_input_type=NumShots | FewShot)] = (
+        FewShot()
+    )
+    """Training rows shown to the few_shot arm: how many, or `{k: ..., choose: ...}`."""
     sets: dict[Name, AnySet] = Field(min_length=1)
     arms: tuple[Arm, ...] = ("base", "few_shot", "tuned")
     gates: tuple[Gate, ...] = Field(min_length=1)

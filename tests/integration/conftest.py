@@ -8,6 +8,22 @@ from filelock import FileLock
 
 from tests.integration.project import Project, make_project
 
+LONGEST = (
+    "test_pipeline.py",
+    "test_cluster.py",
+    "test_train_ray.py",
+    "test_train_workers.py",
+    "test_lost_host.py",
+    "test_serve.py",
+    "test_run_until.py",
+)
+"""Files that begin first, the longest of all before the others: begun last, they run beside nothing."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
 
 @pytest.fixture
 def project(tmp_path: Path, talking_llama: Path) -> Project:

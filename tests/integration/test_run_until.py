@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from tunebook_cli.main import main
-from tunebook_data.card import DataCard
-from tunebook_data.card_page import read_card
+from tunebook_data.card import DataCard, read_card
 from tunebook_data.rows import read_rows
 
 SPEC = """\

@@ -42,6 +42,8 @@ engine = VLLMEngine(folder, renderer, Decoding(), "float32")
 nothing = engine.generate([], order.append)
 assert nothing == [] and "vllm" not in sys.modules
 completions = engine.generate(requests, lambda completion: order.append(completion.id))
+blues = ({"role": "user", "content": "blue " * 200},)
+alone = [engine.generate([ChatRequest(id, blues, 4)], lambda _: None)[0] for id in ("new", "known")]
 many = [ChatRequest(str(n), ({"role": "user", "content": f"{n} " + "blue " * 300},), 4) for n in range(40)]
 engine.decoding = Decoding(temperature=1.0, seed=3)
 first, again = ([each.token_ids for each in engine.generate(many, lambda _: None)] for _ in range(2))
@@ -59,6 +61,7 @@ for request in weighed:
     plain[request.id] = logprobs[renderer.tokenizer.convert_tokens_to_ids(list(digits))].tolist()
 print(json.dumps({
     "plain": plain, "chosen": [asdict(each) for each in chosen],
+    "alone": [asdict(each) for each in alone],
     "greedy": greedy, "order": order, "answers": [asdict(each) for each in completions],
     "sampled": {"first": first, "again": again, "other": other},
 }))
@@ -91,6 +94,13 @@ def test_a_prompt_beyond_the_context_is_an_error_row(run: dict[str, Any]) -> Non
     assert long["finish_reason"] == "error"
     assert "the model reads 512" in long["error"]
     assert run["answers"][1]["finish_reason"] in ("stop", "length")
+
+
+def test_what_was_read_for_an_earlier_prompt_is_told(run: dict[str, Any]) -> None:
+    new, known = run["alone"]
+    assert (new["text"], new["prompt_tokens"]) == (known["text"], known["prompt_tokens"])
+    assert new["cached_tokens"] == 0
+    assert 128 <= known["cached_tokens"] < known["prompt_tokens"]
 
 
 def test_a_seed_decides_what_is_sampled_of_more_prompts_than_one_batch_holds(run: dict[str, Any]) -> None:

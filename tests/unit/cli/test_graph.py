@@ -76,6 +76,8 @@ profiles:
       augment: null
       distill: null
     method: {kind: full, objective: {kind: dpo}}
+  similar:
+    evaluation: {few_shot: {choose: similar}}
 """
 
 
@@ -213,7 +215,8 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "QloraMethod.merge_into": ("method.merge_into=base", ("merge",)),
     "Decoding.temperature": ("evaluation.decoding.temperature=0.5", ARMS),
     "Decoding.max_tokens": ("evaluation.decoding.max_tokens=32", TASKS),
-    "Evaluation.few_shot": ("evaluation.few_shot=5", ("answer-few_shot",)),
+    "FewShot.k": ("evaluation.few_shot=5", ("answer-few_shot",)),
+    "FewShot.choose": ("evaluation.few_shot={choose: similar}", ("answer-few_shot",)),
     "Evaluation.arms": ("evaluation.arms=[base, tuned]", (*JUDGE, "judge-here")),
     "SimpleMetric.kind": (metrics("exact_match, line_match"), ("evaluate",)),
     "SimpleMetric.name": (metrics("exact_match, {kind: contains, name: holds}"), ("evaluate",)),
@@ -329,7 +332,9 @@ def models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from models(argument)
 
 
-def plan(folder: Path, change: str, profile: str | None = None) -> dict[str, Stage]:
+def plan(
+    folder: Path, change: str, profile: str | None = None, price_per_hour: float | None = None
+) -> dict[str, Stage]:
     path = folder / "tiny.yaml"
     path.write_text(SPEC)
     if change.startswith("profile="):
@@ -347,7 +352,14 @@ def plan(folder: Path, change: str, profile: str | None = None) -> dict[str, Sta
     supporting = {role: model.model_dump_json() for role, model in spec.models.items()}
     digest = hashlib.sha256(reference.encode()).hexdigest()
     golden = {name: f"what {name} holds" for name in ("golden.jsonl", "other.jsonl")}
-    return stages(spec, base_model=digest, sources=sources, supporting=supporting, golden=golden)
+    return stages(
+        spec,
+        base_model=digest,
+        sources=sources,
+        supporting=supporting,
+        golden=golden,
+        price_per_hour=price_per_hour,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -375,6 +387,21 @@ def test_a_field_moves_the_stages_that_read_it_and_those_after_them(
     moved = {name for name in before if name in after and before[name].digest != after[name].digest}
     assert moved == expected
     assert moved
+
+
+@pytest.mark.parametrize(("profile", "moves"), [(None, True), ("similar", False)], ids=["seeded", "similar"])
+def test_the_seed_draws_few_shot_rows_and_no_similar_ones(
+    tmp_path: Path, profile: str | None, moves: bool
+) -> None:
+    before, after = (plan(tmp_path, change, profile)["answer-few_shot"] for change in ("", "seed=1"))
+    assert (before.inputs["fields"] != after.inputs["fields"]) == moves
+
+
+def test_the_price_of_the_machine_moves_only_what_tells_money(
+    tmp_path: Path, before: dict[str, Stage]
+) -> None:
+    after = plan(tmp_path, "", price_per_hour=1.5)
+    assert {name for name in before if before[name].digest != after[name].digest} == {"decide"}
 
 
 def test_another_scenario_has_its_own_stages(tmp_path: Path, before: dict[str, Stage]) -> None:

@@ -11,7 +11,8 @@ import orjson
 import pytest
 
 from tunebook_data.augment import question
-from tunebook_data.card_page import read_card
+from tunebook_data.card import read_card
+from tunebook_data.card_page import write_page
 from tunebook_data.inputs import PrepareInputs
 from tunebook_data.manifest import DatasetManifest
 from tunebook_data.prepare import prepare
@@ -161,6 +162,8 @@ def test_what_is_asked_next_costs_nothing_and_gives_the_same_bytes(run: Run, tmp
     second = run(teacher(tmp_path, lambda request: str(asked.append(request))), out="b")
     assert not asked
     assert (first.augment.resumed, second.augment.resumed) == (0, 21)  # type: ignore[union-attr]
+    for name in "ab":
+        write_page(tmp_path / name)
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tunebook_data.card import DataCard
-from tunebook_data.card_page import read_card
+from tunebook_data.card import DataCard, read_card
+from tunebook_data.card_page import write_page
 from tunebook_data.inputs import PrepareInputs
 from tunebook_data.prepare import prepare
 from tunebook_data.rows import Row, read_rows, write_rows
@@ -59,6 +59,7 @@ def make_card(tiny_llama: Path, tmp_path: Path) -> MakeCard:
             "out": tmp_path / "out",
         }
         prepare(inputs, model_dir=tiny_llama, advance=lambda done, total, note="": None, **folders)
+        write_page(tmp_path / "out")
         return read_card(tmp_path / "out"), (tmp_path / "out" / "card.html").read_text(encoding="utf-8")
 
     return make

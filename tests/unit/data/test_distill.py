@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
+from tunebook_data.card_page import write_page
 from tunebook_data.distill import choose
 from tunebook_data.inputs import PrepareInputs
 from tunebook_data.manifest import DatasetManifest
@@ -96,6 +97,8 @@ def test_rows_without_an_answer_are_answered_and_all_train(run: Run, tmp_path: P
     assert {row.reference for row in made} == {f"The maker of case {n} is known." for n in range(10)}
     assert {row.group for row in made} == {f"p{n}" for n in range(10)}
     assert made[0].meta["generated"]["parent"] == made[0].id.removesuffix("-d")
+    write_page(tmp_path / "out")
+    assert ". distill</td>" in (tmp_path / "out" / "card.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from typing import Any
 import orjson
 import pytest
 
-from tunebook_data.card_page import read_card
+from tunebook_data.card import read_card
+from tunebook_data.card_page import write_page
 from tunebook_data.inputs import PrepareInputs
 from tunebook_data.judge import question
 from tunebook_data.manifest import DatasetManifest
@@ -278,6 +279,7 @@ def test_training_rows_of_low_quality_are_rejects_and_nothing_else_is_judged(
     assert steps["augment"] == (source.train, source.train)
     (reason,) = card.rejects
     assert reason.rows == counts.below
+    write_page(tmp_path / "out")
     assert f"{counts.below} rows below quality 6" in (tmp_path / "out" / "card.html").read_text()
 
 

@@ -101,7 +101,7 @@ def test_a_pair_is_two_rows_of_a_token_table_with_one_prompt(
     assert {row.reference for row in tested} == {KIND}
     assert all("non_preferred_output" not in row.meta for row in tested)
     assert manifest.sources[0].files[0].note is None
-    assert "of the answer that is not preferred" in (tmp_path / "out" / "card.html").read_text()
+    assert '"is_rejected": true' in (tmp_path / "out" / "card.json").read_text()
 
 
 def test_answers_to_one_prompt_stay_on_one_side_and_only_equal_pairs_are_copies(

@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 import tunebook_data.assemble
+from tunebook_data.card_page import write_page
 from tunebook_data.contract import check_contract, read_probes
 from tunebook_data.inputs import PrepareInputs
 from tunebook_data.manifest import DatasetManifest, size_advice
@@ -195,6 +196,7 @@ def test_personal_data_is_flagged_masked_or_dropped(
     assert {reason: count for reason, count in manifest.flags_by_reason.items() if count} == flags
     assert len(manifest.flags_by_reason) == (7 if flags else 0), "every rule that was applied is named"
     assert len(listing(tmp_path / "out" / "flags.jsonl")) == sum(flags.values())
+    write_page(tmp_path / "out")
     holding = {path.name for path in (tmp_path / "out").iterdir() if SECRET.encode() in path.read_bytes()}
     if policy in ("mask", "drop"):
         assert not holding
@@ -295,6 +297,7 @@ def test_the_same_inputs_give_the_same_bytes_and_another_seed_another_split(
     pool = replay_pool(tmp_path / "replay", make_row, renderer)
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         run(tmp_path / name, pool, seed, replay={"share": 0.2}, source=dict(messy["source"]))
+        write_page(tmp_path / name)
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
     assert digests(tmp_path / "a")["test.jsonl"] != digests(tmp_path / "c")["test.jsonl"]
 

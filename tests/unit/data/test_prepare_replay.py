@@ -130,6 +130,9 @@ def test_answers_are_kept_as_far_as_they_go(tmp_path: Path, renderer: Renderer) 
 class Doubtful:
     """Says 7 and 8, of each of which it is unsure."""
 
+    def start(self) -> None:
+        """It is always ready."""
+
     def generate(self, requests: Sequence[ChatRequest], on_done: OnDone) -> list[Completion]:
         assert all(request.top_logprobs == NUM_ALTERNATIVES for request in requests)
         places = (((7, math.log(0.6)), (9, math.log(0.2))), ((8, math.log(0.5)),))

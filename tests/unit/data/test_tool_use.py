@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 
 from tests.unit.data.reading import read, read_rows
 from tests.unit.model.test_trl_templates import TEMPLATES
+from tunebook_data.card_page import write_page
 from tunebook_data.checks import find_fault, render_or_fault
 from tunebook_data.contract import check_contract, read_probes
 from tunebook_data.inputs import PrepareInputs
@@ -324,6 +326,8 @@ def test_prepare_trains_on_the_calls_and_gives_them_to_whoever_asks(
     probes = read_probes(tmp_path / "out" / "probes.jsonl")
     check_contract(probes, renderer.prompt_ids)
     assert all(probe.tools for probe in probes)
+    write_page(tmp_path / "out")
+    assert "get_weather" in re.sub(r"<.*?>", "", (tmp_path / "out" / "card.html").read_text())
 
 
 def test_a_base_that_never_shows_tools_ends_the_run(

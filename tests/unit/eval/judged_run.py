@@ -24,7 +24,7 @@ from tunebook_inference.supporting import Budget, SupportingModel
 from tunebook_spec.base_model import EndpointModel
 from tunebook_spec.evaluation import Gate
 
-NUM_ITEMS = 40
+NUM_ITEMS = 24
 NUM_PROMPTS = 12
 CRITERIA = {"worth": "The answer has a high number."}
 FACTS: dict[str, Any] = {"personal_data": "flag", "is_tuned_or_base": False, "is_teacher": False}
@@ -88,6 +88,7 @@ class JudgedRun:
     settings: dict[str, Any] = field(default_factory=dict)
     budget: Budget = field(default_factory=Budget)
     facts: dict[str, Any] = field(default_factory=dict)
+    num_items: int = NUM_ITEMS
     num: int = 0
 
     def prepare(self) -> dict[str, Path]:
@@ -109,13 +110,13 @@ class JudgedRun:
                     "source",
                     1,
                 )
-                for number in range(NUM_ITEMS)
+                for number in range(self.num_items)
             ]
             write_rows(data / "test.jsonl", rows)
             for arm in ("base", "tuned"):
                 answers = [
                     asked(n, self.texts(arm, n), set="price", group=f"g{n}", stratum=None)
-                    for n in range(NUM_ITEMS)
+                    for n in range(self.num_items)
                 ]
                 leave(arms, arm, answers)
         if self.golden is not None:

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,11 @@ from tunebook_data.rows import Row, write_rows
 from tunebook_eval.answer import answer
 from tunebook_eval.answers import FILE, AnswerResult, read_answers
 from tunebook_eval.inputs import AnswerInputs, PromptSet
-from tunebook_inference.generator import ChatRequest
+from tunebook_inference.generator import ChatRequest, Completion, OnDone
 from tunebook_inference.scripted import ScriptedGenerator
 from tunebook_model.conversation import normal_tool
 from tunebook_spec.errors import DataError
-from tunebook_spec.evaluation import SuiteItem
+from tunebook_spec.evaluation import FewShot, SuiteItem
 
 
 def row(id: str, task: str = "glossary") -> Row:
@@ -36,7 +37,7 @@ def data_dir(tmp_path: Path) -> Path:
     return folder
 
 
-def inputs(arm: str = "base", few_shot: int | None = None, **sets: PromptSet) -> AnswerInputs:
+def inputs(arm: str = "base", few_shot: FewShot | None = None, **sets: PromptSet) -> AnswerInputs:
     chosen = sets or {"glossary": PromptSet(task="glossary", max_tokens=16)}
     return AnswerInputs(
         arm=arm,
@@ -97,6 +98,39 @@ def test_a_killed_arm_goes_on_after_its_last_whole_answer(data_dir: Path) -> Non
     answers = {each.item: each.text for each in read_answers(path)}
     assert answers == {"t1": "first attempt", "t2": "second attempt", "t3": "second attempt"}
     assert (result.num_answers, result.num_resumed) == (3, 1)
+    assert result.timed["glossary"].num_answers == 2, "what the first attempt answered is in no time"
+    assert run(inputs(), data_dir, ScriptedGenerator({})).timed == {}, "nothing was left to answer"
+
+
+@dataclass(frozen=True)
+class Slow(ScriptedGenerator):
+    """Takes long to start and a while for each answer, and has read every prompt but its last two words."""
+
+    start_s: float = 0.5
+    answer_s: float = 0.02
+
+    def start(self) -> None:
+        time.sleep(self.start_s)
+
+    def generate(self, requests: Sequence[ChatRequest], on_done: OnDone) -> list[Completion]:
+        time.sleep(self.answer_s * len(requests))
+        return super().generate(
+            requests, lambda done: on_done(replace(done, cached_tokens=done.prompt_tokens - 2))
+        )
+
+
+def test_each_set_is_timed_without_the_start_and_without_what_failed(data_dir: Path) -> None:
+    items = (SuiteItem(q="2+2?", expected_contains="4"), SuiteItem(q="Why?", expected_contains="so"))
+    both = {
+        "glossary": PromptSet(task="glossary", max_tokens=16),
+        "own": PromptSet(items=items, max_tokens=4),
+    }
+    slow = Slow(lambda request: None if request.messages[-1]["content"] == "Why?" else "answer")
+    result = run(inputs(**both), data_dir, slow)
+    assert {name: each.num_answers for name, each in result.timed.items()} == {"glossary": 3, "own": 1}
+    assert 3 * slow.answer_s <= result.timed["glossary"].seconds < slow.start_s <= result.seconds
+    cached = {each.item: each.cached_tokens for each in read_answers(data_dir.parent / "out" / FILE)}
+    assert cached["t1"] == len("Expand. note t1".split()) - 2
 
 
 def test_few_shot_shows_the_same_training_rows_of_the_task_after_the_system_message(data_dir: Path) -> None:
@@ -106,7 +140,7 @@ def test_few_shot_shows_the_same_training_rows_of_the_task_after_the_system_mess
         prompts.append([f"{message['role']}: {message['content']}" for message in request.messages])
         return "answer"
 
-    run(inputs("few_shot", few_shot=2), data_dir, ScriptedGenerator(look))
+    run(inputs("few_shot", few_shot=FewShot(k=2)), data_dir, ScriptedGenerator(look))
     assert len(prompts) == 3
     prefixes = {tuple(prompt[:-1]) for prompt in prompts}
     assert len(prefixes) == 1
@@ -126,7 +160,7 @@ def test_few_shot_shows_a_repeated_row_once(data_dir: Path) -> None:
         shown.append(" ".join(message["content"] for message in request.messages[1:-1]))
         return "answer"
 
-    run(inputs("few_shot", few_shot=2), data_dir, ScriptedGenerator(look))
+    run(inputs("few_shot", few_shot=FewShot(k=2)), data_dir, ScriptedGenerator(look))
     assert all(each.count("note r0") == each.count("note r1") == 1 for each in shown)
 
 
@@ -143,9 +177,59 @@ def test_the_model_is_shown_the_tools_of_a_test_row(data_dir: Path) -> None:
     assert seen == [tools]
 
 
+def about(id: str, asked: str, task: str = "glossary") -> Row:
+    said = ({"role": "user", "content": asked}, {"role": "assistant", "content": f"It is {id}."})
+    return replace(row(id, task), messages=(*row(id).messages[:1], *said))  # type: ignore[arg-type]
+
+
+def shown_for(data_dir: Path, few_shot: FewShot) -> dict[str, list[str]]:
+    """By test row, the training rows before its question as the model reads them."""
+    seen: dict[str, list[str]] = {}
+
+    def look(request: ChatRequest) -> str:
+        shots = [each["content"] for each in request.messages if each["role"] == "assistant"]
+        seen[request.messages[-1]["content"]] = [shot.removeprefix("It is ").rstrip(".") for shot in shots]
+        return "answer"
+
+    run(inputs("few_shot", few_shot=few_shot), data_dir, ScriptedGenerator(look))
+    recorded = {each.question: list(each.shots) for each in read_answers(data_dir.parent / "out" / FILE)}
+    assert recorded == seen, "what is recorded is what was shown"
+    return seen
+
+
+def test_similar_shots_are_the_likest_of_the_task_with_the_likest_last(data_dir: Path) -> None:
+    train = [
+        about("tide", "When is the tide high at the pier?"),
+        about("cat", "What does the cat eat at night?"),
+        about("cats", "What do cats eat?"),
+        about("far", "Rust, rust and rust?"),
+        about("else", "What does the cat eat?", "choice"),
+    ]
+    write_rows(data_dir / "train.jsonl", train)
+    test = [about("t1", "What does the CAT eat, then?"), about("t2", "When is high tide?")]
+    write_rows(data_dir / "test.jsonl", [*test, about("t3", "What does the cat eat?", "choice")])
+    seen = shown_for(data_dir, FewShot(k=2, choose="similar"))
+    assert seen == {"What does the CAT eat, then?": ["cats", "cat"], "When is high tide?": ["cat", "tide"]}
+
+
+def test_of_equally_similar_rows_the_first_are_shown(data_dir: Path) -> None:
+    numbers = [about(f"r{n}", f"note r{n}") for n in range(6)]
+    write_rows(data_dir / "train.jsonl", [numbers[0], *numbers])
+    seen = shown_for(data_dir, FewShot(k=3, choose="similar"))
+    assert seen == {f"note t{n}": ["r2", "r1", "r0"] for n in (1, 2, 3)}
+
+
+def test_seeded_shots_are_recorded_with_each_answer(data_dir: Path) -> None:
+    train = [about(f"r{n}", f"note r{n}") for n in range(6)]
+    write_rows(data_dir / "train.jsonl", train)
+    first, *others = shown_for(data_dir, FewShot(k=2)).values()
+    assert len(set(first)) == 2
+    assert all(each == first for each in others)
+
+
 def test_few_shot_without_enough_training_rows_is_refused(data_dir: Path) -> None:
     with pytest.raises(DataError, match="task 'glossary' has 6 training rows"):
-        run(inputs("few_shot", few_shot=7), data_dir, ScriptedGenerator(echo))
+        run(inputs("few_shot", few_shot=FewShot(k=7)), data_dir, ScriptedGenerator(echo))
 
 
 def test_rules_answer_every_task_item_without_a_model(data_dir: Path) -> None:

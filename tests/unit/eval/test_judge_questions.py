@@ -57,6 +57,9 @@ class Digits:
     def __init__(self) -> None:
         self.asked: list[ChatRequest] = []
 
+    def start(self) -> None:
+        """It is always ready."""
+
     def generate(self, requests: Sequence[ChatRequest], on_done: OnDone) -> list[Completion]:
         made = []
         for request in requests:

@@ -46,7 +46,7 @@ def test_the_page_shows_criteria_and_how_the_judge_compares_with_people(
         "golden answers, scored of all 36 of 36",
         "mean of judge minus people, in points of 10 1.",
         "Golden answers on which people and judge are furthest apart",
-        "judge judge 116 0",
+        "judge judge 84 0",
     ):
         assert text in page.words, text
     assert "advisory" not in page.words
@@ -58,7 +58,7 @@ def test_the_page_shows_wins_ties_and_losses_and_that_they_are_advisory(
 ) -> None:
     endpoint.reply = lambda body: better("first")
     gate = Gate(metric="price.pairwise", at_least=0.5)
-    page, told = page_of(JudgedRun(tmp_path, endpoint, metric={"kind": "pairwise"}), gate)
+    page, told = page_of(JudgedRun(tmp_path, endpoint, metric={"kind": "pairwise"}, num_items=40), gate)
     for text in (
         "Comparison: price.pairwise",
         "tuned against base",

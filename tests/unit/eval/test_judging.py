@@ -159,7 +159,7 @@ def test_what_cannot_be_read_is_unscored_and_never_wrong(
         asked = shown(body)["conversation"][-1]["user"]
         return reply if asked in ("What is 3 worth?", "What is 7 worth?") else fair(body)
 
-    run = judged(some, settings={"timeout_s": 1.0, "concurrency": 4})
+    run = judged(some, golden=None, settings={"timeout_s": 1.0, "concurrency": 4})
     report = run.report()
     for scores in report.of("price.judge"):
         assert scores.num_unscored == 2
@@ -214,7 +214,7 @@ def test_criteria_are_asked_and_told_apart(judged: Judged) -> None:
         return scored(10 if "kind" in body["messages"][0]["content"] else worth(answer_in(body)))
 
     criteria = {"worth": "It has a high number.", "tone": "It is kind."}
-    report = judged(by_criterion, metric={"criteria": criteria}).report()
+    report = judged(by_criterion, golden=None, metric={"criteria": criteria}).report()
     means = {(each.metric, each.arm): each.overall.mean for each in report.scores if each.overall is not None}
     assert means["judge", "tuned"] == pytest.approx(0.9)
     assert means["judge.worth", "tuned"] == pytest.approx(0.8)
@@ -254,7 +254,7 @@ def test_a_comparison_is_won_tied_or_lost_in_both_orders(judged: Judged, endpoin
         same = number >= 36
         return f"worth {tuned[number] if arm == 'tuned' else 4}{'' if same else f' says {arm}'}"
 
-    run = judged(metric={"kind": "pairwise"}, texts=texts)
+    run = judged(metric={"kind": "pairwise"}, texts=texts, num_items=40)
     report = run.report()
     parts = {each.metric: each for each in report.scores if each.metric.startswith("pairwise")}
     assert {name: each.arm for name, each in parts.items()} == dict.fromkeys(parts, "tuned")
@@ -310,7 +310,7 @@ def test_one_order_that_cannot_be_read_leaves_the_comparison_unscored(judged: Ju
         is_third = seen["conversation"][-1]["user"] == "What is 3 worth?"
         return Reply("Both.") if is_third and worth(seen["first answer"]) == 8 else fair(body)
 
-    report = judged(half, metric={"kind": "pairwise"}).report()
+    report = judged(half, golden=None, metric={"kind": "pairwise"}).report()
     (score,) = report.of("price.pairwise")
     assert (score.num_unscored, "003" in score.scores) == (1, False)
     assert set(score.scores.values()) == {1.0}
@@ -346,13 +346,13 @@ def test_an_endpoint_is_not_shown_personal_data(judged: Judged, endpoint: Endpoi
         more = " write to jane.doe@mail-host.org" if number == 3 and arm == "tuned" else ""
         return f"worth {8 if arm == 'tuned' else 4}{more}"
 
-    run = judged(texts=texts)
+    run = judged(texts=texts, golden=None)
     report = run.report()
     assert "mail-host" not in json.dumps(endpoint.bodies)
     (tuned,) = (each for each in report.of("price.judge") if each.arm == "tuned")
     assert (tuned.num_unscored, "003" in tuned.scores) == (1, False)
     assert evidence(report).unseen == 1
-    allowed = judged(texts=texts, facts={"personal_data": "allow"}, num=9)
+    allowed = judged(texts=texts, golden=None, facts={"personal_data": "allow"}, num=9)
     assert evidence(allowed.report()).unseen == 0
     assert "mail-host" in json.dumps(endpoint.bodies)
 
@@ -362,7 +362,10 @@ def test_a_judge_of_itself_is_refused_or_told(judged: Judged, endpoint: Endpoint
         judged(facts={"is_tuned_or_base": True}).judge()
     assert endpoint.num_calls == 0
     run = judged(
-        facts={"is_tuned_or_base": True, "is_teacher": True}, metric={"may_judge_itself": True}, num=5
+        golden=None,
+        facts={"is_tuned_or_base": True, "is_teacher": True},
+        metric={"may_judge_itself": True},
+        num=5,
     )
     told = " ".join(run.report().warnings)
     assert "judges itself" in told

@@ -8,21 +8,13 @@ from typing import Any
 import pytest
 
 from tests.unit.eval.answers_on_disk import asked, general, leave
-from tunebook_data.card import DataCard, Example, Reason
-from tunebook_data.manifest import (
-    DatasetManifest,
-    GeneratedCounts,
-    SourceCounts,
-    SplitCounts,
-    Step,
-    size_advice,
-)
+from tests.unit.eval.report_page import METRICS, write
 from tunebook_eval.charts import losses_svg
 from tunebook_eval.decide import decide
 from tunebook_eval.evaluate import evaluate
 from tunebook_eval.evidence import EvalReport
 from tunebook_eval.inputs import EvaluateInputs
-from tunebook_eval.report import summary, write_report
+from tunebook_eval.report import summary
 from tunebook_eval.verdict import GateVerdict
 from tunebook_spec.evaluation import Gate
 
@@ -31,19 +23,6 @@ GATES = (
     Gate(metric="glossary.line_match", gain_over="best_baseline", at_least=0.0),
     Gate(metric="general.contains", max_drop=0.05),
 )
-METRICS: list[dict[str, Any]] = [
-    {
-        "step": step,
-        "loss": 3.0 / step,
-        "learning_rate": 1e-4,
-        "grad_norm": 4.0 / step,
-        "tokens_per_s": 400.0,
-        "mfu": 0.43,
-        "peak_memory_gib": 1.2 + step / 100,
-        "validation_loss": 1.0 if step == 5 else None,
-    }
-    for step in range(1, 10)
-]
 
 
 class Page(HTMLParser):
@@ -88,77 +67,6 @@ def evidence(tmp_path: Path) -> tuple[EvalReport, GateVerdict]:
     )
     report = evaluate(inputs, arms=folders, judges={}, out=tmp_path)
     return report, decide(report, GATES, {})
-
-
-VARIED = GeneratedCounts(
-    teacher="gpt-x at a.example/v1",
-    reported_models=("gpt-x-1",),
-    withheld=0,
-    uses_tools=0,
-    asked=4,
-    parsed=3,
-    repaired=1,
-    failed=1,
-    made=6,
-    rejected_by_reason={"empty content": 1},
-    copies_by_reason={"a near copy": 2},
-    contaminated_by_rule={},
-    kept=3,
-    answers=6,
-    resumed=2,
-    troubles={"HTTP 429": 5},
-    prompt_tokens=100,
-    completion_tokens=50,
-    cost=0.0125,
-)
-
-
-def write(folder: Path, evidence: tuple[EvalReport, GateVerdict], metrics: list[dict[str, Any]]) -> str:
-    split = SplitCounts(rows=9, groups=4, tokens=1234, supervised_tokens=500, longest_tokens=60)
-    source = SourceCounts(
-        source="notes.jsonl",
-        task="glossary",
-        rows_in=12,
-        rejects=3,
-        duplicates=0,
-        capped=0,
-        train=5,
-        validation=2,
-        test=2,
-    )
-    manifest = DatasetManifest(
-        sources=(source,),
-        rejects_by_reason={"answer too short": 3},
-        splits={"train": split, "validation": split, "test": split},
-        augment=VARIED,
-        replay=None,
-        attribution=(),
-    )
-    example = Example(source="notes.jsonl", line=7, field="messages[1].content", excerpt="<b>No.")
-    path = write_report(
-        folder,
-        name="medical",
-        problem="Abbreviations are <unknown>.",
-        profile="local",
-        report=evidence[0],
-        verdict=evidence[1],
-        training_metrics=metrics,
-        card=DataCard(
-            manifest=manifest,
-            advice=size_advice(5),
-            steps=(Step(name="parse", sees="all rows", rows_in=12, rows_out=9, note="records"),),
-            rejects=(Reason(reason="answer too short", rows=3, examples=(example,)),),
-            flags=(),
-            duplicates={"exact": 0, "near": 0},
-            pairs=(),
-            leaks=(),
-            lengths={},
-            rows=(),
-        ),
-        stages=[{"name": "train", "seconds": 12.5, "status": "made"}],
-        lineage={"seed": 0, "versions": {"torch": "2.13.0"}},
-    )
-    return path.read_text(encoding="utf-8")
 
 
 def test_the_page_needs_nothing_else(tmp_path: Path, evidence: tuple[EvalReport, GateVerdict]) -> None:
@@ -235,6 +143,28 @@ def test_how_training_used_the_machine_is_on_the_page(
     assert "gradient norm, largest 4.000" in words
 
 
+def test_what_a_query_takes_of_each_arm_is_on_the_page_and_money_where_a_price_is_known(
+    tmp_path: Path, evidence: tuple[EvalReport, GateVerdict]
+) -> None:
+    words, priced = (Page(write(tmp_path, evidence, METRICS, price)).words for price in (None, 3.6))
+    head = "arm queries prompt tokens per query of them cached answer tokens per query seconds per answer"
+    assert f"{head} base 40 20.0 12.0 10.0 0.100 few_shot 40 20.0 12.0 10.0 0.100 tuned 40" in words
+    assert "over the prompts that every arm answered: glossary." in words
+    assert "general, tuned 30 20.0 12.0 10.0 0.100" in words
+    assert "One update of tuned, training and merging: 12 s." in words
+    assert "cost" not in words[words.index(head) :].partition("By set")[0]
+    assert f"{head} cost of 1,000 queries base 40 20.0 12.0 10.0 0.100 0.1000 few_shot" in priced
+    assert "training and merging: 12 s, cost 0.0125." in priced
+
+
+def test_averages_stand_beside_what_tuning_changed(
+    tmp_path: Path, evidence: tuple[EvalReport, GateVerdict]
+) -> None:
+    words = Page(write(tmp_path, evidence, METRICS)).words
+    assert "base average tuned average tuned minus base" in words
+    assert "glossary.line_match improved 0.000 0.950 0.950" in words
+
+
 def test_a_run_without_training_metrics_says_so(
     tmp_path: Path, evidence: tuple[EvalReport, GateVerdict]
 ) -> None:
@@ -246,3 +176,16 @@ def test_the_summary_ends_with_the_verdict(evidence: tuple[EvalReport, GateVerdi
     row = next(line for line in lines if "glossary.line_match" in line)
     assert re.search(r"0\.000 .* 0\.300 ± 0\.\d+ .* 0\.950 ± 0\.\d+ .* 0\.500 .*majority +40$", row)
     assert lines[-1] == "verdict: inconclusive (2 pass, 0 fail, 1 inconclusive)"
+
+
+def test_the_summary_tells_what_a_query_takes(evidence: tuple[EvalReport, GateVerdict]) -> None:
+    verdict, report = evidence[1], evidence[0]
+    plain = summary(verdict, report)
+    assert re.search(r"per query, of 40 +prompt tokens +cached +answer tokens +seconds\n", plain)
+    assert re.search(r"few_shot +20\.0 +12\.0 +10\.0 +0\.100\n", plain)
+    assert "update" not in plain
+    priced = summary(verdict, report, update_s=100.0, price_per_hour=3.6)
+    assert re.search(r"few_shot +20\.0 +12\.0 +10\.0 +0\.100 +0\.1000\n", priced)
+    assert "one update of tuned, training and merging: 100 s, cost 0.1000\n" in priced
+    old = report.model_copy(update={"queries": ()})
+    assert "per query" not in summary(verdict, old)

@@ -49,3 +49,13 @@ def test_a_bad_setting_of_a_model_is_named_and_shows_no_secret(
         Settings.read()
     assert expected in str(caught.value)
     assert "sk-secret" not in str(caught.value)
+
+
+def test_a_price_is_told_only_where_this_machine_does_all_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEBOOK_PRICE_PER_HOUR", "1.5")
+    assert Settings.read().local_price_per_hour == 1.5
+    monkeypatch.setenv("TUNEBOOK_RAY_ADDRESS", "host:6379")
+    assert Settings.read().local_price_per_hour is None
+    monkeypatch.setenv("TUNEBOOK_PRICE_PER_HOUR", "-1")
+    with pytest.raises(SettingsError, match=r"PRICE_PER_HOUR: .* greater than or equal to 0 \(got '-1'\)"):
+        Settings.read()

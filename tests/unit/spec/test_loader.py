@@ -497,3 +497,33 @@ def test_what_few_shot_does_not_answer_is_not_compared_with_it(tmp_path: Path) -
     text = judging(metric).replace("  sets:", "  arms: [base, tuned]\n  sets:")
     (found,) = problems(tmp_path, text)
     assert found.endswith("few_shot does not answer this set; compare `against: base`")
+
+
+@pytest.mark.parametrize(
+    ("written", "spelt_out"),
+    [("5", (5, "seeded")), ("{choose: similar}", (3, "similar")), ("{k: 8}", (8, "seeded"))],
+)
+def test_few_shot_is_a_number_of_rows_or_says_how_they_are_chosen(
+    tmp_path: Path, written: str, spelt_out: tuple[int, str]
+) -> None:
+    text = SPEC.replace("evaluation:\n", f"evaluation:\n  few_shot: {written}\n")
+    few_shot = load(write(tmp_path, text)).spec.evaluation.few_shot
+    assert (few_shot.k, few_shot.choose) == spelt_out
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        ("0", "line 9, evaluation.few_shot.k: Input should be greater than or equal to 1 (got 0)"),
+        (
+            "{k: 3, choose: likest}",
+            "line 9, evaluation.few_shot.choose: Input should be 'seeded' or 'similar' (got 'likest')",
+        ),
+    ],
+    ids=["none", "unknown way"],
+)
+def test_few_shot_that_cannot_be_is_refused_with_its_place(
+    tmp_path: Path, written: str, problem: str
+) -> None:
+    text = SPEC.replace("evaluation:\n", f"evaluation:\n  few_shot: {written}\n")
+    assert problems(tmp_path, text) == [problem]
