@@ -65,7 +65,8 @@ def preview(
     rehearsed = "; rehearsed ones are made in a run" if data.replay else ""
     written = "; those by a teacher are made in a run" if data.augment or data.distill else ""
     judged = "; a judge drops some in a run" if data.quality else ""
-    told = f"{len(found)} of {len(train)} training rows, as {model.name} reads them"
+    num_shown = sum(not each.is_rejected for each in found)
+    told = f"{num_shown} of {len(train)} training rows, as {model.name} reads them"
     told += f"{rehearsed}{written}{judged}"
     typer.echo(told, err=True)
 

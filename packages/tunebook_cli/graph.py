@@ -22,7 +22,7 @@ QUANTISES = (*ADAPTS, "bitsandbytes")
 SCORES: tuple[str, ...] = ("numpy", "scipy", "jsonschema", "ruff")
 FORMATS: Mapping[str, int] = {
     "replay": 3,
-    "prepare": 10,
+    "prepare": 11,
     "train": 4,
     "merge": 2,
     "answer-base": 2,

@@ -147,6 +147,8 @@ def _prepare(work: Work) -> Outcome:
     )
     with contextlib.ExitStack() as stack:
         models = stack.enter_context(_supporting(work, inputs.models)) if inputs.models else {}
+        # What is kept of a row is one answer's tokens.
+        kept = None if inputs.learns_preferences else KeptTokens(cache_dir, key, checks)
         done = prepare(
             inputs,
             model_dir=model_dir,
@@ -157,7 +159,7 @@ def _prepare(work: Work) -> Outcome:
             advance=work.advance,
             models=models,
             workers=stack.enter_context(open_workers(work.request.ray_address)),
-            kept_tokens=stack.enter_context(KeptTokens(cache_dir, key, checks)),
+            kept_tokens=stack.enter_context(kept) if kept else None,
         )
     write_page(work.out)
     return Outcome(done.model_dump(mode="json"), done.summary())

@@ -144,7 +144,11 @@ def make_card(
         pairs=_pairs(made),
         leaks=_leaks(made) if data.decontaminate else None,
         lengths=_lengths(splits),
-        rows=tuple(show_row(train[i], train.rendered(i), renderer) for i in choose_rows(train, SHOWN_ROWS)),
+        rows=tuple(
+            shown
+            for i in choose_rows(train, SHOWN_ROWS)
+            for shown in show_row(train[i], train.rendered(i), renderer)
+        ),
     )
 
 

@@ -92,6 +92,7 @@ def read_whole(
         assets_dir=assets_dir,
         seed=seed,
         takes_prompts=takes_prompts,
+        learns_preferences=inputs.learns_preferences,
     )
     for part in parts:
         found = _scanned(part, inputs.data.checks, takes_prompts, workers)
@@ -104,6 +105,7 @@ def read_whole(
         if isinstance(source, RowsSource):
             form = "columns" if isinstance(part.format, Columns) else part.format
             note = None if isinstance(part.format, Columns | None) else NOTES.get(part.format)
+            note = None if inputs.learns_preferences else note
             counts = FileCounts(
                 file=part.name, format=form, rows_in=found.num_records, note=note, sha256=part.sha256
             )

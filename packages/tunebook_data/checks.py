@@ -63,7 +63,10 @@ def hides(checks: Checks) -> bool:
 
 
 def find_fault(row: Row, checks: Checks) -> Fault | None:
-    """The first thing wrong with a row, before any tokenizer sees it."""
+    """The first thing wrong with a row, before any tokenizer sees it.
+
+    A rejected answer may refuse, or be no answer of the schema: it may have been rejected for just that.
+    """
     return (
         roles_fault(row)
         or _calls(row)
@@ -90,23 +93,23 @@ def find_flags(row: Row, checks: Checks) -> Iterator[Flag]:
 
 def personal_data(row: Row) -> Fault | None:
     """Secrets and personal data, told by the rules that found them: what they found is not quoted."""
-    found = [(index, scan(text_of(message))[1]) for index, message in enumerate(row.messages)]
-    places = [index for index, rules in found if rules]
+    found = [(place, scan(text_of(message))[1]) for place, message in row.places]
+    places = [place for place, rules in found if rules]
     if not places:
         return None
     rules = {rule for _, each in found for rule in each}
     named = [name for name in RULE_NAMES if name in rules]
-    return Fault(f"messages[{places[0]}].content", f"personal data: {', '.join(named)}", named)
+    return Fault(f"{places[0]}.content", f"personal data: {', '.join(named)}", named)
 
 
 def damaged_text(row: Row) -> Fault | None:
     """Control characters and encoding damage."""
-    for index, message in enumerate(row.messages):
+    for place, message in row.places:
         content = text_of(message)
         for reason, pattern in (("control characters", _CONTROL), ("encoding damage", _MOJIBAKE)):
             if match := pattern.search(content):
                 around = content[max(0, match.start() - 20) : match.end() + 20]
-                return Fault(f"messages[{index}].content", reason, around)
+                return Fault(f"{place}.content", reason, around)
     return None
 
 
@@ -124,10 +127,31 @@ def refusal(row: Row) -> Fault | None:
 def render_or_fault(row: Row, renderer: Renderer, checks: Checks) -> tuple[Row, Rendered] | Fault:
     """The row as training sees it, cut to fit where the spec says so, or why it cannot be trained on.
 
+    Both answers of a preference follow the same prompt: where one is cut, so is the other.
+
     Raises:
         DataError: the row is too long, and the spec says that this ends the run; or the model's template
             has no place for the row's tools.
     """
+    if row.rejected is None:
+        return _render_or_fault(row, renderer, checks)
+    fitting = row
+    while True:
+        preferred = _render_or_fault(fitting, renderer, checks)
+        if isinstance(preferred, Fault):
+            return preferred
+        fitting, rendered = preferred
+        counterpart = fitting.counterpart
+        assert counterpart is not None, "a cut leaves the answers"
+        other = _render_or_fault(counterpart, renderer, checks)
+        if isinstance(other, Fault):
+            return replace(other, field="non_preferred_output")
+        if len(other[0].messages) == len(fitting.messages):
+            return fitting, replace(rendered, rejected=other[1])
+        fitting = cut_to(fitting, len(other[0].messages))
+
+
+def _render_or_fault(row: Row, renderer: Renderer, checks: Checks) -> tuple[Row, Rendered] | Fault:
     if row.tools and not renderer.shows_tools(row.tools):
         raise DataError(
             f"{row.source}:{row.line}: has tools, and the base model's chat template ignores them: the model"
@@ -204,10 +228,10 @@ def roles_fault(row: Row) -> Fault | None:
 
 def _calls(row: Row) -> Fault | None:
     known = {tool["function"]["name"] for tool in row.tools}
-    for index, message in enumerate(row.messages):
+    for place, message in row.places:
         for number, call in enumerate(message.get("tool_calls", ())):
             if (name := call["function"]["name"]) not in known:
-                where = f"messages[{index}].tool_calls[{number}].function.name"
+                where = f"{place}.tool_calls[{number}].function.name"
                 return Fault(where, "calls a function that is none of the row's tools", name)
     return None
 
@@ -219,23 +243,23 @@ def _something_to_learn(row: Row) -> Fault | None:
 
 
 def _contents(row: Row) -> Fault | None:
-    for index, message in enumerate(row.messages):
+    for place, message in row.places:
         # A tool may answer nothing.
         if message["role"] != "tool" and not text_of(message).strip():
-            return Fault(f"messages[{index}].content", "empty content", message["content"])
+            return Fault(f"{place}.content", "empty content", message["content"])
     return None
 
 
 def _response_length(row: Row, checks: Checks) -> Fault | None:
-    if row.messages[-1].get("tool_calls"):
-        return None  # how long a call is, its function decides
-    field, num_chars = f"messages[{len(row.messages) - 1}].content", len(row.reference)
-    if num_chars < checks.min_response_chars:
-        return Fault(
-            field, f"answer shorter than min_response_chars {checks.min_response_chars}", row.reference
-        )
-    if num_chars > checks.max_response_chars:
-        return Fault(field, f"answer longer than max_response_chars {checks.max_response_chars}", num_chars)
+    for place, message in [*row.places][len(row.messages) - 1 :]:
+        if message.get("tool_calls"):
+            continue  # how long a call is, its function decides
+        field, answer = f"{place}.content", message["content"]
+        if len(answer) < checks.min_response_chars:
+            return Fault(field, f"answer shorter than min_response_chars {checks.min_response_chars}", answer)
+        if len(answer) > checks.max_response_chars:
+            reason = f"answer longer than max_response_chars {checks.max_response_chars}"
+            return Fault(field, reason, len(answer))
     return None
 
 

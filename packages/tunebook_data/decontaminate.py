@@ -177,7 +177,7 @@ def _texts(items: Iterable[HeldOut]) -> Iterator[list[str]]:
 def _noted(row: Row, groups: array[int]) -> list[str]:
     """What a row says; its group is put down."""
     groups.append(group_number(row))
-    return said(row.messages)
+    return said(row.all_messages)
 
 
 def _once_a_document(grams: Grams) -> Grams:

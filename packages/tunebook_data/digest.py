@@ -17,8 +17,10 @@ def digest(row: Row) -> bytes:
 
     XXH3 with 128 bits: among a billion rows, two different ones are equal with a chance of 1 in 10^20.
     """
-    if row.tools or any("weight" in each or each.get("tool_calls") for each in row.messages):
-        return xxh3_128_digest(_MORE_THAN_TEXT + identity(row.task, row.messages, row.tools))
+    is_more = row.tools or row.rejected
+    if is_more or any("weight" in each or each.get("tool_calls") for each in row.messages):
+        whole = identity(row.task, row.messages, row.tools, row.rejected)
+        return xxh3_128_digest(_MORE_THAN_TEXT + whole)
     roles = [message["role"] for message in row.messages]
     contents = [message["content"] for message in row.messages]
     parts = (part.replace("\0", "\0\0") for part in (row.task, *roles, *contents))

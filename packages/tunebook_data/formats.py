@@ -17,12 +17,15 @@ class Conversation(NamedTuple):
     meta: dict[str, Any]
     """The other fields of the record."""
     tools: tuple[FunctionTool, ...] = ()
+    rejected: Message | None = None
+    """The answer that the last one is preferred to, where preferences are learnt."""
 
 
 NOTES: Mapping[RowFormat, str] = {
-    "preference": "trains on preferred_output; non_preferred_output is kept, not trained on",
+    "preference": "trains on preferred_output; non_preferred_output is kept, not trained on: that takes"
+    " method.objective dpo",
 }
-"""What is to be said of a format wherever it is read."""
+"""What is to be said of a format wherever it is read, and answers alone are learnt."""
 
 _FIELDS: Mapping[RowFormat, tuple[str, ...]] = {
     "messages": ("messages",),
@@ -82,7 +85,11 @@ def fields_by_format() -> str:
 
 
 def conversation(
-    record: dict[str, Any], form: RowFormat | Columns, *, takes_prompts: bool = False
+    record: dict[str, Any],
+    form: RowFormat | Columns,
+    *,
+    takes_prompts: bool = False,
+    learns_preferences: bool = False,
 ) -> Conversation | Fault:
     """The conversation of a record, whose content is left as it is.
 
@@ -90,6 +97,7 @@ def conversation(
         record: as it was read.
         form: what its fields mean.
         takes_prompts: a record may lack its answer.
+        learns_preferences: a preference is learnt by both of its answers.
     """
     if isinstance(form, Columns):
         return _columns(record, form, takes_prompts)
@@ -97,7 +105,7 @@ def conversation(
         case "messages":
             return _chat(record)
         case "preference":
-            return _preference(record)
+            return _preference(record, learns_preferences)
     for field in TOOL_FIELDS:
         if record.get(field):
             return Fault(field, _USES_TOOLS, record[field])
@@ -129,7 +137,7 @@ def _up_to_what_is_learnt(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     return messages[: learnt[-1] + 1] if learnt and ends_in_context else messages
 
 
-def _preference(record: dict[str, Any]) -> Conversation | Fault:
+def _preference(record: dict[str, Any], learns_preferences: bool) -> Conversation | Fault:
     """The preferred answer is the one to learn; earlier ones are context."""
     given = record.get("input")
     if not isinstance(given, dict):
@@ -147,7 +155,12 @@ def _preference(record: dict[str, Any]) -> Conversation | Fault:
         answers.append(said.messages[0])
     context = [_unlearnt(message) for message in asked.messages]
     meta = {**asked.meta, **_without(record, "input", "preferred_output")}
-    return Conversation((*context, answers[0]), meta, asked.tools)
+    if not learns_preferences:
+        return Conversation((*context, answers[0]), meta, asked.tools)
+    if answers[0] == answers[1]:
+        return Fault(_OUTPUTS[1].field, "is the preferred answer too", record[_OUTPUTS[1].field])
+    meta = _without(meta, "non_preferred_output")
+    return Conversation((*context, answers[0]), meta, asked.tools, answers[1])
 
 
 def _unlearnt(message: Message) -> Message:

@@ -9,6 +9,7 @@ from tunebook_spec.base_model import AnySupportingModel
 from tunebook_spec.data import Data
 from tunebook_spec.evaluation import InlineSet, SuiteName, SuiteSet, TextsName, TextsSet
 from tunebook_spec.fields import Frozen
+from tunebook_spec.method import DpoObjective
 
 
 class ReplayInputs(Frozen):
@@ -41,6 +42,8 @@ class PrepareInputs(Frozen):
     """Collections of texts that evaluate, likewise."""
     models: dict[str, AnySupportingModel] = Field(default_factory=dict)
     """The supporting models that judge or write rows, by role."""
+    learns_preferences: bool = False
+    """Whether rows are preferences, of which both answers are trained on."""
 
     @classmethod
     def of(cls, spec: Spec) -> PrepareInputs:
@@ -53,4 +56,5 @@ class PrepareInputs(Frozen):
             questions=tuple(item.q for each in sets if isinstance(each, InlineSet) for item in each.items),
             texts=tuple(sorted({each.texts for each in sets if isinstance(each, TextsSet)})),
             models={role: spec.models[role] for role in spec.data.roles},
+            learns_preferences=isinstance(spec.method.objective, DpoObjective),
         )

@@ -77,9 +77,10 @@ class SplitCounts(Frozen):
     rows: int
     groups: int
     tokens: int
+    """Of a row that is a pair, those of both its answers, each after the prompt; likewise below."""
     supervised_tokens: int
     longest_tokens: int
-    """Tokens of the longest row."""
+    """Tokens of the longest row, or of the longer answer with its prompt."""
 
 
 class ReplayCounts(Frozen):
@@ -221,11 +222,11 @@ class DatasetManifest(Frozen):
     """A checked, split and tokenised data set.
 
     Beside it lie train.jsonl, validation.jsonl, test.jsonl, probes.jsonl, the token tables train.tokens.arrow
-    and validation.tokens.arrow, whose rows are those of the JSONL files, in order, and what was left out, row
-    by row: rejects.jsonl, duplicates.jsonl, leaks.jsonl; flags.jsonl lists rows that stay. Where a teacher
-    made rows, generated.jsonl and distilled.jsonl say what became of each, and generated_failures.jsonl and
-    distilled_failures.jsonl hold its answers that could not be used. card.json tells it all in
-    short; card.html shows that to people.
+    and validation.tokens.arrow, whose rows are those of the JSONL files, in order (a pair is two, the
+    preferred answer first), and what was left out, row by row: rejects.jsonl, duplicates.jsonl, leaks.jsonl;
+    flags.jsonl lists rows that stay. Where a teacher made rows, generated.jsonl and distilled.jsonl say what
+    became of each, and generated_failures.jsonl and distilled_failures.jsonl hold its answers that could not
+    be used. card.json tells it all in short; card.html shows that to people.
     """
 
     sources: tuple[SourceCounts, ...]

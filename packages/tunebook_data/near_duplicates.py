@@ -70,7 +70,7 @@ def near_duplicates(
     Workers elsewhere each look into buckets of one band, and know nothing of what other bands have joined;
     that costs comparisons, and changes no cluster.
     """
-    keys, filled = band_keys((said(row.messages) for row in rows), workers)
+    keys, filled = band_keys((said(row.all_messages) for row in rows), workers)
     clusters = _Clusters()
     members = _Members(rows)
     found: Iterable[_Likeness]
@@ -130,7 +130,7 @@ class _Members:
         made = self._made.pop(i, None)
         if made is None:
             row = self._rows[i]
-            made = _Member(row.task, *shingle_sets([said(row.messages)]))
+            made = _Member(row.task, *shingle_sets([said(row.all_messages)]))
         self._made[i] = made
         if len(self._made) > _CACHED_SHINGLES:
             del self._made[next(iter(self._made))]
@@ -190,7 +190,7 @@ def _parts(found: Iterable[_Bucket], rows: Sequence[Row], keys: Array64) -> Iter
         for _, bucket in of_band:
             part.buckets.append(bucket)
             members = ((i, rows[i]) for i in bucket)
-            part.rows.update((i, (row.task, said(row.messages), keys[i])) for i, row in members)
+            part.rows.update((i, (row.task, said(row.all_messages), keys[i])) for i, row in members)
             if len(part.rows) >= _PART_ROWS:
                 yield part
                 part = _Part(band, [], {})
@@ -222,10 +222,10 @@ def near_copies(
 
     @lru_cache(_CACHED_SHINGLES)
     def of(i: int) -> Shingles:
-        return shingles(said(rows[i].messages))
+        return shingles(said(rows[i].all_messages))
 
     likely: dict[int, set[int]] = {i: set() for i in parents}
-    for _, bucket in buckets(*band_keys((said(row.messages) for row in rows), workers)):
+    for _, bucket in buckets(*band_keys((said(row.all_messages) for row in rows), workers)):
         for at, i in enumerate(bucket):
             if i in parents:
                 likely[i].update(bucket[:at])

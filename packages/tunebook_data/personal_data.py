@@ -149,7 +149,7 @@ def mask_row(row: Row) -> tuple[Row, list[Flag]]:
     """
     messages: list[Message] = []
     flags = []
-    for index, message in enumerate(row.messages):
+    for place, message in row.places:
         content, rules = scan(message["content"])
         masked: Message = {**message, "content": content}
         if calls := message.get("tool_calls"):
@@ -157,11 +157,12 @@ def mask_row(row: Row) -> tuple[Row, list[Flag]]:
             rules += tuple(rule for call in calls for rule in scan(call["function"]["arguments"])[1])
         messages.append(masked)
         flags += [
-            Flag(row.source, row.line, f"messages[{index}].content", f"masked {rule}")
-            for rule in dict.fromkeys(rules)
+            Flag(row.source, row.line, f"{place}.content", f"masked {rule}") for rule in dict.fromkeys(rules)
         ]
     group = hashlib.sha256(row.group.encode()).hexdigest()[:16] if scan(row.group)[1] else row.group
-    return replace(row, messages=tuple(messages), meta=_masked(row.meta), group=group), flags
+    rejected = messages.pop() if row.rejected else None
+    made = replace(row, messages=tuple(messages), meta=_masked(row.meta), group=group, rejected=rejected)
+    return made, flags
 
 
 def mask_reject(reject: Reject) -> Reject:

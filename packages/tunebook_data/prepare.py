@@ -199,7 +199,10 @@ def _with_replay(
 def _audit(splits: Splits, renderer: Renderer) -> None:
     for rows in splits.values():
         for i in range(len(rows)):
-            wrong = renderer.audit(rows.rendered(i))
+            rendered = rows.rendered(i)
+            wrong = renderer.audit(rendered)
+            if wrong is None and rendered.rejected is not None:
+                wrong = renderer.audit(rendered.rejected)
             if wrong is not None and rows[i].task == REPLAY_TASK:
                 wrong = renderer.audit(rows.rendered(i), may_be_cut=True)
             if wrong is not None:
@@ -215,11 +218,18 @@ def _write(out: Path, splits: Splits, renderer: Renderer) -> None:
     for side, rows in splits.items():
         written = pa.chunked_array(_write_rows(out / f"{side}.jsonl", rows), pa.string()).combine_chunks()
         if side != "test":
-            write_table(out / f"{side}.tokens.arrow", written, RenderedRows(rows))
+            write_table(out / f"{side}.tokens.arrow", _token_ids(rows, written), RenderedRows(rows))
         ids.append(written)
     num_ids = pc.count_distinct(pa.chunked_array(ids)).as_py()
     assert num_ids == sum(map(len, splits.values())), "two rows share an id"
     write_probes(out / PROBES, choose_probes(joined([*splits.values()]), renderer))
+
+
+def _token_ids(rows: StoredRows, ids: pa.StringArray) -> pa.StringArray:
+    """The ids of rows of a token table, in which a pair is two."""
+    if not len(rows) or rows[0].rejected is None:
+        return ids
+    return pa.array([name for each in ids.to_pylist() for name in (each, f"{each}-rejected")], pa.string())
 
 
 def _write_rows(path: Path, rows: StoredRows) -> list[pa.StringArray]:
@@ -233,12 +243,16 @@ def _write_rows(path: Path, rows: StoredRows) -> list[pa.StringArray]:
 
 
 def _split_counts(rows: StoredRows, keys: Keys) -> SplitCounts:
+    lengths, supervised = rows.lengths, rows.supervised
+    if len(rows) and rows[0].rejected is not None:
+        both = [(len(each.input_ids), int(each.loss_mask.sum())) for each in RenderedRows(rows)]
+        lengths, supervised = np.array(both, np.int32).T
     return SplitCounts(
         rows=len(rows),
         groups=keys.num_groups,
-        tokens=int(rows.lengths.sum(dtype=np.int64)),
-        supervised_tokens=int(rows.supervised.sum(dtype=np.int64)),
-        longest_tokens=int(rows.lengths.max(initial=0)),
+        tokens=int(lengths.sum(dtype=np.int64)),
+        supervised_tokens=int(supervised.sum(dtype=np.int64)),
+        longest_tokens=int(lengths.max(initial=0)),
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +33,47 @@ class Row:
     """What the model may call."""
     spoken: str | None = None
     """The last turn as the model speaks it, where that is tool calls: their spelling is the model's own."""
+    rejected: Message | None = None
+    """The answer that the last message is preferred to; None: preferences are not learnt from this row."""
+
+    @property
+    def all_messages(self) -> tuple[Message, ...]:
+        """Those of the conversation, and the rejected answer."""
+        return self.messages if self.rejected is None else (*self.messages, self.rejected)
+
+    @property
+    def places(self) -> Iterator[tuple[str, Message]]:
+        """All messages, each with what a listing calls its place."""
+        yield from ((f"messages[{index}]", message) for index, message in enumerate(self.messages))
+        if self.rejected is not None:
+            yield "non_preferred_output[0]", self.rejected
+
+    @property
+    def counterpart(self) -> Row | None:
+        """The same conversation with the rejected answer; None where there is none."""
+        if self.rejected is None:
+            return None
+        messages = (*self.messages[:-1], self.rejected)
+        return replace(self, messages=messages, spoken=None, rejected=None)
 
     @property
     def reference(self) -> str:
         return self.messages[-1]["content"] if self.spoken is None else self.spoken
 
 
-def identity(task: str, messages: Iterable[Message], tools: Sequence[FunctionTool] = ()) -> bytes:
+def identity(
+    task: str,
+    messages: Iterable[Message],
+    tools: Sequence[FunctionTool] = (),
+    rejected: Message | None = None,
+) -> bytes:
     """What makes a row: equal for rows that teach the same. The ids of calls, which are random, do not."""
-    said = [_said(message) for message in messages]
-    return orjson.dumps([task, said, tools] if tools else [task, said])
+    made: list[Any] = [task, [_said(message) for message in messages]]
+    if tools or rejected:
+        made.append(tools)
+    if rejected:
+        made.append(_said(rejected))
+    return orjson.dumps(made)
 
 
 def _said(message: Message) -> list[Any]:
@@ -51,9 +82,14 @@ def _said(message: Message) -> list[Any]:
     return [message["role"], message["content"], *(more if calls or "weight" in message else [])]
 
 
-def content_id(task: str, messages: Iterable[Message], tools: Sequence[FunctionTool] = ()) -> str:
+def content_id(
+    task: str,
+    messages: Iterable[Message],
+    tools: Sequence[FunctionTool] = (),
+    rejected: Message | None = None,
+) -> str:
     """The first 16 hex digits of the SHA-256 over a row's identity."""
-    return hashlib.sha256(identity(task, messages, tools)).hexdigest()[:16]
+    return hashlib.sha256(identity(task, messages, tools, rejected)).hexdigest()[:16]
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> int:

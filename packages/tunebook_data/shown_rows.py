@@ -44,6 +44,8 @@ class ShownRow(Frozen):
     alternatives: int | None
     """Tokens whose probabilities are the target of each supervised place; None: the token itself is."""
     spans: tuple[Span, ...]
+    is_rejected: bool = False
+    """Whether the answer is one that another is preferred to."""
 
 
 def drawn_by_task(rows: Sequence[Row], num_rows: int) -> dict[str, list[int]]:
@@ -71,11 +73,18 @@ def preview(rows: Sequence[Row], num_rows: int, renderer: Renderer, checks: Chec
     """That many rows of those that have not been rendered yet; one that cannot be is passed over."""
     chosen = choose_rows(rows, num_rows * _LOOKED_AT_PER_ROW)
     made = (render_or_fault(rows[i], renderer, checks) for i in chosen)
-    shown = (show_row(*each, renderer) for each in made if not isinstance(each, Fault))
-    return islice(shown, num_rows)
+    fitting = (each for each in made if not isinstance(each, Fault))
+    return (shown for each in islice(fitting, num_rows) for shown in show_row(*each, renderer))
 
 
-def show_row(row: Row, rendered: Rendered, renderer: Renderer) -> ShownRow:
+def show_row(row: Row, rendered: Rendered, renderer: Renderer) -> Iterator[ShownRow]:
+    """The row, and after a preferred answer the one that was not."""
+    yield _show(row, rendered, renderer)
+    if rendered.rejected is not None:
+        yield _show(row, rendered.rejected, renderer).model_copy(update={"is_rejected": True})
+
+
+def _show(row: Row, rendered: Rendered, renderer: Renderer) -> ShownRow:
     soft = rendered.soft_targets
     return ShownRow(
         source=row.source,

@@ -57,13 +57,15 @@ class LineFile:
     task: str
     group_by: str | None
     system: str | None
+    learns_preferences: bool = False
 
     def item(self, number: int, line: bytes, *, is_first: bool = False) -> Row | Reject | None:
         """What a line holds; none if it is blank."""
         record = line_record(line, is_first=is_first)
         if record is None:
             return None
-        items = _rows(self.name, iter([(number, record)]), self.form, self.task)
+        records = iter([(number, record)])
+        items = _rows(self.name, records, self.form, self.task, learns_preferences=self.learns_preferences)
         return next(_finished(items, self.group_by, self.system))
 
 
@@ -75,16 +77,17 @@ def read_source(
     assets_dir: Path,
     seed: int,
     takes_prompts: bool = False,
+    learns_preferences: bool = False,
 ) -> Iterator[SourcePart]:
     """The rows of one source, each with its group and a system message if the spec has one.
 
-    With `takes_prompts`, a row may lack its answer.
+    With `takes_prompts`, a row may lack its answer; with `learns_preferences` it is a preference.
 
     Raises:
-        DataError: the source as a whole cannot be read.
+        DataError: the source as a whole cannot be read, or a file of it holds other rows than those wanted.
     """
     group_by = source.split.group_by
-    for part in _parts(source, spec_dir, assets_dir, seed, takes_prompts):
+    for part in _parts(source, spec_dir, assets_dir, seed, takes_prompts, learns_preferences):
         lines = replace(part.lines, group_by=group_by, system=system) if part.lines else None
         yield replace(part, items=_finished(part.items, group_by, system), lines=lines)
 
@@ -106,12 +109,17 @@ def files_of(source: FileSource | HubSource, spec_dir: Path) -> list[SourceFile]
 
 
 def _parts(
-    source: AnySource, spec_dir: Path, assets_dir: Path, seed: int, takes_prompts: bool
+    source: AnySource,
+    spec_dir: Path,
+    assets_dir: Path,
+    seed: int,
+    takes_prompts: bool,
+    learns_preferences: bool,
 ) -> Iterator[SourcePart]:
     match source:
         case FileSource() | HubSource():
             for file in files_of(source, spec_dir):
-                yield _file_part(file, source, takes_prompts)
+                yield _file_part(file, source, takes_prompts, learns_preferences)
         case DatasetSource(name="medical_glossary"):
             rows = medical_glossary.rows(
                 source.task,
@@ -123,19 +131,27 @@ def _parts(
             yield SourcePart(source.name, None, iter(rows))
 
 
-def _file_part(file: SourceFile, source: FileSource | HubSource, takes_prompts: bool) -> SourcePart:
+def _file_part(
+    file: SourceFile, source: FileSource | HubSource, takes_prompts: bool, learns_preferences: bool
+) -> SourcePart:
     hashing = Hashing(file)
     records = read_records(replace(file, open=hashing.open))
     form: RowFormat | Columns | None = source.format or source.columns
     if form is None:
         form, records = _recognised(file.name, records)
+    if learns_preferences and form not in ("preference", None):
+        raise DataError(
+            f"{file.name}: its rows are of format {form}, and method.objective dpo learns from preferences"
+            " alone (`format: preference`: input, preferred_output, non_preferred_output); leave the source"
+            " out, or the objective"
+        )
     # What is scanned as lines has an answer in every row.
     lines = (
-        LineFile(file.name, file.place, form, source.task, None, None)
+        LineFile(file.name, file.place, form, source.task, None, None, learns_preferences)
         if form and has_lines(file) and not takes_prompts
         else None
     )
-    rows = _rows(file.name, records, form, source.task, takes_prompts)
+    rows = _rows(file.name, records, form, source.task, takes_prompts, learns_preferences)
     return SourcePart(file.name, form, rows, hashing, lines)
 
 
@@ -174,18 +190,20 @@ def _rows(
     form: RowFormat | Columns | None,
     task: str,
     takes_prompts: bool = False,
+    learns_preferences: bool = False,
 ) -> Iterator[Row | Reject]:
     for number, record in records:
         if isinstance(record, Fault):
             yield Reject.of(name, number, record)
             continue
         assert form is not None, "a format is found where there is an object"
-        made = conversation(record, form, takes_prompts=takes_prompts)
+        made = conversation(record, form, takes_prompts=takes_prompts, learns_preferences=learns_preferences)
         if isinstance(made, Fault):
             yield Reject.of(name, number, made)
         else:
-            row_id = content_id(task, made.messages, made.tools)
-            yield Row(row_id, made.messages, task, row_id, name, number, made.meta, made.tools)
+            row_id = content_id(task, made.messages, made.tools, made.rejected)
+            row = Row(row_id, made.messages, task, row_id, name, number, made.meta, made.tools)
+            yield replace(row, rejected=made.rejected) if made.rejected else row
 
 
 def _finished(

@@ -64,6 +64,7 @@ class RowStore:
             row.meta,
             row.tools,
             row.spoken,
+            row.rejected,
         )
         parts = [pickle.dumps(fields, pickle.HIGHEST_PROTOCOL)]
         num_tokens = num_supervised = 0
@@ -74,8 +75,9 @@ class RowStore:
                 rendered.input_ids.astype(np.int32).tobytes(),
                 np.packbits(rendered.loss_mask).tobytes(),
             ]
-            if rendered.soft_targets is not None or rendered.weight != 1:
-                parts.append(pickle.dumps((rendered.soft_targets, rendered.weight)))
+            rest = rendered.soft_targets, rendered.weight, rendered.rejected
+            if rest != (None, 1, None):
+                parts.append(pickle.dumps(rest))
         record = b"".join(parts)
         try:
             self._file.write(record)
@@ -105,8 +107,8 @@ class RowStore:
         ids = np.frombuffer(record, np.int32, num_tokens)
         bits = np.frombuffer(record, np.uint8, rest_at - mask_at, mask_at)
         mask = np.unpackbits(bits, count=num_tokens).view(np.bool_)
-        soft_targets, weight = pickle.loads(record[rest_at:]) if rest_at < len(record) else (None, 1.0)
-        return Rendered(ids, mask, soft_targets, weight)
+        rest = pickle.loads(record[rest_at:]) if rest_at < len(record) else ()
+        return Rendered(ids, mask, *rest)
 
     def digests(self, numbers: Numbers) -> Digests:
         return np.frombuffer(self._digests, np.uint64).reshape(-1, 2)[numbers]
@@ -178,12 +180,15 @@ class StoredRows(Sequence[Row]):
 
 @dataclass(frozen=True)
 class RenderedRows:
-    """The same rows as training sees them; can be gone through any number of times."""
+    """The same rows as training sees them, a pair as two; can be gone through any number of times."""
 
     rows: StoredRows
 
     def __iter__(self) -> Iterator[Rendered]:
-        return map(self.rows.rendered, range(len(self.rows)))
+        for rendered in map(self.rows.rendered, range(len(self.rows))):
+            yield rendered
+            if rendered.rejected is not None:
+                yield rendered.rejected
 
 
 def taken(rows: Some, indices: Numbers) -> Some:

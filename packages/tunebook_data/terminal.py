@@ -73,6 +73,7 @@ def show_row(row: ShownRow, console: Console) -> None:
     """A row as training sees it: supervised tokens in colour, or in [[ ]] where there is none."""
     coloured = console.color_system is not None and not console.no_color
     tokens = f"{row.tokens:,} tokens, {row.supervised_tokens:,} supervised"
+    tokens += ", of the answer that is not preferred" if row.is_rejected else ""
     console.print(plain(f"{row.source}:{row.line} ({row.task}): {tokens}", "bold"), soft_wrap=True)
     text = Text()
     marked = False

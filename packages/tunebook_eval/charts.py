@@ -70,6 +70,7 @@ def losses_svg(metrics: Sequence[Mapping[str, Any]]) -> str:
         if best is not None:
             axes.axvline(best, label="best, kept", color=COLOURS["text"], linewidth=0.8, linestyle=":")
         axes.set_xlabel("step")
-        axes.set_ylabel("loss per supervised token")
+        is_of_pairs = any("rewards/margins" in each for each in metrics)
+        axes.set_ylabel("loss per pair" if is_of_pairs else "loss per supervised token")
         axes.legend(frameon=False)
         return svg(figure, "Training and validation loss by step")

@@ -49,6 +49,8 @@ class Rendered:
     """None: each supervised token itself."""
     weight: float = 1.0
     """How much each supervised token counts in the loss, against one of a row of weight 1."""
+    rejected: Rendered | None = None
+    """Of a row that is learnt as a preference, the same prompt with the answer that was not preferred."""
 
 
 @dataclass(frozen=True)

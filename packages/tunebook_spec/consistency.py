@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from tunebook_spec.base_model import BaseModelReference, is_same_model
-from tunebook_spec.data import RowsSource
+from tunebook_spec.data import DatasetSource, RowsSource
 from tunebook_spec.evaluation import EvaluationSet, Gate, TaskSet, TextsSet
+from tunebook_spec.method import DpoObjective
 from tunebook_spec.metrics import ALWAYS, AnyMetric, JsonSchema, Judged, Pairwise
 from tunebook_spec.spec import Spec
 
@@ -34,6 +35,8 @@ def inconsistencies(spec: Spec) -> Iterator[tuple[Path_, str]]:
         if columns and columns.assistant is None and spec.data.distill is None:
             message = "is required, since no `data.distill` has a teacher answer the rows"
             yield ("data", "sources", index, "columns", "assistant"), message
+    if isinstance(spec.method.objective, DpoObjective):
+        yield from _beside_preferences(spec)
     augment, distill, quality = spec.data.augment, spec.data.distill, spec.data.quality
     for at, role in (
         (("augment", "teacher"), augment and augment.teacher),
@@ -53,6 +56,23 @@ def inconsistencies(spec: Spec) -> Iterator[tuple[Path_, str]]:
             yield ("data", "distill", "choose", "judge"), f"{message}: {way_out}"
     for place, message in gate_problems(spec.evaluation.gates, _scored(spec)):
         yield ("evaluation", *place), message
+
+
+def _beside_preferences(spec: Spec) -> Iterator[tuple[Path_, str]]:
+    """What of the data cannot be learnt where preferences are."""
+    way_out = "leave it out, or method.objective dpo"
+    for index, source in enumerate(spec.data.sources):
+        at: Path_ = ("data", "sources", index)
+        wants = "dpo learns from rows of `format: preference` alone, in which each answer has a worse one"
+        if isinstance(source, DatasetSource):
+            yield (*at, "name"), f"{source.name!r} has single answers, and {wants}: {way_out}"
+        elif source.columns is not None:
+            yield (*at, "columns"), f"{wants}: {way_out}"
+        elif source.format not in (None, "preference"):
+            yield (*at, "format"), f"{wants}: {way_out}"
+    for name in ("replay", "augment", "distill"):
+        if getattr(spec.data, name) is not None:
+            yield ("data", name), f"makes rows of one answer, and dpo learns from pairs: {way_out}"
 
 
 def _scored(spec: Spec) -> dict[str, tuple[str, ...]]:

@@ -24,17 +24,42 @@ class EarlyStopping(Frozen):
     patience: int = Field(3, ge=1)
     """Validations in a row that may bring no better loss; training stops at the last of them."""
     threshold: float = Field(0.0, ge=0)
-    """A loss is better if it is lower than the lowest by more than this, in nats per token."""
+    """A loss is better if it is lower than the lowest by more than this, in nats per token, or per pair."""
+
+
+class SftObjective(Frozen):
+    """Each supervised token is made likelier."""
+
+    kind: Literal["sft"]
+
+
+class DpoObjective(Frozen):
+    """Preferred answers are made likelier against those that were not (Rafailov et al., arXiv 2305.18290).
+
+    The loss of a pair is -log sigmoid of its margin: what the preferred answer's reward is above that of the
+    other. An answer's reward is `beta` times what its log-probability is above that by the untrained model.
+    """
+
+    kind: Literal["dpo"]
+    beta: float = Field(0.1, gt=0)
+    """The lower, the further answers may move from what the untrained model finds likely."""
+
+
+SFT = SftObjective(kind="sft")
+AnyObjective = Annotated[SftObjective | DpoObjective, Field(discriminator="kind")]
 
 
 class TrainingMethod(Frozen):
     """AdamW; the learning rate warms up linearly and then follows a schedule."""
 
+    objective: AnyObjective = SFT
+    """What is learnt of the rows: their answers (sft), or to prefer one answer to another (dpo), which takes
+    rows of the format `preference`."""
     epochs: int = Field(3, ge=1)
     learning_rate: float = Field(2e-5, gt=0)
     """Peak of the schedule."""
     tokens_per_step: int = Field(1024, ge=8)
-    """Tokens of one optimizer step over all workers."""
+    """Tokens of one optimizer step over all workers; of a pair, those of both its rows."""
     max_pack_tokens: int = Field(1024, ge=8)
     """Rows are packed, without padding and unseen by one another, up to this length."""
     lr_scheduler_type: Schedule = "cosine_with_min_lr"

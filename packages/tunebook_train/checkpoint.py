@@ -11,13 +11,12 @@ from typing import Any
 
 import torch
 import xxhash
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from tunebook_spec.errors import StageError
-from tunebook_train.sharding import fill, gathered, is_first, part_of
+from tunebook_train.sharding import fill, gathered, is_first, part_of, unwrapped
 
 STATE = "state.pt"
 POSITION = "position.json"
@@ -43,6 +42,8 @@ class Training:
     """One entry a step or validation."""
     best: dict[str, Any] = field(default_factory=dict)
     """Weights of the lowest validation loss, where they are kept: on the CPU of rank 0, None elsewhere."""
+    reference: dict[str, Tensor] = field(default_factory=dict)
+    """Of pairs, what the untrained model gives the rows of each split."""
 
     def save(self, folder: Path) -> None:
         """Write what any number of workers, sharded or not, can go on from; all take part, rank 0 writes.
@@ -54,6 +55,7 @@ class Training:
             "optimizer": gathered(self.optimizer.state_dict()),
             "schedule": self.schedule.state_dict(),
             "best": self.best,
+            "reference": self.reference,
         }
         if not is_first():
             return
@@ -86,6 +88,7 @@ class Training:
         self.schedule.load_state_dict(state["schedule"])
         self.step, self.metrics = position["step"], position["metrics"]
         self.best = {name: tensor.clone() if is_first() else None for name, tensor in state["best"].items()}
+        self.reference = {side: tensor.clone() for side, tensor in state["reference"].items()}
 
     def restore_newest(self, folders: Iterable[Path]) -> None:
         """Go on from the first checkpoint that is whole, newest first, if there is any; metrics tell of it.
@@ -130,9 +133,7 @@ class Training:
         return {**state, "state": parts}
 
     def _trained(self) -> dict[str, nn.Parameter]:
-        model = self.model
-        inner: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
-        return {name: p for name, p in inner.named_parameters() if p.requires_grad}
+        return {name: p for name, p in unwrapped(self.model).named_parameters() if p.requires_grad}
 
 
 def _checksums(folder: Path) -> dict[str, str]:

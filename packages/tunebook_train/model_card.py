@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from tunebook_data.manifest import DatasetManifest
 from tunebook_model import builtin
 from tunebook_model.resolve import ReadyModel
+from tunebook_spec.method import DpoObjective
 from tunebook_train.inputs import TrainInputs
 from tunebook_train.result import TrainResult
 
@@ -67,7 +68,8 @@ def _lines(facts: ModelFacts, licence: str | None, *, is_adapter: bool) -> Itera
         yield f"| {source.source} | {source.task} | {' | '.join(map(str, counts))} |"
     train = facts.manifest.splits["train"]
     learnt = f"{train.tokens} tokens, {train.supervised_tokens} of them learnt"
-    yield f"\nTrained on {train.rows} rows of {learnt}.\n"
+    what = "pairs of answers" if isinstance(facts.inputs.method.objective, DpoObjective) else "rows"
+    yield f"\nTrained on {train.rows} {what} of {learnt}.\n"
     if facts.manifest.replay:
         yield f"Of these, {facts.manifest.replay.rows} rows rehearse answers of the base itself.\n"
     for each in facts.manifest.attribution:
@@ -89,6 +91,8 @@ def _lines(facts: ModelFacts, licence: str | None, *, is_adapter: bool) -> Itera
     ):
         if loss is not None:
             yield f"| validation loss {name} | {loss:.4f} |"
+    if trained.validation_accuracy is not None:
+        yield f"| validation pairs as preferred | {trained.validation_accuracy:.4f} |"
     if trained.best_step is not None:
         yield f"| step of these weights | {trained.best_step} |"
     yield "\nWhat it scores against its base, with errors, stands in the report of the run.\n"

@@ -4,7 +4,7 @@ A step is a set of rows, chosen by (seed, epoch) alone: any number of workers, p
 same global batch. Packing is a matter of the machine: rows laid end to end, without padding. Rows of like
 length share a pack, so that the padded batch of attention wastes little.
 
-Shapes: T tokens of a pack, N supervised ones among them, K alternatives of a target at most.
+Shapes: T tokens of a pack, N supervised ones among them, R rows, K alternatives of a target at most.
 """
 
 from __future__ import annotations
@@ -30,27 +30,55 @@ class Step:
     """Indices into the token table."""
 
 
-def plan_steps(lengths: npt.NDArray[np.int32], *, tokens_per_step: int, epochs: int, seed: int) -> list[Step]:
+def plan_steps(
+    lengths: npt.NDArray[np.int32], *, tokens_per_step: int, epochs: int, seed: int, together: int = 1
+) -> list[Step]:
     """Every optimizer step of a training, in order; each epoch sees each row once.
 
     The steps of an epoch are as even as they can be: a short last one would be noise at the full rate.
+
+    Args:
+        lengths: tokens of each row.
+        tokens_per_step: that a step may have at most.
+        epochs: times that each row is seen.
+        seed: of the order.
+        together: rows that follow one another in the table and stay together: 2 where they are pairs.
     """
     steps: list[Step] = []
+    sizes = _sizes(lengths, together)
     for epoch in range(epochs):
-        order = np.random.default_rng((seed, epoch)).permutation(len(lengths)).tolist()
-        steps += [Step(epoch, tuple(part)) for part in cut_evenly(order, lengths, tokens_per_step)]
+        order = np.random.default_rng((seed, epoch)).permutation(len(sizes)).tolist()
+        parts = cut_evenly(order, sizes, tokens_per_step)
+        steps += [Step(epoch, tuple(_rows_of(part, together))) for part in parts]
     return steps
 
 
 def pack_rows(
-    rows: Iterable[int], lengths: npt.NDArray[np.int32], *, max_pack_tokens: int, num_workers: int = 1
+    rows: Iterable[int],
+    lengths: npt.NDArray[np.int32],
+    *,
+    max_pack_tokens: int,
+    num_workers: int = 1,
+    together: int = 1,
 ) -> list[list[int]]:
     """Packs of like size: as few as fit, but as many for each worker where there are rows enough.
 
-    A row longer than a pack has one to itself.
+    A row longer than a pack has one to itself; so have rows that stay together, as in `plan_steps`.
     """
-    ordered = sorted(rows, key=lambda row: (-lengths[row], row))
-    return cut_evenly(ordered, lengths, max_pack_tokens, multiple_of=num_workers)
+    sizes = _sizes(lengths, together)
+    ordered = sorted({row // together for row in rows}, key=lambda unit: (-sizes[unit], unit))
+    parts = cut_evenly(ordered, sizes, max_pack_tokens, multiple_of=num_workers)
+    return [_rows_of(part, together) for part in parts]
+
+
+def _sizes(lengths: npt.NDArray[np.int32], together: int) -> npt.NDArray[np.int32]:
+    """Tokens of each so many rows."""
+    sizes: npt.NDArray[np.int32] = lengths.reshape(-1, together).sum(1, dtype=np.int32)
+    return sizes
+
+
+def _rows_of(units: Iterable[int], together: int) -> list[int]:
+    return [unit * together + place for unit in units for place in range(together)]
 
 
 def cut_evenly(
@@ -89,16 +117,29 @@ class Pack:
     """Token ids: the supervised token itself, or the likeliest of a row's soft targets."""
     probabilities_NK: Tensor
     """Of these, times the row's weight, float32; 0 where a position has fewer than K."""
+    rows_N: Tensor
+    """Which of the pack's rows each of these is in."""
+    reference_R: Tensor | None = None
+    """Of a pack of pairs, the log-probability of each row by the untrained model; a preferred answer is
+    followed by the other one. None: rows are no pairs."""
 
     @classmethod
-    def of(cls, table: TokenTable, rows: Sequence[int], device: torch.device) -> Pack:
+    def of(
+        cls,
+        table: TokenTable,
+        rows: Sequence[int],
+        device: torch.device,
+        reference: Tensor | None = None,
+    ) -> Pack:
+        """Some rows of a table; `reference` is the `reference_R` of all its rows."""
         ids = [table.input_ids(row) for row in rows]
         lengths = tuple(len(each) for each in ids)
         # The first token of a row is predicted by nothing in it.
         masks = [np.concatenate(([False], table.loss_mask(row)[1:])) for row in rows]
         all_ids = np.concatenate(ids).astype(np.int64)
         supervised = np.flatnonzero(np.concatenate(masks))
-        targets, probabilities = _targets(table, rows, all_ids[supervised], [int(m.sum()) for m in masks])
+        counts = [int(mask.sum()) for mask in masks]
+        targets, probabilities = _targets(table, rows, all_ids[supervised], counts)
         positions = np.concatenate([np.arange(length) for length in lengths])
         return cls(
             row_ids=tuple(table.row_id(row) for row in rows),
@@ -108,13 +149,26 @@ class Pack:
             predicts_N=torch.from_numpy(supervised - 1).to(device),
             targets_NK=torch.from_numpy(targets).to(device),
             probabilities_NK=torch.from_numpy(probabilities).to(device),
+            rows_N=torch.from_numpy(np.repeat(np.arange(len(rows)), counts)).to(device),
+            reference_R=None if reference is None else reference[list(rows)].to(device),
         )
 
     @classmethod
-    def empty(cls, device: torch.device) -> Pack:
+    def empty(cls, device: torch.device, *, of_pairs: bool = False) -> Pack:
         """The share of a worker that has no rows: one token, nothing supervised, gradients of zero."""
         token, none = (torch.zeros(n, dtype=torch.int64, device=device) for n in (1, 0))
-        return cls((), token, token, (1,), none, none[:, None], torch.zeros(0, 1, device=device))
+        nothing = torch.zeros(0, device=device)
+        return cls(
+            (),
+            token,
+            token,
+            (1,),
+            none,
+            none[:, None],
+            nothing[:, None],
+            none,
+            nothing if of_pairs else None,
+        )
 
 
 def _targets(

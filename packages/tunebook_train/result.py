@@ -26,6 +26,8 @@ class TrainResult(Frozen):
     validation_loss_before: float | None
     validation_loss: float | None
     """Of the weights that were kept."""
+    validation_accuracy: float | None = None
+    """Likewise, where preferences are learnt: share of pairs whose preferred answer has the higher reward."""
     best_step: int | None
     """Whose weights were kept; None where it is the last one, because nothing stopped early."""
     num_workers: int
@@ -40,6 +42,8 @@ class TrainResult(Frozen):
         if self.validation_loss is None or self.validation_loss_before is None:
             return f"{line}; loss {self.loss:.4f}"
         line += f"; validation loss {self.validation_loss_before:.4f} to {self.validation_loss:.4f}"
+        if self.validation_accuracy is not None:
+            line += f", {self.validation_accuracy:.1%} of pairs as preferred"
         return line if self.best_step is None else f"{line}, of step {self.best_step}, which was the best"
 
 

@@ -5,14 +5,15 @@ What is not sharded is a plain tensor, whole on every worker; all but `shard` ta
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map_only
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -33,8 +34,13 @@ def shard(loss: SupervisedLoss, device: torch.device) -> None:
             fully_shard(module, mesh=mesh)
     # Else embeddings would stay whole after a forward without a backward, and be read as if they were parts.
     fully_shard(loss, mesh=mesh, reshard_after_forward=True)
-    for method in ("own_loss", "log_probabilities"):
+    for method in ("own_loss", "log_probabilities", "row_log_probabilities"):
         register_fsdp_forward_method(loss, method)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model itself, where DDP wraps it; FSDP changes it in place."""
+    return cast(nn.Module, model.module) if isinstance(model, DistributedDataParallel) else model
 
 
 def whole(tensor: Tensor) -> Tensor:

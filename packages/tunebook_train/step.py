@@ -1,4 +1,7 @@
-"""The loss of a pack, inside the forward that DDP and FSDP wrap: only there are gradients synchronised."""
+"""The loss of a pack, or of its rows, inside the forward that DDP and FSDP wrap.
+
+Only there are gradients synchronised.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from tunebook_spec.errors import StageError
 from tunebook_spec.method import AdapterMethod, AnyMethod, QloraMethod
 from tunebook_train.attention import SEGMENT_ATTENTION, Segments
-from tunebook_train.head_loss import summed_cross_entropy
+from tunebook_train.head_loss import summed_cross_entropy, target_log_probabilities
 from tunebook_train.pack import Pack
 from tunebook_train.tied import TiedGradient
 
@@ -22,7 +25,7 @@ HEAD_PART = 8192
 
 
 class SupervisedLoss(nn.Module):
-    """A causal language model whose output is its loss."""
+    """A causal language model whose output is its loss, or of pairs what their loss is made of."""
 
     def __init__(self, model: Any, compute_dtype: torch.dtype) -> None:
         super().__init__()
@@ -50,7 +53,12 @@ class SupervisedLoss(nn.Module):
         return state | {name: weights[names[p]] for name, p in every if p in names}
 
     def forward(self, pack: Pack) -> Tensor:
-        """Sum over the supervised tokens of their cross-entropy, in nats; a float32 scalar."""
+        """Sum over the supervised tokens of their cross-entropy, in nats, a float32 scalar.
+
+        Of a pack of pairs, `row_log_probabilities`.
+        """
+        if pack.reference_R is not None:
+            return self.row_log_probabilities(pack)
         tied = TiedGradient.of(self.model)
         return summed_cross_entropy(
             self._hidden_NC(pack, tied),
@@ -60,6 +68,18 @@ class SupervisedLoss(nn.Module):
             self.compute_dtype,
             tied,
         )
+
+    def row_log_probabilities(self, pack: Pack) -> Tensor:
+        """Of each row, the sum over its supervised tokens; [R], float32, in nats."""
+        tied = TiedGradient.of(self.model)
+        log_N = target_log_probabilities(
+            self._hidden_NC(pack, tied),
+            self.model.get_output_embeddings().weight,
+            pack.targets_NK[:, 0],
+            self.compute_dtype,
+            tied,
+        )
+        return log_N.new_zeros(len(pack.row_ids)).index_add(0, pack.rows_N, log_N)
 
     def own_loss(self, pack: Pack) -> Tensor:
         """The same of a pack of one row, by the model's own attention and head; no gradients come of it."""

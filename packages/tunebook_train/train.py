@@ -122,7 +122,9 @@ def _followed(store: Store, key: str, num_workers: int, advance: Advance) -> Ite
             steps = [entry for entry in entries if "loss" in entry]
             if steps:
                 last = steps[-1]
-                note = (
+                accuracy = last.get("rewards/accuracies")
+                note = f"accuracy={accuracy:.0%} " if accuracy is not None else ""
+                note += (
                     f"loss={last['loss']:.3f} grad_norm={last['grad_norm']:.2f}"
                     f" tokens/s={last['tokens_per_s']:.0f} mfu={last['mfu']:.0%}"
                     f" memory={last['peak_memory_gib']:.1f}GiB"
@@ -140,12 +142,13 @@ def _followed(store: Store, key: str, num_workers: int, advance: Advance) -> Ite
 
 def _result(entries: list[dict[str, Any]], dtype: str) -> TrainResult:
     steps = [entry for entry in entries if "loss" in entry]
-    validations = {entry["step"]: entry["validation_loss"] for entry in entries if "validation_loss" in entry}
+    validations = {entry["step"]: entry for entry in entries if "validation_loss" in entry}
     best = next((entry["step"] for entry in entries if entry.get("is_best")), None)
     trainable, total = entries[0]["trainable_parameters"], entries[0]["parameters"]
     tokens = [entry["tokens"] for entry in steps]
     times = [entry["tokens"] / entry["tokens_per_s"] for entry in steps]
     mfu = sum(entry["mfu"] * seconds for entry, seconds in zip(steps, times, strict=True)) / sum(times)
+    kept = validations[steps[-1]["step"] if best is None else best]
     return TrainResult(
         trainable_parameters=trainable,
         parameters=total,
@@ -157,8 +160,9 @@ def _result(entries: list[dict[str, Any]], dtype: str) -> TrainResult:
         mfu=round(mfu, 4),
         peak_memory_gib=max(entry["peak_memory_gib"] for entry in steps),
         loss=steps[-1]["loss"],
-        validation_loss_before=validations[0],
-        validation_loss=validations[steps[-1]["step"] if best is None else best],
+        validation_loss_before=validations[0]["validation_loss"],
+        validation_loss=kept["validation_loss"],
+        validation_accuracy=kept.get("validation_rewards/accuracies"),
         best_step=best,
         num_workers=entries[0]["num_workers"],
         dtype=dtype,

@@ -64,13 +64,18 @@ def _work(job: Job) -> str | None:
     method = job.inputs.method
     train = TokenTable.open(data_dir / "train.tokens.arrow")
     batches = Batches(
-        train, TokenTable.open(data_dir / "validation.tokens.arrow"), worker, method.max_pack_tokens
+        train,
+        TokenTable.open(data_dir / "validation.tokens.arrow"),
+        worker,
+        method.max_pack_tokens,
+        method.objective,
     )
     steps = plan_steps(
         train.lengths,
         tokens_per_step=method.tokens_per_step,
         epochs=method.epochs,
         seed=job.inputs.seed,
+        together=batches.together,
     )
     is_sharded = worker.world_size > 1 and method.parallel_strategy == "fsdp"
     torch.manual_seed(job.inputs.seed)

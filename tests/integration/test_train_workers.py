@@ -14,24 +14,36 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.unit.train.tables import CPU, EDGES, LIMIT
+from tests.unit.train.tables import CPU, EDGES, LIMIT, write_pairs
 from tunebook_data.tokens import TokenTable, write_tokens
 from tunebook_model.render import Rendered
-from tunebook_spec.method import AdapterMethod, AnyMethod, EarlyStopping, FullMethod, LoraMethod, QloraMethod
+from tunebook_spec.method import (
+    AdapterMethod,
+    AnyMethod,
+    DpoObjective,
+    EarlyStopping,
+    FullMethod,
+    LoraMethod,
+    QloraMethod,
+)
 from tunebook_train.adapter import save_adapter
 from tunebook_train.checkpoint import Training
-from tunebook_train.loop import Batches, Worker, accumulate, run_steps
+from tunebook_train.loop import Batches, Worker, accumulate, reference_log_probabilities, run_steps
 from tunebook_train.merge_probes import probe
 from tunebook_train.optimizer import make_optimizer, make_schedule
-from tunebook_train.pack import Pack, pack_rows, plan_steps, supervised_weight
+from tunebook_train.pack import Pack, pack_rows, plan_steps
 from tunebook_train.sharding import shard, whole
 from tunebook_train.step import check_loss, load_model
 
 LENGTHS = [17, 25, 40, 8, 12, 33, 21]
 ROWS = {"shared out": tuple(range(7)), "one row": (3,)}
+SHAPES = [(9, 8, 12), (4, 20, 3), (2, 1, 1), (15, 6, 10), (7, 5, 5)]
+PAIRS = {"shared out": tuple(range(10)), "one pair": (4, 5)}
+"""Tokens of prompt and answers of each pair, and rows of the table in which a pair is two."""
 BATCHES = {"8 x 1": 2 * LIMIT, "1 x 8": 1}
 """Rows of a pack by packs of a step, for one worker, and the longest pack that makes it so."""
 COMMON = {"epochs": 3, "learning_rate": 1e-3, "tokens_per_step": 80, "max_pack_tokens": 24}
+DPO = DpoObjective(kind="dpo")
 METHODS: dict[str, AnyMethod] = {
     "full": FullMethod(kind="full", **COMMON),
     # So high a rate that the loss rises.
@@ -42,6 +54,9 @@ METHODS: dict[str, AnyMethod] = {
     ),
     "lora": LoraMethod(kind="lora", r=4, modules_to_save=("embed_tokens", "norm"), use_dora=True, **COMMON),
     "qlora": QloraMethod(kind="qlora", r=4, **COMMON),
+    "full dpo": FullMethod(kind="full", objective=DPO, **COMMON),
+    "lora dpo": LoraMethod(kind="lora", r=4, objective=DPO, **COMMON),
+    "qlora dpo": QloraMethod(kind="qlora", r=4, objective=DPO, **COMMON),
 }
 SAVED_AT = 2
 Found = dict[str, dict[str, torch.Tensor]]
@@ -54,7 +69,7 @@ class Run:
         self, model_dir: Path, table: TokenTable, method: AnyMethod, worker: Worker, strategy: str
     ) -> None:
         self.method = method
-        self.batches = Batches(table, table, worker, method.max_pack_tokens)
+        self.batches = Batches(table, table, worker, method.max_pack_tokens, method.objective)
         torch.manual_seed(0)
         self.loss = loss = load_model(model_dir, torch.float32, CPU, method)
         with torch.no_grad():
@@ -64,7 +79,13 @@ class Run:
         if strategy == "fsdp":
             shard(loss, CPU)
         optimizer = make_optimizer(loss, method)
-        self.steps = plan_steps(table.lengths, tokens_per_step=80, epochs=method.epochs, seed=0)
+        self.steps = plan_steps(
+            table.lengths,
+            tokens_per_step=80,
+            epochs=method.epochs,
+            seed=0,
+            together=self.batches.together,
+        )
         self.training = Training(loss, optimizer, make_schedule(optimizer, method, len(self.steps)), "0123")
         if strategy == "ddp":
             self.training.model = DistributedDataParallel(loss)
@@ -73,11 +94,15 @@ class Run:
     def gradients(self, batches: Batches, rows: Sequence[int]) -> dict[str, torch.Tensor]:
         """Of a step of these rows, and its loss."""
         model, worker, table = self.training.model, batches.worker, batches.train
-        scale = worker.world_size / supervised_weight(table, rows)
-        losses = accumulate(model, batches.packs(table, rows), scale)
+        scale, reference = worker.world_size / batches.weight(table, rows), None
+        if isinstance(batches.objective, DpoObjective):
+            # Of another model than the one at hand, so that margins are not all zero.
+            reference = reference_log_probabilities(model, batches, table)
+            reference += torch.linspace(-9, 9, len(table))
+        sums = accumulate(model, batches.packs(table, rows, reference), scale, batches)
         grads = {n: whole(p.grad).clone() for n, p in self.loss.named_parameters() if p.grad is not None}
         model.zero_grad()
-        return {**grads, "loss": torch.tensor(worker.total(losses.sum()))}
+        return {**grads, "sums": worker.totals(sums.sum(0))}
 
     def train(self, save: Path | None = None) -> Found:
         """The weights after every step, those that are kept, and the metrics; `save` leaves a checkpoint."""
@@ -94,9 +119,10 @@ class Run:
         probes = probe(self.loss, self.batches.train, CPU).probes
         kept = self.training.kept()
         if self.batches.worker.world_rank == 0:
-            told = torch.tensor([each.next_tokens for each in probes])
-            found |= {"probes": {"likeliest": told}, "kept": kept, "files": self.files(kept)}
-        for name in ("loss", "validation_loss", "grad_norm"):
+            likeliest = torch.tensor([each.next_tokens for each in probes])
+            found |= {"probes": {"likeliest": likeliest}, "kept": kept, "files": self.files(kept)}
+        told = (*self.batches.measures, *(f"validation_{name}" for name in self.batches.measures))
+        for name in (*told, "grad_norm"):
             values = [entry[name] for entry in self.training.metrics if name in entry]
             found[name] = {"of each step": torch.tensor(values)}
         return found
@@ -116,17 +142,23 @@ class Run:
 def train(worker: Worker, strategy: str, model_dir: Path, table: TokenTable, out: Path) -> None:
     """All that comes of every method, and of going on from a checkpoint that other workers left."""
     found: Found = {}
-    edges = TokenTable.open(out / "edges.tokens.arrow")
-    at_edges = {name: Batches(edges, edges, worker, size) for name, size in BATCHES.items()}
-    assert [len(each.packs(edges, range(8))) for each in at_edges.values()] == [1, 8 // worker.world_size]
+    pairs = TokenTable.open(out / "pairs.tokens.arrow")
     for kind, method in METHODS.items():
-        if (kind, strategy) == ("qlora", "fsdp"):
+        if kind.startswith("qlora") and strategy == "fsdp":
             continue
-        run = Run(model_dir, table, method, worker, strategy)
-        for name, rows in ROWS.items():
+        of_pairs = isinstance(method.objective, DpoObjective)
+        edges = TokenTable.open(out / f"{'pair ' if of_pairs else ''}edges.tokens.arrow")
+        at_edges = {
+            name: Batches(edges, edges, worker, (2 if of_pairs else 1) * size, method.objective)
+            for name, size in BATCHES.items()
+        }
+        num_packs = [len(each.shares(edges, range(len(edges)))) for each in at_edges.values()]
+        assert num_packs == [1, 8 // worker.world_size]
+        run = Run(model_dir, pairs if of_pairs else table, method, worker, strategy)
+        for name, rows in (PAIRS if of_pairs else ROWS).items():
             found[f"{kind}, gradients of {name}"] = run.gradients(run.batches, rows)
         for name, batches in at_edges.items():
-            found[f"{kind}, gradients of edges {name}"] = run.gradients(batches, range(8))
+            found[f"{kind}, gradients of edges {name}"] = run.gradients(batches, range(len(edges)))
         trained = run.train(out / f"{kind} {strategy}")
         found |= {f"{kind}, {name}": each for name, each in trained.items()}
     torch.save(found, out / f"{strategy} {worker.world_rank}.pt")
@@ -137,8 +169,9 @@ def go_on(
 ) -> None:
     """The same from a checkpoint that was saved under another strategy."""
     found: Found = {}
-    for kind in ("full", "stopped", "lora"):
-        run = Run(model_dir, table, METHODS[kind], worker, strategy)
+    for kind in ("full", "stopped", "lora", "full dpo", "lora dpo"):
+        read = TokenTable.open(out / "pairs.tokens.arrow") if kind.endswith("dpo") else table
+        run = Run(model_dir, read, METHODS[kind], worker, strategy)
         run.training.restore(out / f"{kind} {saved_by}")
         found |= {f"{kind}, {name}": each for name, each in run.train().items()}
     torch.save(found, out / f"{strategy} after {saved_by} {worker.world_rank}.pt")
@@ -168,6 +201,8 @@ def made(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         row = torch.randint(5, 250, (length,), generator=generator).numpy()
         rows.append((name, Rendered(row, np.arange(length) >= start)))
     write_tokens(out / "edges.tokens.arrow", rows)
+    write_pairs(out / "pair edges.tokens.arrow")
+    write_pairs(out / "pairs.tokens.arrow", SHAPES)
     table, alone = TokenTable.open(out / "train.tokens.arrow"), Worker(0, 1, CPU)
     train(alone, "alone", tiny_llama, table, out)
     # Forked from a process that has imported this file: importing it thrice takes longer than all else here.
@@ -204,7 +239,7 @@ def test_steps_are_shared_out_unevenly_and_in_several_packs(made: Path) -> None:
 @pytest.mark.parametrize("rank", [0, 1])
 def test_two_workers_make_what_one_makes(made: Path, strategy: str, rank: int) -> None:
     found = torch.load(made / f"{strategy} {rank}.pt")
-    kinds = set(METHODS) - ({"qlora"} if strategy == "fsdp" else set())
+    kinds = {kind for kind in METHODS if not kind.startswith("qlora") or strategy == "ddp"}
     assert {what.partition(", ")[0] for what in found} == kinds
     stops = [int(what.rpartition(" ")[2]) for what in found if what.startswith("stopped, step ")]
     assert max(stops) == 3, "it stops early"
@@ -216,7 +251,7 @@ def test_rows_at_the_edges_are_one_step_in_one_pack_or_in_eight(made: Path, kind
     found = torch.load(made / "alone 0.pt")
     at_once, one_by_one = (found[f"{kind}, gradients of edges {name}"] for name in BATCHES)
     assert all(tensor.isfinite().all() for tensor in at_once.values())
-    assert kind != "qlora" or all("lora_" in name for name in at_once if name != "loss")
+    assert not kind.startswith("qlora") or all("lora_" in name for name in at_once if name != "sums")
     assert_close(one_by_one, at_once, kind)
 
 

@@ -66,6 +66,16 @@ profiles:
     method: {kind: lora}
   qlora:
     method: {kind: qlora}
+  dpo:
+    data:
+      sources:
+        - {kind: file, path: rows.jsonl, task: chat}
+        - {kind: file, path: more.jsonl, task: glossary}
+        - {kind: file, path: own.jsonl, task: own}
+      replay: null
+      augment: null
+      distill: null
+    method: {kind: full, objective: {kind: dpo}}
   similar:
     evaluation: {few_shot: {choose: similar}}
 """
@@ -188,6 +198,8 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "FullMethod.max_grad_norm": ("method.max_grad_norm=2.0", TRAIN),
     "FullMethod.checkpoint_every_steps": ("method.checkpoint_every_steps=5", TRAIN),
     "FullMethod.parallel_strategy": ("method.parallel_strategy=fsdp", TRAIN),
+    "DpoObjective.kind": ("method.objective={kind: sft}", ("prepare", *TRAIN)),
+    "DpoObjective.beta": ("method.objective.beta=0.2", TRAIN),
     "LoraMethod.kind": ("method={kind: full}", TRAIN),
     "LoraMethod.learning_rate": ("method.learning_rate=1e-3", TRAIN),
     "LoraMethod.r": ("method.r=8", TRAIN),
@@ -290,15 +302,16 @@ SAME_AS = {
     "TextsSet.max_tokens": "TaskSet.max_tokens",
     **{
         f"LoraMethod.{name}": f"FullMethod.{name}"
-        for name in set(TrainingMethod.model_fields) - {"early_stopping"}
+        for name in set(TrainingMethod.model_fields) - {"early_stopping", "objective"}
     },
     **{
         f"QloraMethod.{name}": f"LoraMethod.{name}"
-        for name in set(AdapterMethod.model_fields) - {"early_stopping"}
+        for name in set(AdapterMethod.model_fields) - {"early_stopping", "objective"}
     },
+    "SftObjective.kind": "DpoObjective.kind",
 }
 ONE_VALUE = {"Spec.version", "SuiteSet.suite", "TextsSet.texts"}
-UNDER = {"LoraMethod": "lora", "QloraMethod": "qlora"}
+UNDER = {"LoraMethod": "lora", "QloraMethod": "qlora", "DpoObjective": "dpo"}
 """Profiles in which a model stands; the others stand in the spec without one."""
 
 

@@ -354,7 +354,8 @@ def test_preferences_say_what_is_trained_on(
     )
     caplog.set_level("INFO")
     (file,) = prepared(tmp_path, tools_llama).sources[0].files
-    note = "trains on preferred_output; non_preferred_output is kept, not trained on"
+    note = "trains on preferred_output; non_preferred_output is kept, not trained on: that takes"
+    note += " method.objective dpo"
     assert (file.format, file.note) == ("preference", note)
     assert f"format preference: {note}" in caplog.text
     rows = read_prepared(tmp_path / "out" / "train.jsonl")

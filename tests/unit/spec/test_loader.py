@@ -7,6 +7,7 @@ import pytest
 
 from tunebook_spec import load
 from tunebook_spec.errors import SpecError
+from tunebook_spec.method import DpoObjective
 
 SPEC = """\
 version: 1
@@ -373,6 +374,42 @@ def test_columns_lack_the_answer_only_where_a_teacher_gives_it(tmp_path: Path) -
     assert "columns.assistant: is required, since no `data.distill`" in found
     answered = asking("  distill: {teacher: teacher}\n", TEACHER)
     load(write(tmp_path, answered.replace("task: chat}", "task: chat, columns: {user: '{q}'}}", 1)))
+
+
+DPO = SPEC.replace("kind: full,", "kind: full, objective: {kind: dpo},", 1)
+
+
+@pytest.mark.parametrize(
+    ("source", "at"),
+    [
+        (
+            "{kind: dataset, name: medical_glossary, task: chat}",
+            "name: 'medical_glossary' has single answers",
+        ),
+        ("{kind: file, path: a.csv, task: chat, columns: {user: '{q}', assistant: '{a}'}}", "columns: dpo"),
+        ("{kind: file, path: a.jsonl, task: chat, format: messages}", "format: dpo"),
+    ],
+)
+def test_dpo_learns_from_no_source_of_single_answers(tmp_path: Path, source: str, at: str) -> None:
+    text = DPO.replace("{kind: file, path: rows.jsonl, task: chat}", source, 1)
+    (found,) = problems(tmp_path, text)
+    assert f"data.sources.0.{at}" in found
+    assert "learns from rows of `format: preference` alone" in found
+    assert found.endswith("leave it out, or method.objective dpo")
+
+
+@pytest.mark.parametrize("more", ["replay: {}", "augment: {teacher: teacher}", "distill: {teacher: teacher}"])
+def test_dpo_learns_from_no_row_of_one_answer_that_a_model_writes(tmp_path: Path, more: str) -> None:
+    models = "models: {teacher: {kind: endpoint, model: gpt-x}}\nmethod:"
+    text = DPO.replace("data:\n", f"data:\n  {more}\n", 1).replace("method:", models, 1)
+    (found,) = problems(tmp_path, text)
+    assert f"data.{more.partition(':')[0]}: makes rows of one answer" in found
+
+
+def test_dpo_takes_preferences(tmp_path: Path) -> None:
+    text = DPO.replace("task: chat}", "task: chat, format: preference}", 1)
+    assert load(write(tmp_path, DPO)).spec.method.objective.kind == "dpo"
+    assert load(write(tmp_path, text)).spec.method.objective == DpoObjective(kind="dpo", beta=0.1)
 
 
 def judging(metric: str, models: str = "  judge: {kind: endpoint, model: gpt-x}\n") -> str:

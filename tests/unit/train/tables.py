@@ -1,14 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
 
-from tunebook_data.tokens import TokenTable
+from tunebook_data.tokens import TokenTable, write_tokens
+from tunebook_model.render import Rendered
 from tunebook_spec.method import FullMethod
 
 CPU = torch.device("cpu")
@@ -29,7 +31,33 @@ EDGES = {
 }
 """Rows on which steps are held against others."""
 
+PAIRS = {
+    # Tokens of the prompt, of the preferred answer, and of the other.
+    "a chat": (9, 8, 12),
+    "answers of a token": (20, 1, 1),
+    "a prompt of a token": (1, 5, 3),
+    "at the limit": (LIMIT - 112, 112, 60),
+    "a token against many": (30, 1, 90),
+    "many against a token": (30, 90, 1),
+    "short": (2, 1, 2),
+    "a chat like the first": (9, 8, 12),
+}
+"""Pairs on which steps are held against others."""
+
 MakeTable = Callable[[str, list[int]], TokenTable]
+
+
+def write_pairs(path: Path, shapes: Iterable[tuple[int, int, int]] = PAIRS.values()) -> TokenTable:
+    """Random pairs, by the tokens of prompt and answers, as `prepare` leaves them."""
+    generator = torch.Generator().manual_seed(0)
+    rows = []
+    for number, (asked, *answers) in enumerate(shapes):
+        prompt = torch.randint(5, 250, (asked,), generator=generator)
+        for end, length in zip(("", "-rejected"), answers, strict=True):
+            ids = torch.cat([prompt, torch.randint(5, 250, (length,), generator=generator)]).numpy()
+            rows.append((f"pair-{number}{end}", Rendered(ids, np.arange(len(ids)) >= asked)))
+    write_tokens(path, rows)
+    return TokenTable.open(path)
 
 
 def plain_model(folder: Path) -> Any:

@@ -69,10 +69,11 @@ def test_any_packing_of_a_step_gives_the_same_gradients(
     table = make_table("train", LENGTHS)
     gradients, losses = [], []
     for size, num_packs in ((1024, 1), (64, 4), (8, 10)):
-        packs = Batches(table, table, ALONE, size).packs(table, range(10))
+        batches = Batches(table, table, ALONE, size)
+        packs = batches.packs(table, range(10))
         assert len(packs) == num_packs
         loss_model.zero_grad()
-        losses.append(accumulate(loss_model, packs, 1 / supervised_weight(table, range(10))).sum())
+        losses.append(accumulate(loss_model, packs, 1 / supervised_weight(table, range(10)), batches).sum())
         gradients.append([p.grad for p in loss_model.parameters()])
     for loss, each in zip(losses, gradients, strict=True):
         torch.testing.assert_close(loss, losses[0], rtol=1e-6, atol=0)
@@ -141,7 +142,9 @@ def test_validation_loss_is_the_mean_over_supervised_tokens(
     loss_model: SupervisedLoss, make_table: MakeTable
 ) -> None:
     table = make_table("train", LENGTHS)
-    small, large = (validate(loss_model, Batches(table, table, ALONE, size)) for size in (16, 1024))
+    small, large = (
+        validate(loss_model, Batches(table, table, ALONE, size))["validation_loss"] for size in (16, 1024)
+    )
     assert small == pytest.approx(large, rel=1e-5)
     assert large == pytest.approx(math.log(512), rel=0.1)
 

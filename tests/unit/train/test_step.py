@@ -19,7 +19,7 @@ from transformers import (
 from tests.unit.train.tables import CPU, FULL, MakeTable, plain_model, reference_loss
 from tunebook_spec.errors import StageError
 from tunebook_train.attention import SHORT
-from tunebook_train.head_loss import CHUNK, summed_cross_entropy
+from tunebook_train.head_loss import CHUNK, summed_cross_entropy, target_log_probabilities
 from tunebook_train.pack import Pack
 from tunebook_train.step import SupervisedLoss, check_loss, load_model
 
@@ -67,6 +67,19 @@ def test_chunked_head_loss_is_plain_cross_entropy(count: int) -> None:
     loss = summed_cross_entropy(hidden, weight, targets, probabilities, torch.float32)
     got = torch.autograd.grad(loss * 0.25, (hidden, weight))
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [0, 1, CHUNK, 2 * CHUNK + 7])
+def test_chunked_log_probabilities_are_plain_ones(count: int) -> None:
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(count, 16, requires_grad=True), torch.randn(300, 16, requires_grad=True)
+    targets, counts = torch.randint(0, 300, (count,)), torch.randn(count)
+    expected = (hidden @ weight.t()).log_softmax(1).gather(1, targets[:, None])[:, 0]
+    wanted = torch.autograd.grad((expected * counts).sum(), (hidden, weight))
+    log_N = target_log_probabilities(hidden, weight, targets, torch.float32)
+    got = torch.autograd.grad((log_N * counts).sum(), (hidden, weight))
+    torch.testing.assert_close(log_N, expected, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
 
 
