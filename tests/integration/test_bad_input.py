@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.project import Project
+from tests.integration.project import SPEC, Project
 from tunebook_cli.main import main
 
 
@@ -36,14 +36,21 @@ def endpoint_without_url(project: Project) -> None:
     change(project, "models:\n", "models:\n  teacher: {kind: endpoint, model: gpt-x}\n")
 
 
+def line_of(text: str) -> int:
+    """Of the tiny spec, counted from 1."""
+    (line,) = [number for number, line in enumerate(SPEC.splitlines(), 1) if text in line]
+    return line
+
+
+METHOD, GATE = line_of("kind: full"), line_of("gain_over")
 CASES = {
     "unknown key": (
         lambda p: change(p, "epochs: 12", "epoks: 4"),
-        ["line 11, method.epoks: unknown key; did you mean 'epochs'?"],
+        [f"line {METHOD}, method.epoks: unknown key; did you mean 'epochs'?"],
     ),
     "wrong type": (
         lambda p: change(p, "epochs: 12", "epochs: four"),
-        ["line 11, method.epochs: Input should be a valid integer"],
+        [f"line {METHOD}, method.epochs: Input should be a valid integer"],
     ),
     "two errors": (
         lambda p: change(p, "epochs: 12, learning_rate: 1.0e-2", "epochs: 0, learning_rate: -1"),
@@ -52,7 +59,7 @@ CASES = {
     "an adapter on no module": (
         lambda p: change(p, "kind: full,", "kind: lora, target_modules: [q_prjo],"),
         [
-            "line 11, method.target_modules: no module matches 'q_prjo'; its linear layers are: down_proj,"
+            f"line {METHOD}, method.target_modules: no module matches 'q_prjo'; its linear layers are: down_proj,"
             " gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
         ],
     ),
@@ -66,7 +73,10 @@ CASES = {
     ),
     "undeclared metric": (
         lambda p: change(p, "metric: colour.exact_match", "metric: colour.f1"),
-        ["line 21, evaluation.gates.0.metric: no set declares 'colour.f1'; declared: ", "colour.exact_match"],
+        [
+            f"line {GATE}, evaluation.gates.0.metric: no set declares 'colour.f1'; declared: ",
+            "colour.exact_match",
+        ],
     ),
     "not YAML": (
         lambda p: change(p, "name: tiny", "name: 'tiny"),
