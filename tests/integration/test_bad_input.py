@@ -59,8 +59,8 @@ CASES = {
     "an adapter on no module": (
         lambda p: change(p, "kind: full,", "kind: lora, target_modules: [q_prjo],"),
         [
-            f"line {METHOD}, method.target_modules: no module matches 'q_prjo'; its linear layers are: down_proj,"
-            " gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
+            f"line {METHOD}, method.target_modules: no module matches 'q_prjo'; its linear layers are:"
+            " down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
         ],
     ),
     "missing file": (
