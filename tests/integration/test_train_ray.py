@@ -124,7 +124,9 @@ def kill_a_worker_at(step: int, folder: Path) -> None:
 
 
 # What is undisturbed is not sharded; FSDP adds gradients up in another order, and bfloat16 shows it.
-@pytest.mark.parametrize(("strategy", "tolerance"), [("ddp", 0.0), ("fsdp", 5e-4)])
+@pytest.mark.parametrize(
+    ("strategy", "tolerance"), [("ddp", 0.0), pytest.param("fsdp", 5e-4, marks=pytest.mark.soak)]
+)
 def test_a_killed_worker_costs_nothing_but_time(
     ray_address: str,
     store: Store,
