@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from tests.unit.cli.test_data_commands import SPEC, write
 
 HEAVY = ("torch", "ray", "transformers", "vllm", "openai")
 
@@ -28,3 +31,24 @@ def test_without_a_cluster_no_ray_is_loaded() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True False\n"
+
+
+def test_a_look_at_sources_loads_no_heavy_library() -> None:
+    heavy = f"[name for name in {HEAVY!r} if name in sys.modules]"
+    code = f"import sys, tunebook_data.fingerprint; print({heavy})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_check_of_data_loads_no_model_library(tmp_path: Path) -> None:
+    (tmp_path / "colours.yaml").write_text(SPEC.format(model="absent"))
+    write(tmp_path)
+    code = (
+        "import sys; from tunebook_cli.main import main\n"
+        "status = main(['data', 'check', 'colours.yaml'])\n"
+        "print(status, [name for name in ('torch', 'transformers', 'ray', 'vllm') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "0 []"

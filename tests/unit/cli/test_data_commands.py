@@ -127,17 +127,6 @@ def test_a_bad_spec_or_source_exits_2_and_says_why(
     assert out == ""
 
 
-def test_check_loads_no_model_library(folder: Path) -> None:
-    code = (
-        "import sys; from tunebook_cli.main import main\n"
-        "status = main(['data', 'check', 'colours.yaml'])\n"
-        "heavy = ('torch', 'transformers', 'ray', 'vllm')\n"
-        "print(status, [name for name in heavy if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "0 []"
-
-
 def test_check_counts_as_prepare_does(folder: Path, tiny_llama: Path) -> None:
     from tunebook_data.assemble import assemble
     from tunebook_data.inputs import PrepareInputs
