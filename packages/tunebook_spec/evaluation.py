@@ -134,7 +134,7 @@ NumShots = Annotated[int, Field(ge=1, le=32)]
 
 
 class FewShot(Frozen):
-    k: NumShots = 3
+    k: NumShots
     """How many rows."""
     choose: Literal["seeded", "similar"] = "seeded"
     """`seeded` draws the same rows for all prompts of a task, which an engine with a prefix cache reads once;
@@ -149,7 +149,7 @@ def _spell_out(few_shot: Any) -> Any:
 class Evaluation(Frozen):
     decoding: Decoding = Decoding()
     few_shot: Annotated[FewShot, BeforeValidator(_spell_out, json_schema_input_type=NumShots | FewShot)] = (
-        FewShot()
+        FewShot(k=3)
     )
     """Training rows shown to the few_shot arm: how many, or `{k: ..., choose: ...}`."""
     sets: dict[Name, AnySet] = Field(min_length=1)

@@ -77,7 +77,7 @@ profiles:
       distill: null
     method: {kind: full, objective: {kind: dpo}}
   similar:
-    evaluation: {few_shot: {choose: similar}}
+    evaluation: {few_shot: {k: 3, choose: similar}}
 """
 
 
@@ -216,7 +216,7 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "Decoding.temperature": ("evaluation.decoding.temperature=0.5", ARMS),
     "Decoding.max_tokens": ("evaluation.decoding.max_tokens=32", TASKS),
     "FewShot.k": ("evaluation.few_shot=5", ("answer-few_shot",)),
-    "FewShot.choose": ("evaluation.few_shot={choose: similar}", ("answer-few_shot",)),
+    "FewShot.choose": ("evaluation.few_shot={k: 3, choose: similar}", ("answer-few_shot",)),
     "Evaluation.arms": ("evaluation.arms=[base, tuned]", (*JUDGE, "judge-here")),
     "SimpleMetric.kind": (metrics("exact_match, line_match"), ("evaluate",)),
     "SimpleMetric.name": (metrics("exact_match, {kind: contains, name: holds}"), ("evaluate",)),

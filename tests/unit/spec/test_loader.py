@@ -501,7 +501,7 @@ def test_what_few_shot_does_not_answer_is_not_compared_with_it(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("written", "spelt_out"),
-    [("5", (5, "seeded")), ("{choose: similar}", (3, "similar")), ("{k: 8}", (8, "seeded"))],
+    [("5", (5, "seeded")), ("{k: 3, choose: similar}", (3, "similar")), ("{k: 8}", (8, "seeded"))],
 )
 def test_few_shot_is_a_number_of_rows_or_says_how_they_are_chosen(
     tmp_path: Path, written: str, spelt_out: tuple[int, str]
@@ -514,13 +514,14 @@ def test_few_shot_is_a_number_of_rows_or_says_how_they_are_chosen(
 @pytest.mark.parametrize(
     ("written", "problem"),
     [
+        ("{choose: similar}", "line 9, evaluation.few_shot.k: is required"),
         ("0", "line 9, evaluation.few_shot.k: Input should be greater than or equal to 1 (got 0)"),
         (
             "{k: 3, choose: likest}",
             "line 9, evaluation.few_shot.choose: Input should be 'seeded' or 'similar' (got 'likest')",
         ),
     ],
-    ids=["none", "unknown way"],
+    ids=["how many is not said", "none", "unknown way"],
 )
 def test_few_shot_that_cannot_be_is_refused_with_its_place(
     tmp_path: Path, written: str, problem: str
