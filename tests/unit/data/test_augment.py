@@ -10,18 +10,16 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.unit.data.preparing import prepared
 from tunebook_data.augment import question
 from tunebook_data.card import read_card
 from tunebook_data.card_page import write_page
-from tunebook_data.inputs import PrepareInputs
 from tunebook_data.manifest import DatasetManifest
-from tunebook_data.prepare import prepare
 from tunebook_data.rows import Row, read_rows
 from tunebook_inference.generator import ChatRequest
 from tunebook_inference.kept_answers import KeptAnswers
 from tunebook_inference.scripted import ScriptedGenerator
 from tunebook_inference.supporting import Prices, SupportingModel
-from tunebook_spec.data import Data
 from tunebook_spec.errors import StageError
 
 THINGS = ("apple", "brick", "cloud", "daisy", "ember", "flint", "grape", "hazel", "ivory", "jewel")
@@ -83,26 +81,16 @@ def run(tiny_llama: Path, tmp_path: Path, write_jsonl: Callable[..., Path]) -> R
         **data: Any,
     ) -> DatasetManifest:
         write_jsonl(rows or source_rows())
-        (tmp_path / out).mkdir()
         split = split or {"group_by": "topic", "test": 0.2, "validation": 0.1}
         source = {"kind": "file", "path": "rows.jsonl", "task": "colour", "split": split, "weight": weight}
         given = {"teacher": "teacher", "variations": 2, **(augment or {})}
         model = answers if isinstance(answers, SupportingModel) else teacher(tmp_path, answers)
-        return prepare(
-            PrepareInputs(
-                data=Data.model_validate({"sources": [source], "augment": given, **data}),
-                seed=0,
-                chat_template_kwargs={},
-                suites=(),
-                questions=questions,
-                texts=(),
-            ),
-            model_dir=tiny_llama,
-            spec_dir=tmp_path,
-            assets_dir=tmp_path,
-            replay_dir=None,
-            out=tmp_path / out,
-            advance=lambda done, total, note="": None,
+        return prepared(
+            tmp_path,
+            tiny_llama,
+            {"sources": [source], "augment": given, **data},
+            out=out,
+            inputs={"questions": questions},
             models={"teacher": model},
         )
 

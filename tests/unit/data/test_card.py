@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.unit.data.preparing import prepared
 from tunebook_data.card import DataCard, read_card
 from tunebook_data.card_page import write_page
-from tunebook_data.inputs import PrepareInputs
-from tunebook_data.prepare import prepare
 from tunebook_data.rows import Row, read_rows, write_rows
 from tunebook_data.shown_rows import ShownRow
 from tunebook_data.tokens import write_tokens
 from tunebook_model.render import Rendered, Renderer, SoftTargets
-from tunebook_spec.data import Data
 
 WriteJsonl = Callable[..., Path]
 MakeCard = Callable[..., tuple[DataCard, str]]
@@ -43,22 +41,9 @@ def make_card(tiny_llama: Path, tmp_path: Path) -> MakeCard:
         """The card of rows.jsonl, and its page."""
         split = {"group_by": "topic", "test": 0.2, "validation": 0.1}
         source = {"kind": "file", "path": "rows.jsonl", "task": "colour", "split": split}
-        inputs = PrepareInputs(
-            data=Data.model_validate({"sources": [{**source, **data.pop("source", {})}], **data}),
-            seed=0,
-            chat_template_kwargs={},
-            suites=(),
-            questions=("Who wrote Hamlet?",),
-            texts=(),
-        )
-        (tmp_path / "out").mkdir()
-        folders = {
-            "spec_dir": tmp_path,
-            "assets_dir": tmp_path,
-            "replay_dir": replay_dir,
-            "out": tmp_path / "out",
-        }
-        prepare(inputs, model_dir=tiny_llama, advance=lambda done, total, note="": None, **folders)
+        given = {"sources": [{**source, **data.pop("source", {})}], **data}
+        inputs = {"questions": ("Who wrote Hamlet?",)}
+        prepared(tmp_path, tiny_llama, given, inputs=inputs, replay_dir=replay_dir)
         write_page(tmp_path / "out")
         return read_card(tmp_path / "out"), (tmp_path / "out" / "card.html").read_text(encoding="utf-8")
 

@@ -7,17 +7,15 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.unit.data.preparing import prepared
 from tunebook_data.card_page import write_page
 from tunebook_data.distill import choose
-from tunebook_data.inputs import PrepareInputs
 from tunebook_data.manifest import DatasetManifest
-from tunebook_data.prepare import prepare
 from tunebook_data.rows import Row, read_rows
 from tunebook_inference.generator import ChatRequest, Completion, FinishReason
 from tunebook_inference.kept_answers import KeptAnswers
 from tunebook_inference.scripted import ScriptedGenerator
 from tunebook_inference.supporting import SupportingModel
-from tunebook_spec.data import Data
 from tunebook_spec.errors import StageError
 
 Answer = Callable[[ChatRequest], str]
@@ -45,26 +43,16 @@ def run(tiny_llama: Path, tmp_path: Path, write_jsonl: Callable[..., Path]) -> R
         **data: Any,
     ) -> DatasetManifest:
         write_jsonl(rows or [*ANSWERED, *PROMPTS])
-        (tmp_path / out).mkdir()
         split = {"group_by": "topic", "test": 0.2, "validation": 0.1}
         known = {"kind": "file", "path": "rows.jsonl", "task": "colour", "split": split, **(source or {})}
         given = {"sources": [known], "distill": {"teacher": "teacher", **(distill or {})}, **data}
         kept = KeptAnswers(tmp_path / "answers.sqlite")
-        return prepare(
-            PrepareInputs(
-                data=Data.model_validate(given),
-                seed=0,
-                chat_template_kwargs={},
-                suites=(),
-                questions=("Who wrote Hamlet?",),
-                texts=(),
-            ),
-            model_dir=tiny_llama,
-            spec_dir=tmp_path,
-            assets_dir=tmp_path,
-            replay_dir=None,
-            out=tmp_path / out,
-            advance=lambda done, total, note="": None,
+        return prepared(
+            tmp_path,
+            tiny_llama,
+            given,
+            out=out,
+            inputs={"questions": ("Who wrote Hamlet?",)},
             models={"teacher": SupportingModel("teacher", "t", ScriptedGenerator(answers), kept)},
         )
 

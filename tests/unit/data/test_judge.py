@@ -9,18 +9,16 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.unit.data.preparing import prepared
 from tunebook_data.card import read_card
 from tunebook_data.card_page import write_page
-from tunebook_data.inputs import PrepareInputs
 from tunebook_data.judge import question
 from tunebook_data.manifest import DatasetManifest
-from tunebook_data.prepare import prepare
 from tunebook_data.rows import Row, read_rows
 from tunebook_inference.generator import ChatRequest
 from tunebook_inference.kept_answers import KeptAnswers
 from tunebook_inference.scripted import ScriptedGenerator
 from tunebook_inference.supporting import Budget, SupportingModel
-from tunebook_spec.data import Data
 from tunebook_spec.errors import DataError, StageError
 
 Answer = Callable[[ChatRequest], str]
@@ -69,27 +67,11 @@ class Models:
 def run(tiny_llama: Path, tmp_path: Path, write_jsonl: Callable[..., Path]) -> Run:
     def run(models: Models, *, rows: list[dict[str, Any]], out: str = "out", **data: Any) -> DatasetManifest:
         write_jsonl(rows)
-        (tmp_path / out).mkdir()
         split = {"group_by": "topic", "test": 0.2, "validation": 0.1}
         weight = data.pop("weight", 1)
         source = {"kind": "file", "path": "rows.jsonl", "task": "t", "split": split, "weight": weight}
-        return prepare(
-            PrepareInputs(
-                data=Data.model_validate({"sources": [source], **data}),
-                seed=0,
-                chat_template_kwargs={},
-                suites=(),
-                questions=(),
-                texts=(),
-            ),
-            model_dir=tiny_llama,
-            spec_dir=tmp_path,
-            assets_dir=tmp_path,
-            replay_dir=None,
-            out=tmp_path / out,
-            advance=lambda done, total, note="": None,
-            models={"teacher": models.teacher, "judge": models.judge},
-        )
+        who = {"teacher": models.teacher, "judge": models.judge}
+        return prepared(tmp_path, tiny_llama, {"sources": [source], **data}, out=out, models=who)
 
     return run
 

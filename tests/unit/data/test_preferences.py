@@ -9,14 +9,12 @@ from typing import Any
 import orjson
 import pytest
 
-from tunebook_data.inputs import PrepareInputs
+from tests.unit.data.preparing import prepared
 from tunebook_data.manifest import DatasetManifest
-from tunebook_data.prepare import prepare
 from tunebook_data.rows import Row, read_rows
 from tunebook_data.split import SIDES
 from tunebook_data.tokens import TokenTable
 from tunebook_model.render import Renderer
-from tunebook_spec.data import Data
 from tunebook_spec.errors import DataError
 
 WriteJsonl = Callable[..., Path]
@@ -46,29 +44,11 @@ SPLIT = {"group_by": "topic", "test": 0.2, "validation": 0.2}
 @pytest.fixture
 def run(tiny_llama: Path, tmp_path: Path) -> Run:
     def run(out: str = "out", *, learns_preferences: bool = True, **data: Any) -> DatasetManifest:
-        (tmp_path / out).mkdir()
         source = {"kind": "file", "path": "rows.jsonl", "task": "colour", **data.pop("source", {})}
-        inputs = PrepareInputs(
-            # Rows from a template are all alike.
-            data=Data.model_validate(
-                {"sources": [{"split": SPLIT, **source}], "decontaminate": None, **data}
-            ),
-            seed=0,
-            chat_template_kwargs={},
-            suites=(),
-            questions=(),
-            texts=(),
-            learns_preferences=learns_preferences,
-        )
-        return prepare(
-            inputs,
-            model_dir=tiny_llama,
-            spec_dir=tmp_path,
-            assets_dir=tmp_path,
-            replay_dir=None,
-            out=tmp_path / out,
-            advance=lambda done, total, note="": None,
-        )
+        # Rows from a template are all alike.
+        given = {"sources": [{"split": SPLIT, **source}], "decontaminate": None, **data}
+        inputs = {"learns_preferences": learns_preferences}
+        return prepared(tmp_path, tiny_llama, given, out=out, inputs=inputs)
 
     return run
 

@@ -11,17 +11,15 @@ import orjson
 import pytest
 
 import tunebook_data.assemble
+from tests.unit.data.preparing import prepared
 from tunebook_data.card_page import write_page
 from tunebook_data.contract import check_contract, read_probes
-from tunebook_data.inputs import PrepareInputs
 from tunebook_data.manifest import DatasetManifest, size_advice
-from tunebook_data.prepare import prepare
 from tunebook_data.rows import Row, read_rows, write_rows
 from tunebook_data.split import SIDES, Keys, Side, Sides, SourceRows
 from tunebook_data.tokens import TokenTable, write_tokens
 from tunebook_model.conversation import Message
 from tunebook_model.render import Rendered, Renderer
-from tunebook_spec.data import Data
 from tunebook_spec.errors import DataError, IntegrityError
 
 WriteJsonl = Callable[..., Path]
@@ -48,20 +46,15 @@ def run(tiny_llama: Path, tmp_path: Path) -> Run:
     def run(
         out: Path | None = None, replay_dir: Path | None = None, seed: int = 0, **data: Any
     ) -> DatasetManifest:
-        out = out or tmp_path / "out"
-        out.mkdir()
         source = {"kind": "file", "path": "rows.jsonl", "task": "colour", **data.pop("source", {})}
-        given = {"sources": [source], **data}
-        inputs = PrepareInputs(
-            data=Data.model_validate(given),
-            seed=seed,
-            chat_template_kwargs={},
-            suites=(),
-            questions=("Who wrote  HAMLET?",),
-            texts=(),
+        return prepared(
+            tmp_path,
+            tiny_llama,
+            {"sources": [source], **data},
+            out=out.name if out else "out",
+            inputs={"seed": seed, "questions": ("Who wrote  HAMLET?",)},
+            replay_dir=replay_dir,
         )
-        folders = {"spec_dir": tmp_path, "assets_dir": tmp_path, "replay_dir": replay_dir, "out": out}
-        return prepare(inputs, model_dir=tiny_llama, advance=lambda done, total, note="": None, **folders)
 
     return run
 

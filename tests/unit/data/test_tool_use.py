@@ -12,15 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.unit.data.preparing import prepared
 from tests.unit.data.reading import read, read_rows
 from tests.unit.model.test_trl_templates import TEMPLATES
 from tunebook_data.card_page import write_page
 from tunebook_data.checks import find_fault, render_or_fault
 from tunebook_data.contract import check_contract, read_probes
-from tunebook_data.inputs import PrepareInputs
 from tunebook_data.manifest import DatasetManifest
 from tunebook_data.personal_data import mask_row
-from tunebook_data.prepare import prepare
 from tunebook_data.rejects import Reject
 from tunebook_data.rows import read_rows as read_prepared
 from tunebook_data.tokens import TokenTable
@@ -29,7 +28,7 @@ from tunebook_inference.kept_answers import KeptAnswers
 from tunebook_inference.scripted import ScriptedGenerator
 from tunebook_inference.supporting import SupportingModel
 from tunebook_model.render import Renderer
-from tunebook_spec.data import Checks, Data
+from tunebook_spec.data import Checks
 from tunebook_spec.errors import DataError
 
 WriteJsonl = Callable[..., Path]
@@ -243,27 +242,15 @@ def tools_llama(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
-def prepared(
+def run(
     folder: Path, model_dir: Path, teacher: SupportingModel | None = None, **data: Any
 ) -> DatasetManifest:
     source = {"kind": "file", "path": "rows.jsonl", "task": "chat", "split": {"test": 0.2, "validation": 0}}
-    inputs = PrepareInputs(
-        data=Data.model_validate({"sources": [source], **data}),
-        seed=0,
-        chat_template_kwargs={"date_string": "26 Jul 2024"},
-        suites=(),
-        questions=(),
-        texts=(),
-    )
-    (folder / "out").mkdir()
-    return prepare(
-        inputs,
-        model_dir=model_dir,
-        spec_dir=folder,
-        assets_dir=folder,
-        replay_dir=None,
-        out=folder / "out",
-        advance=lambda done, total, note="": None,
+    return prepared(
+        folder,
+        model_dir,
+        {"sources": [source], **data},
+        inputs={"chat_template_kwargs": {"date_string": "26 Jul 2024"}},
         models={"t": teacher} if teacher else {},
     )
 
@@ -288,7 +275,7 @@ def test_no_teacher_sees_a_row_with_tools(write_jsonl: WriteJsonl, tmp_path: Pat
     kept = KeptAnswers(tmp_path / "answers.sqlite")
     teacher = SupportingModel("t", "scripted", ScriptedGenerator(answers), kept)
     augment, distill = {"teacher": "t", "variations": 1}, {"teacher": "t", "shots": 16}
-    manifest = prepared(tmp_path, tools_llama, teacher, augment=augment, distill=distill)
+    manifest = run(tmp_path, tools_llama, teacher, augment=augment, distill=distill)
     assert manifest.augment is not None
     assert manifest.distill is not None
     train = read_prepared(tmp_path / "out" / "train.jsonl")
@@ -308,7 +295,7 @@ def test_prepare_trains_on_the_calls_and_gives_them_to_whoever_asks(
         return [user(f"Weather in {n}?"), calls(town, weight=0), told(), says(f"It is {n} degrees.")]
 
     write_jsonl([record(*asked(n)) for n in range(20)])
-    manifest = prepared(tmp_path, tools_llama)
+    manifest = run(tmp_path, tools_llama)
     assert manifest.splits["train"].rows == 16
     renderer = Renderer.load(tools_llama, {"date_string": "26 Jul 2024"})
     rows, table = (
@@ -336,7 +323,7 @@ def test_a_base_that_never_shows_tools_ends_the_run(
     plain = [{"messages": [user(f"Why {n}?"), says(f"Because of {n}.")]} for n in range(20)]
     write_jsonl([*plain, WHOLE])
     with pytest.raises(DataError, match=r"rows\.jsonl:21: has tools, .* ignores them: .*take a base whose"):
-        prepared(tmp_path, tiny_llama)
+        run(tmp_path, tiny_llama)
 
 
 def test_preferences_say_what_is_trained_on(
@@ -353,7 +340,7 @@ def test_preferences_say_what_is_trained_on(
         ]
     )
     caplog.set_level("INFO")
-    (file,) = prepared(tmp_path, tools_llama).sources[0].files
+    (file,) = run(tmp_path, tools_llama).sources[0].files
     note = "trains on preferred_output; non_preferred_output is kept, not trained on: that takes"
     note += " method.objective dpo"
     assert (file.format, file.note) == ("preference", note)

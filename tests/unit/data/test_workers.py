@@ -15,17 +15,15 @@ import pytest
 
 from tests.unit.data.chunk_functions import process_of, refuse_five, square
 from tests.unit.data.far_workers import FarWorkers
+from tests.unit.data.preparing import prepared
 from tests.unit.data.test_prepare import digests
 from tunebook_data import checked, minhash, near_duplicates, scan, workers
-from tunebook_data.inputs import PrepareInputs
-from tunebook_data.prepare import prepare
 from tunebook_data.rows import Row
 from tunebook_data.workers import HERE, Workers, batched
 from tunebook_inference.generator import ChatRequest
 from tunebook_inference.kept_answers import KeptAnswers
 from tunebook_inference.scripted import ScriptedGenerator
 from tunebook_inference.supporting import SupportingModel
-from tunebook_spec.data import Data
 from tunebook_spec.errors import DataError, StageError
 
 MakeRow = Callable[..., Row]
@@ -114,26 +112,9 @@ def test_a_data_set_made_far_away_is_byte_for_byte_the_same(
         given["distill"] = {"teacher": "teacher"}
 
     def run(name: str, who: Workers) -> dict[str, str]:
-        (tmp_path / name).mkdir()
         kept = KeptAnswers(tmp_path / f"{name}.sqlite")
-        prepare(
-            PrepareInputs(
-                data=Data.model_validate(given),
-                seed=0,
-                chat_template_kwargs={},
-                suites=(),
-                questions=(),
-                texts=(),
-            ),
-            model_dir=tiny_llama,
-            spec_dir=tmp_path,
-            assets_dir=tmp_path,
-            replay_dir=None,
-            out=tmp_path / name,
-            advance=lambda done, total, note="": None,
-            models={"teacher": SupportingModel("teacher", "t", ScriptedGenerator(say), kept)},
-            workers=who,
-        )
+        teacher = SupportingModel("teacher", "t", ScriptedGenerator(say), kept)
+        prepared(tmp_path, tiny_llama, given, out=name, models={"teacher": teacher}, workers=who)
         return digests(tmp_path / name)
 
     far = FarWorkers()
