@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-_PAINTED = "new Promise(done => requestAnimationFrame(() => setTimeout(done)))"
 
 
 @dataclass
@@ -58,23 +56,13 @@ class Browser:
         self.call("Page.navigate", url=page.as_uri())
         loaded = "document.readyState === 'complete' && location.protocol === 'file:'"
         while not self.value(loaded):
-            pass
-        self.value(_PAINTED)
+            time.sleep(0.02)
 
     def value(self, expression: str) -> Any:
         """What JavaScript makes of it; a promise is waited for."""
         made = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in made, made["exceptionDetails"]
         return made["result"].get("value")
-
-    def painted_after_ms(self, action: str) -> float:
-        """How long the page takes to show what some JavaScript does."""
-        timed = f"const t = performance.now(); {action}; await {_PAINTED}; return performance.now() - t"
-        return float(self.value(f"(async () => {{ {timed} }})()"))
-
-    def picture(self, path: Path) -> None:
-        """What is in the window now, as PNG."""
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
 
     def _read(self) -> dict[str, Any]:
         message = bytearray()
