@@ -28,7 +28,7 @@ _WINDOW_BYTES = 256 << 20
 _BLOCK_BYTES = 4 << 20
 """What one task is given where there is much; where there is little, every core still gets some."""
 _TASKS_PER_CORE = 4
-_LIBRARIES = ("jinja2", "jsonschema", "msgspec", "orjson", "tokenizers", "transformers", "tunebook")
+_LIBRARIES = ("jinja2", "jsonschema", "numba", "orjson", "tokenizers", "transformers", "tunebook")
 """Those that decide what comes out."""
 _SCHEMA = pa.schema([("number", pa.int64()), ("pickle", pa.large_binary())])
 

@@ -49,4 +49,4 @@ if __name__ == "__main__":
     warm = multiprocessing.get_context("forkserver").Process(target=int)
     warm.start()
     warm.join()
-    compete(work, answer, "msgspec", "orjson", "xxhash", "numpy")
+    compete(work, answer, "numba", "orjson", "xxhash", "numpy")
