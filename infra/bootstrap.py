@@ -243,6 +243,12 @@ def convert_model(project: Project) -> str:
     return ", ".join(sorted(path.name for path in models.iterdir() if path.name[0] != "."))
 
 
+def compile_loops(project: Project) -> str:
+    """Compile the loops over data, which would else be done by the first run that needs them."""
+    run_tool("loops", [str(project.python), "-m", "tunebook_data.loops"], project.root)
+    return "compiled for this machine"
+
+
 def prove(project: Project) -> str:
     """Import what the stages stand on, in the new environment."""
     code = f"import {', '.join(MODULES)}"
@@ -267,6 +273,8 @@ def plan(project: Project) -> list[list[Step]]:
     packages = digest(tool, project.lock)
     installed = digest(tool, root / "pyproject.toml")
     converter = [root / "packages" / "tunebook_model" / name for name in ("builtin.py", "convert.py")]
+    modules = ("compiled.py", "loops.py", "minhash.py", "ngrams.py", "plain_lines.py")
+    loops = [root / "packages" / "tunebook_data" / name for name in modules]
     return [
         [Step("environment", partial(make_venv, project), environment)],
         [
@@ -277,6 +285,7 @@ def plan(project: Project) -> list[list[Step]]:
         [
             Step("model", partial(convert_model, project), digest(environment, *project.assets, *converter)),
             Step("proof", partial(prove, project), digest(packages, installed)),
+            Step("loops", partial(compile_loops, project), digest(packages, installed, *loops)),
         ],
     ]
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,3 +41,39 @@ def test_a_package_that_no_index_has_is_named_with_the_way_out(
     assert "step `packages` failed" in str(failure.value)
     assert pin in str(failure.value)
     assert cure in str(failure.value)
+
+
+PREPARED = """
+import json, sys
+from pathlib import Path
+from numba.core.dispatcher import Dispatcher
+from tests.unit.data.preparing import prepared
+from tunebook_data import minhash, ngrams, plain_lines, scan
+
+scan.LOOKED_AT_BYTES = 0
+folder, model = map(Path, sys.argv[1:])
+with (folder / "rows.jsonl").open("w") as file:
+    for n in range(50):
+        asked = {"role": "user", "content": f"What is {n} and {n + 1}?"}
+        said = {"role": "assistant", "content": f"It is {n} and a bit more."}
+        print(json.dumps({"messages": [asked, said], "topic": str(n)}), file=file)
+source = {"kind": "file", "path": "rows.jsonl", "task": "task", "split": {"group_by": "topic"}}
+checks = {"personal_data": "allow", "refusals": "allow"}
+prepared(folder, model, {"sources": [source], "checks": checks, "dedup": {"near": 0.8}})
+for module in (minhash, ngrams, plain_lines):
+    loops = [each.stats for each in vars(module).values() if isinstance(each, Dispatcher)]
+    made, found = (sum(each[kind].total() for each in loops) for kind in (2, 1))
+    print(module.__name__, made, found > 0)
+"""
+
+
+def test_set_up_leaves_no_loop_over_data_to_compile(tmp_path: Path, tiny_llama: Path) -> None:
+    path = os.pathsep.join([str(Path(bootstrap.__file__).parents[1]), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", PREPARED, str(tmp_path), str(tiny_llama)],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    told = [f"tunebook_data.{name} 0 True" for name in ("minhash", "ngrams", "plain_lines")]
+    assert done.stdout.splitlines()[-3:] == told, done.stderr

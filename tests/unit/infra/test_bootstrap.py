@@ -11,6 +11,7 @@ import pytest
 from infra import bootstrap
 from infra.bootstrap import Project, SetupError
 
+LOOPS = ("compiled", "loops", "minhash", "ngrams", "plain_lines")
 CHECKOUT = Path(bootstrap.__file__).resolve().parent.parent
 
 
@@ -21,6 +22,7 @@ def project(tmp_path: Path) -> Project:
         "infra/locks/cpu.txt",
         "pyproject.toml",
         "packages/tunebook_data/assets.txt",
+        *(f"packages/tunebook_data/{name}.py" for name in LOOPS),
         "packages/tunebook_model/assets.txt",
         "packages/tunebook_model/builtin.py",
         "packages/tunebook_model/convert.py",
@@ -56,8 +58,8 @@ def test_a_finished_set_up_is_not_done_again(ready: Project) -> None:
 @pytest.mark.parametrize(
     ("changed", "again"),
     [
-        ("infra/locks/cpu.txt", {"packages", "proof"}),
-        ("pyproject.toml", {"project", "proof"}),
+        ("infra/locks/cpu.txt", {"packages", "proof", "loops"}),
+        ("pyproject.toml", {"project", "proof", "loops"}),
         ("packages/tunebook_data/assets.txt", {"assets", "model"}),
         ("packages/tunebook_model/convert.py", {"model"}),
     ],
@@ -72,13 +74,13 @@ def test_a_changed_file_brings_back_the_steps_that_read_it(
 def test_everything_is_done_again_once_the_python_of_the_environment_is_gone(ready: Project) -> None:
     ready.python.unlink()
     ready.python.symlink_to(ready.root / "uninstalled" / "python3.11")
-    assert due(ready) == {"environment", "packages", "assets", "project", "model", "proof"}
+    assert due(ready) == {"environment", "packages", "assets", "project", "model", "proof", "loops"}
 
 
 def test_everything_is_done_again_in_a_checkout_that_was_moved(ready: Project, tmp_path: Path) -> None:
     moved = tmp_path.with_name("moved elsewhere")
     tmp_path.rename(moved)
-    assert len(due(replace(ready, root=moved))) == 6
+    assert len(due(replace(ready, root=moved))) == 7
 
 
 def test_a_step_that_fails_leaves_those_beside_it_done(project: Project) -> None:
