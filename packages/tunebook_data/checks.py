@@ -24,7 +24,6 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\ufffd")
 # UTF-8 read as Latin-1 or Windows-1252: é becomes `Ã` and `©`, an apostrophe begins with `â€`, an emoji with
 # `ðŸ`. Pairs that real text has too, such as Ã before a closing quote, are left out.
 _MOJIBAKE = re.compile("[ÂÃ][\u00a0-\u00bf]|â€|ðŸ")
-DAMAGED = re.compile(f"{_CONTROL.pattern}|{_MOJIBAKE.pattern}")
 
 _BOILERPLATE = (
     "as an ai language model",

@@ -74,7 +74,6 @@ _MESSAGES, _TOOLS, _FUNCTIONS = _bytes("messages"), _bytes("tools"), _bytes("fun
 _ROLE, _CONTENT = _bytes("role"), _bytes("content")
 _SYSTEM, _USER, _ASSISTANT = _bytes("system"), _bytes("user"), _bytes("assistant")
 _NULL, _TRUE, _FALSE = _bytes("null"), _bytes("true"), _bytes("false")
-KNOWN_FIELDS = ("messages", "tools", "functions")
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from xxhash import xxh3_128_digest
 
 from tunebook_data.checks import judged
 from tunebook_data.digest import SEPARATOR, digest
+from tunebook_data.formats import TOOL_FIELDS
 from tunebook_data.lazy_rows import Rows, as_array
-from tunebook_data.plain_lines import KNOWN_FIELDS, Numbers, plain_lines
+from tunebook_data.plain_lines import Numbers, plain_lines
 from tunebook_data.rejects import Flag, Reject
 from tunebook_data.rows import Row
 from tunebook_data.sources import LineFile
@@ -195,7 +196,7 @@ class _CleanLines:
             may_be
             and file.form == "messages"
             and file.task not in checks.answer_schema
-            and file.group_by not in ("", *KNOWN_FIELDS)
+            and file.group_by not in ("", "messages", *TOOL_FIELDS)
             and self._system_is_clean()
         )
 
