@@ -15,6 +15,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Before torch is loaded: these models are so small that a second thread costs more than it does.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# Nothing of what is imported to collect the tests can be let go again, and there is much to look through.
+gc.disable()
+
 LLAMA3_TEMPLATE = (
     "{{- bos_token }}"
     "{%- for message in messages %}"
@@ -28,8 +31,8 @@ LLAMA3_TEMPLATE = (
 
 
 def pytest_collection_finish() -> None:
-    # What was imported stays: no collection need walk through it, of which pytest makes five at its end.
     gc.freeze()
+    gc.enable()
 
 
 def learn_to_say_yes(model: Any, tokenizer: Any) -> None:

@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.unit.train.tables import CPU, EDGES, LIMIT, write_pairs
+from tests.unit.train.tables import CPU, EDGES, LIMIT, assert_near, write_pairs
 from tunebook_data.tokens import TokenTable, write_tokens
 from tunebook_model.render import Rendered
 from tunebook_spec.method import (
@@ -213,18 +213,11 @@ def made(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], what: str) -> None:
-    """By the norm of each tensor's difference."""
-    assert found.keys() == expected.keys(), what
-    for name, tensor in found.items():
-        assert (tensor - expected[name]).norm() <= 1e-5 * expected[name].norm(), (what, name)
-
-
 def assert_same(made: Path, name: str, *, expected: str) -> None:
     """All that was found under one name is as under another."""
     found, wanted = (torch.load(made / f"{each}.pt") for each in (name, expected))
     for what, tensors in found.items():
-        assert_close(tensors, wanted[what], what)
+        assert_near(tensors, wanted[what], what)
 
 
 def test_steps_are_shared_out_unevenly_and_in_several_packs(made: Path) -> None:
@@ -252,7 +245,7 @@ def test_rows_at_the_edges_are_one_step_in_one_pack_or_in_eight(made: Path, kind
     at_once, one_by_one = (found[f"{kind}, gradients of edges {name}"] for name in BATCHES)
     assert all(tensor.isfinite().all() for tensor in at_once.values())
     assert not kind.startswith("qlora") or all("lora_" in name for name in at_once if name != "sums")
-    assert_close(one_by_one, at_once, kind)
+    assert_near(one_by_one, at_once, kind)
 
 
 @pytest.mark.parametrize(("strategy", "saved_by"), [("alone", "fsdp"), ("fsdp", "alone"), ("ddp", "fsdp")])

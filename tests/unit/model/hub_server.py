@@ -75,7 +75,7 @@ class _Handler(BaseHTTPRequestHandler):
 def serving(folder: Path, cache: Path) -> Iterator[Hub]:
     """The hub's client asks this server and keeps what it gets in a cache."""
     server = Hub(folder)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     endpoint = f"http://127.0.0.1:{server.server_port}"
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {

@@ -80,4 +80,15 @@ def reference_loss(model: Any, table: TokenTable) -> tuple[torch.Tensor, dict[st
         loss = F.cross_entropy(logits[supervised], wanted[supervised], reduction="sum")
         total = total + table.weight(row) * loss
     total.backward()
-    return total.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return total.detach(), gradients_of(model)
+
+
+def gradients_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_near(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], what: str = "") -> None:
+    """By the norm of each tensor's difference: single numbers near zero differ by the order of a sum."""
+    assert found.keys() == expected.keys(), what
+    for name, tensor in found.items():
+        assert (tensor - expected[name]).norm() <= 1e-5 * expected[name].norm(), (what, name)

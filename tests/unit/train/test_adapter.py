@@ -14,7 +14,14 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from tests.unit.train.tables import CPU, MakeTable, plain_model, reference_loss
+from tests.unit.train.tables import (
+    CPU,
+    MakeTable,
+    assert_near,
+    gradients_of,
+    plain_model,
+    reference_loss,
+)
 from tests.unit.train.test_loop import ALONE, LENGTHS, run, weights
 from tests.unit.train.test_merge import NO_PROBES, nothing
 from tests.unit.train.test_step import SMALL
@@ -74,15 +81,14 @@ def test_packed_rows_have_the_loss_and_gradients_that_stock_peft_gives_them_alon
 ) -> None:
     table = make_table("train", [17, 5, 40, 5, 2, 63])
     ours = adapted(tiny_llama, method)
-    expected, gradients = reference_loss(stock(tiny_llama, saved(ours, tmp_path), is_trainable=True), table)
+    peer = stock(tiny_llama, saved(ours, tmp_path), is_trainable=True)
+    expected_loss, expected = reference_loss(peer, table)
     loss = ours(Pack.of(table, [2, 0, 5, 1, 4, 3], CPU))
     loss.backward()
-    torch.testing.assert_close(loss.detach(), expected, rtol=1e-6, atol=0)
-    found = {name: p.grad for name, p in ours.model.named_parameters() if p.grad is not None}
-    assert found.keys() == gradients.keys()
+    torch.testing.assert_close(loss.detach(), expected_loss, rtol=1e-6, atol=0)
+    found = gradients_of(ours.model)
     assert all("lora_" in name for name in found)
-    for name, gradient in found.items():
-        torch.testing.assert_close(gradient, gradients[name], rtol=1e-4, atol=1e-5)
+    assert_near(found, expected)
 
 
 @each_kind

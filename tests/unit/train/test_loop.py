@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import get_scheduler
 
-from tests.unit.train.tables import CPU, MakeTable
+from tests.unit.train.tables import CPU, MakeTable, assert_near, gradients_of
 from tunebook_data.tokens import TokenTable
 from tunebook_spec.errors import StageError
 from tunebook_spec.method import FullMethod, Schedule, TrainingMethod
@@ -67,17 +67,17 @@ def test_any_packing_of_a_step_gives_the_same_gradients(
     loss_model: SupervisedLoss, make_table: MakeTable
 ) -> None:
     table = make_table("train", LENGTHS)
-    gradients, losses = [], []
+    found, losses = [], []
     for size, num_packs in ((1024, 1), (64, 4), (8, 10)):
         batches = Batches(table, table, ALONE, size)
         packs = batches.packs(table, range(10))
         assert len(packs) == num_packs
         loss_model.zero_grad()
         losses.append(accumulate(loss_model, packs, 1 / supervised_weight(table, range(10)), batches).sum())
-        gradients.append([p.grad for p in loss_model.parameters()])
-    for loss, each in zip(losses, gradients, strict=True):
+        found.append(gradients_of(loss_model))
+    for loss, each in zip(losses, found, strict=True):
         torch.testing.assert_close(loss, losses[0], rtol=1e-6, atol=0)
-        torch.testing.assert_close(each, gradients[0], rtol=1e-4, atol=1e-7)
+        assert_near(each, found[0])
 
 
 def test_a_few_rows_are_learned_by_heart(loss_model: SupervisedLoss, make_table: MakeTable) -> None:
