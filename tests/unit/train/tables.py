@@ -87,8 +87,10 @@ def gradients_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-def assert_near(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], what: str = "") -> None:
+def assert_near(
+    found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], what: str = "", tolerance: float = 1e-5
+) -> None:
     """By the norm of each tensor's difference: single numbers near zero differ by the order of a sum."""
     assert found.keys() == expected.keys(), what
     for name, tensor in found.items():
-        assert (tensor - expected[name]).norm() <= 1e-5 * expected[name].norm(), (what, name)
+        assert (tensor - expected[name]).norm() <= tolerance * expected[name].norm(), (what, name)
