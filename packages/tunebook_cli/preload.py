@@ -1,14 +1,13 @@
 """Imported by the process that stages which generate are forked from."""
 
 import contextlib
-import gc
 
-import tunebook_cli.stage_process  # noqa: F401
-from tunebook_inference.vllm_engine import import_vllm
-from tunebook_spec.errors import MissingExtraError
+from tunebook_run.importing import no_collection
 
-with contextlib.suppress(MissingExtraError):  # the stage that needs it will say so
-    import_vllm()
-# Six thousand modules: what is forked need not walk through them at every collection, of which an engine's
-# start makes five.
-gc.freeze()
+with no_collection():
+    import tunebook_cli.stage_process  # noqa: F401
+    from tunebook_inference.vllm_engine import import_vllm
+    from tunebook_spec.errors import MissingExtraError
+
+    with contextlib.suppress(MissingExtraError):  # the stage that needs it will say so
+        import_vllm()

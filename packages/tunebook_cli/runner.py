@@ -284,7 +284,7 @@ def _begin(loaded: LoadedSpec, store: Store) -> RunRecord:
         spec=loaded.spec.model_dump(mode="json"),
         seed=loaded.spec.seed,
         git_commit=_git_commit(loaded.path.parent),
-        versions={each.metadata["Name"]: each.version for each in distributions()},
+        versions={each["Name"]: each["Version"] for each in (found.metadata for found in distributions())},
     )
     save(store, record)
     logger.info("run %s under %s", record.key, store.url.split("?")[0])

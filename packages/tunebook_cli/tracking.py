@@ -12,17 +12,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
-from tunebook_eval.evidence import EvalReport
 from tunebook_eval.verdict import GateVerdict
 from tunebook_run.record import RunRecord
 from tunebook_run.stages import Stage
 from tunebook_run.store import Store
 from tunebook_spec.errors import MissingExtraError
 from tunebook_train.job import read_metrics
+
+if TYPE_CHECKING:
+    from tunebook_eval.evidence import EvalReport
 
 logger = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ import ray.train
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from tunebook_run.importing import no_collection
 from tunebook_run.store import Store
 from tunebook_spec.errors import StageError
 from tunebook_train.job import CHECKPOINTS, Job
@@ -55,6 +56,7 @@ def fit(job: Job, store: Store, *, ray_address: str, num_workers: int, min_worke
 
 
 def _work(config: dict[str, Any]) -> str | None:
-    from tunebook_train.worker import work
+    with no_collection():
+        from tunebook_train.worker import work
 
     return work(config["job"])

@@ -40,6 +40,13 @@ def test_a_look_at_sources_loads_no_heavy_library() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_the_command_line_itself_loads_no_library_of_a_stage() -> None:
+    heavy = f"[name for name in {(*HEAVY, 'scipy', 'matplotlib', 'mlflow')!r} if name in sys.modules]"
+    code = f"import sys, tunebook_cli.main, tunebook_cli.runner; print({heavy})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_a_check_of_data_loads_no_model_library(tmp_path: Path) -> None:
     (tmp_path / "colours.yaml").write_text(SPEC.format(model="absent"))
     write(tmp_path)

@@ -157,15 +157,6 @@ def test_a_killed_worker_costs_nothing_but_time(
     assert not (victim / "checkpoints").exists()
 
 
-def test_one_worker_follows_the_losses_of_two(
-    ray_address: str, store: Store, tiny_llama: Path, undisturbed: tuple[TrainResult, Path]
-) -> None:
-    _, one = run("train-one", store, tiny_llama, ray_address, workers=1)
-    _, two = undisturbed
-    assert losses(one) == pytest.approx(losses(two), rel=1e-3)
-    assert losses(one)[-1] < losses(one)[0]
-
-
 def test_a_rate_that_breaks_the_loss_fails_once_with_step_and_rows(
     ray_address: str, store: Store, tiny_llama: Path
 ) -> None:
