@@ -227,10 +227,12 @@ def download_assets(project: Project) -> str:
 
 
 def install_project(project: Project) -> str:
-    """Put this checkout on the environment's path, editable."""
+    """Put this checkout on the environment's path, editable, and compiled where Python may leave nothing."""
     target = f".[{project.extra},dev]"
     install = ("install", "--quiet", "--no-deps", "--no-build-isolation", "-e")
     pip(project, "project", *install, target)
+    code = ("packages", "services")
+    run_tool("project", [str(project.python), "-m", "compileall", "-q", *code], project.root)
     return target
 
 

@@ -96,7 +96,7 @@ def copy_of(finished: Project, folder: Path, *, without: str) -> Project:
 class Killed:
     project: Project
     without_test_rows: tuple[int, str]
-    """Status and output of the run that went on with training, with test rows out of sight since it began."""
+    """Status and output of the run that ended training, with test rows out of sight since it began."""
     num_kept: int
     """Answers of the tuned model that were on the disk when the next run was killed."""
     last: tuple[int, str]
@@ -147,7 +147,7 @@ def killed(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Kille
     state[len(state) // 2] ^= 1
     (newest / "state.pt").write_bytes(state)
     step_before = json.loads((before / "position.json").read_text())["step"]
-    without_test_rows = project.run(*command)
+    without_test_rows = project.run(*command, "--until", "merge")
     hidden.rename(project.stage("prepare") / "test.jsonl")
     project.run_until(lambda: answers(project, "answer-tuned") > 0, *command)
     num_kept = answers(project, "answer-tuned")
@@ -162,11 +162,10 @@ def answers(project: Project, stage: str) -> int:
 
 def test_test_rows_are_read_by_evaluation_alone(killed: Killed) -> None:
     status, output = killed.without_test_rows
-    assert status == 1, output
+    assert status == 0, output
     ended = statuses(output)
     assert (ended["train"], ended["merge"]) == ("done", "done")
     assert "answer-tuned" not in ended
-    assert "test.jsonl" in output
 
 
 def test_kill_9_anywhere_and_the_same_command_finishes_the_run(killed: Killed, finished: Project) -> None:
