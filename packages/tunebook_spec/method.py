@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from tunebook_spec.fields import Frozen, Share
 
@@ -14,6 +14,8 @@ Schedule = Literal["cosine_with_min_lr", "cosine", "linear", "constant_with_warm
 """As transformers spells `lr_scheduler_type`."""
 ParallelStrategy = Literal["ddp", "fsdp"]
 """As Ray Train spells it."""
+Optim = Literal["adamw_torch_fused", "adamw_8bit"]
+"""As transformers spells it."""
 
 
 class EarlyStopping(Frozen):
@@ -74,8 +76,21 @@ class TrainingMethod(Frozen):
     parallel_strategy: ParallelStrategy = "ddp"
     """How workers share a model: each holds all of it (ddp), or an even part of every weight, gradient
     and optimizer state (fsdp), for models that do not fit. One worker holds all of it either way."""
+    optim: Optim = "adamw_torch_fused"
+    """Whose moments are kept in float32, 8 bytes a trained parameter, or in 8 bits by blocks of 256 (Dettmers
+    et al., arXiv 2110.02861), 2 bytes; those of embeddings and of what has fewer than 4096 numbers stay in
+    float32."""
     early_stopping: EarlyStopping | None = None
     """Stop by the validation loss and keep the best weights; none: train to the end and keep the last."""
+
+    @model_validator(mode="after")
+    def blocks_stay_whole(self) -> Self:
+        if self.optim == "adamw_8bit" and self.parallel_strategy == "fsdp":
+            raise ValueError(
+                "fsdp cannot cut the moments of `optim: adamw_8bit`, whose blocks share a scale: set "
+                "`parallel_strategy: ddp` or `optim: adamw_torch_fused`"
+            )
+        return self
 
 
 class FullMethod(TrainingMethod):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,8 +128,13 @@ class Training:
         """Of an optimizer's whole state, what this worker holds of it."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         parts = {
-            index: {name: part_of(t, p) if t.shape == p.shape else t.clone() for name, t in tensors.items()}
-            for p, (index, tensors) in zip(parameters, state["state"].items(), strict=True)
+            index: {
+                name: part_of(each, p)
+                if isinstance(each, Tensor) and each.shape == p.shape
+                else deepcopy(each)
+                for name, each in of_p.items()
+            }
+            for p, (index, of_p) in zip(parameters, state["state"].items(), strict=True)
         }
         return {**state, "state": parts}
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from tunebook_spec.method import Schedule, TrainingMethod
@@ -15,20 +16,36 @@ MIN_LR_RATE = 0.1
 """Share of the peak rate at the last step of `cosine_with_min_lr`."""
 
 
-def make_optimizer(model: nn.Module, method: TrainingMethod) -> AdamW:
+def make_optimizer(model: nn.Module, method: TrainingMethod) -> Optimizer:
     """Of what is trained, decays matrices; norms, biases and embeddings are left alone."""
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     trained = [p for p in model.parameters() if p.requires_grad]
     decayed = [p for p in trained if p.ndim >= 2 and id(p) not in embeddings]
     rest = [p for p in trained if p.ndim < 2 or id(p) in embeddings]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": method.weight_decay},
         {"params": rest, "weight_decay": 0.0},
     ]
+    if method.optim == "adamw_8bit":
+        return _adamw_8bit(groups, method.learning_rate)
     return AdamW(groups, lr=method.learning_rate, betas=BETAS, fused=True)
 
 
-def make_schedule(optimizer: AdamW, method: TrainingMethod, num_steps: int) -> LambdaLR:
+def _adamw_8bit(groups: list[dict[str, Any]], learning_rate: float) -> Optimizer:
+    """Moments in 8 bits but for embeddings, whose rare rows 8 bits would lose."""
+    from bitsandbytes.optim import AdamW8bit
+
+    class AdamWOfGroups(AdamW8bit):  # type: ignore[misc]
+        def get_config(self, group_index: int, index: int, group: dict[str, Any]) -> dict[str, Any]:
+            config = super().get_config(group_index, index, group)
+            return {**config, "optim_bits": group["optim_bits"]}
+
+    decayed, rest = groups
+    of_bits = [{**decayed, "optim_bits": 8}, {**rest, "optim_bits": 32}]
+    return AdamWOfGroups(of_bits, lr=learning_rate, betas=BETAS)
+
+
+def make_schedule(optimizer: Optimizer, method: TrainingMethod, num_steps: int) -> LambdaLR:
     kind, warmup = method.lr_scheduler_type, max(1, round(num_steps * method.warmup_ratio))
     return LambdaLR(optimizer, lambda step: rate_share(kind, step, num_steps, warmup))
 

@@ -196,6 +196,7 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "FullMethod.warmup_ratio": ("method.warmup_ratio=0.1", TRAIN),
     "FullMethod.weight_decay": ("method.weight_decay=0.1", TRAIN),
     "FullMethod.max_grad_norm": ("method.max_grad_norm=2.0", TRAIN),
+    "FullMethod.optim": ("method.optim=adamw_8bit", TRAIN),
     "FullMethod.checkpoint_every_steps": ("method.checkpoint_every_steps=5", TRAIN),
     "FullMethod.parallel_strategy": ("method.parallel_strategy=fsdp", TRAIN),
     "DpoObjective.kind": ("method.objective={kind: sft}", ("prepare", *TRAIN)),

@@ -163,6 +163,10 @@ def test_overrides_come_after_the_profile(tmp_path: Path) -> None:
             ("kind: full", "kind: qlora, parallel_strategy: fsdp"),
             ["line 7, method.parallel_strategy: fsdp cannot cut the 4-bit weights of qlora: set ddp, where"],
         ),
+        (
+            ("kind: full", "kind: full, parallel_strategy: fsdp, optim: adamw_8bit"),
+            ["line 7, method: fsdp cannot cut the moments of `optim: adamw_8bit`, whose blocks"],
+        ),
     ],
     ids=lambda value: value[1] if isinstance(value, tuple) else "",
 )

@@ -13,7 +13,7 @@ from transformers import get_scheduler
 from tests.unit.train.tables import CPU, MakeTable, assert_near, gradients_of
 from tunebook_data.tokens import TokenTable
 from tunebook_spec.errors import StageError
-from tunebook_spec.method import FullMethod, Schedule, TrainingMethod
+from tunebook_spec.method import FullMethod, Optim, Schedule, TrainingMethod
 from tunebook_train.checkpoint import Training
 from tunebook_train.loop import Batches, Worker, accumulate, run_steps, validate
 from tunebook_train.optimizer import make_optimizer, make_schedule
@@ -88,12 +88,13 @@ def test_a_few_rows_are_learned_by_heart(loss_model: SupervisedLoss, make_table:
     assert training.metrics[-1]["validation_loss"] < 0.05
 
 
+@pytest.mark.parametrize("optim", get_args(Optim))
 def test_a_resumed_training_ends_in_the_same_bits(
-    loss_model: SupervisedLoss, make_table: MakeTable, tmp_path: Path
+    loss_model: SupervisedLoss, make_table: MakeTable, tmp_path: Path, optim: Optim
 ) -> None:
-    table = make_table("train", LENGTHS)
-    undisturbed = run(loss_model, table, METHOD, save=(3, tmp_path))
-    resumed = run(loss_model, table, METHOD, resume=tmp_path)
+    table, method = make_table("train", LENGTHS), METHOD.model_copy(update={"optim": optim})
+    undisturbed = run(loss_model, table, method, save=(3, tmp_path))
+    resumed = run(loss_model, table, method, resume=tmp_path)
     assert all(torch.equal(weights(resumed)[name], weight) for name, weight in weights(undisturbed).items())
     assert undisturbed.metrics == resumed.metrics
 
@@ -160,6 +161,24 @@ def test_only_matrices_decay(loss_model: SupervisedLoss) -> None:
         "norm",
     }
     assert (decayed["weight_decay"], rest["weight_decay"]) == (0.1, 0.0)
+
+
+def test_moments_in_8_bits_lead_where_those_of_32_do(
+    loss_model: SupervisedLoss, make_table: MakeTable
+) -> None:
+    table, ended = make_table("train", LENGTHS), {}
+    for optim in get_args(Optim):
+        method = METHOD.model_copy(update={"optim": optim, "epochs": 20})
+        training = run(loss_model, table, method)
+        ended[optim] = training.metrics[-1]["validation_loss"]
+    model, state = training.model.model.model, training.optimizer.state
+    embedding, matrix = state[model.embed_tokens.weight], state[model.layers[0].mlp.up_proj.weight]
+    assert embedding["state1"].dtype == embedding["state2"].dtype == torch.float32
+    assert matrix["state1"].dtype == matrix["state2"].dtype == torch.uint8
+    assert matrix["absmax1"].shape == (128 * 64 / 256,)
+    assert ended["adamw_8bit"] == pytest.approx(ended["adamw_torch_fused"], rel=0.05)
+    assert ended["adamw_8bit"] != ended["adamw_torch_fused"]
+    assert ended["adamw_8bit"] < training.metrics[0]["validation_loss"] * 0.6
 
 
 SCHEDULES = get_args(Schedule)
