@@ -90,7 +90,11 @@ def stages(
     writers = {f"model:{role}": supporting[role] for role in spec.data.roles}
     contents = {**model, **sources, **writers}
     writes_here = any(isinstance(spec.models[role], BaseModelReference) for role in spec.data.roles)
-    made_by = (*PREPARES, *GENERATES) if writes_here else PREPARES
+    made_by = (
+        *PREPARES,
+        *(GENERATES if writes_here else ()),
+        *(("torch",) if spec.data.loss_outliers else ()),
+    )
     add("prepare", PrepareInputs.of(spec), *replay, contents=contents, libraries=made_by)
     answers = []
     arms: list[AnswerArm] = ["baselines", *sorted(spec.evaluation.arms)]

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,14 @@ from tunebook_data.rejects import Duplicate, Flag, Reject
 from tunebook_data.shown_rows import ShownRow, choose_rows, show_row
 from tunebook_data.split import Side
 from tunebook_data.steps import all_steps
+from tunebook_data.stored_rows import StoredRows
 from tunebook_model.conversation import Message
 from tunebook_model.render import Renderer
 from tunebook_spec.data import Data
 from tunebook_spec.fields import Frozen
+
+if TYPE_CHECKING:
+    from tunebook_data.loss_outliers import Ranked
 
 CARD = "card.json"
 SHOWN_ROWS = 10
@@ -73,6 +77,26 @@ class LeakExample(Frozen):
     item_excerpt: str
 
 
+class LossOutlier(Frozen):
+    """A training row that the base model finds unlikely."""
+
+    loss: float
+    """Mean over the row's supervised tokens, in nats."""
+    supervised_tokens: int
+    task: str
+    place: str
+    excerpt: str
+    """The end of the conversation."""
+
+
+class LossOutliers(Frozen):
+    median: float
+    """Loss of the row in the middle, of all that were scored."""
+    scored: int
+    rows: tuple[LossOutlier, ...]
+    """Highest loss first."""
+
+
 class Lengths(Frozen):
     """How long the rows of one split are, in tokens."""
 
@@ -102,6 +126,8 @@ class DataCard(Frozen):
     pairs: tuple[Pair, ...]
     leaks: tuple[LeakExample, ...] | None
     """None: the spec looks for none."""
+    loss_outliers: LossOutliers | None
+    """None: the spec ranks none."""
     lengths: dict[Measure, dict[Side, Lengths]]
     rows: tuple[ShownRow, ...]
 
@@ -123,6 +149,7 @@ def make_card(
     *,
     splits: Splits,
     renderer: Renderer,
+    ranked: Ranked | None,
 ) -> DataCard:
     """The card of a data set that is about to be written.
 
@@ -132,6 +159,7 @@ def make_card(
         data: what the spec says of its data.
         splits: the rows that are written, rehearsed ones among those of train.
         renderer: of the base model.
+        ranked: the training rows of highest loss; none: none was scored.
     """
     train = splits["train"]
     return DataCard(
@@ -143,6 +171,7 @@ def make_card(
         duplicates={"exact": len(made.duplicates), "near": len(made.cleaned.duplicates)},
         pairs=_pairs(made),
         leaks=_leaks(made) if data.decontaminate else None,
+        loss_outliers=_loss_outliers(train, ranked, made.num_taught) if ranked else None,
         lengths=_lengths(splits),
         rows=tuple(
             shown
@@ -209,6 +238,22 @@ def _leaks(made: Assembled) -> tuple[LeakExample, ...]:
         )
         for each, place in chosen
     )
+
+
+def _loss_outliers(train: StoredRows, ranked: Ranked, num_scored: int) -> LossOutliers:
+    worst = train.take(ranked.indices)
+    rows = tuple(
+        LossOutlier(
+            loss=loss,
+            supervised_tokens=num_supervised,
+            task=row.task,
+            place=f"{row.source}:{row.line}",
+            excerpt=_cut(text, len(text)),
+        )
+        for row, loss, num_supervised in zip(worst, ranked.losses, worst.supervised.tolist(), strict=True)
+        for text in (_said(row.messages),)
+    )
+    return LossOutliers(median=ranked.median, scored=num_scored, rows=rows)
 
 
 def _lengths(splits: Splits) -> dict[Measure, dict[Side, Lengths]]:

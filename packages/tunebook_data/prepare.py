@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -40,6 +41,9 @@ from tunebook_run.progress import Advance
 from tunebook_spec.data import AnySource, DatasetSource
 from tunebook_spec.errors import IntegrityError
 
+if TYPE_CHECKING:
+    from tunebook_data.loss_outliers import Ranked
+
 logger = logging.getLogger(__name__)
 
 _ROWS_A_BATCH = 4096
@@ -67,7 +71,7 @@ def prepare(
         assets_dir: the folder that set-up filled.
         replay_dir: output of `replay`; none where the spec rehearses nothing.
         out: an existing folder.
-        advance: told of rows checked, and of rows that a teacher has answered for.
+        advance: told of rows checked, of rows that a teacher has answered for, and of rows scored.
         models: the supporting models of the spec that judge or write rows, by role.
         workers: who does what can be done by chunks.
         kept_tokens: rows that need not be rendered again; none: every row is.
@@ -125,8 +129,18 @@ def prepare(
         attribution=_attribution(inputs.data.sources),
         warnings=made.warnings,
     )
-    write_card(out, make_card(made, manifest, inputs.data, splits=splits, renderer=renderer))
+    # What teachers have written follows the rows of sources; behind stand copies and rehearsed rows.
+    ranked = _ranked(splits["train"][: made.num_taught], inputs.data.loss_outliers, model_dir, advance)
+    write_card(out, make_card(made, manifest, inputs.data, splits=splits, renderer=renderer, ranked=ranked))
     return manifest
+
+
+def _ranked(taught: StoredRows, num_ranked: int | None, model_dir: Path, advance: Advance) -> Ranked | None:
+    if num_ranked is None:
+        return None
+    from tunebook_data.loss_outliers import rank_by_loss
+
+    return rank_by_loss(taught, model_dir, num_ranked, advance)
 
 
 def _write_by_models(

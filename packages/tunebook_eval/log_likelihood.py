@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.logging import disable_progress_bar
+from transformers import AutoTokenizer
+
+from tunebook_model.token_losses import load_float32, token_losses
 
 BATCH = 16
 
@@ -24,20 +24,15 @@ class TextScore:
 
 
 def score_texts(model_dir: Path, texts: Sequence[str]) -> Iterator[TextScore]:
-    """Score texts in order, in 32-bit floats; a text has at least two tokens.
-
-    Padding stands behind a text, where a causal model does not look.
-    """
+    """Score texts in order; a text has at least two tokens."""
     if not texts:
         return
-    disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
-    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32, local_files_only=True).eval()
+    model = load_float32(model_dir)
     for start in range(0, len(texts), BATCH):
         encoded = tokenizer(list(texts[start : start + BATCH]), add_special_tokens=False)["input_ids"]
-        rows = [torch.tensor(ids) for ids in encoded]
-        with torch.inference_mode():
-            logits_BTV = model(input_ids=pad_sequence(rows, batch_first=True)).logits
-        for ids_T, logits_TV in zip(rows, logits_BTV, strict=True):
-            negative = cross_entropy(logits_TV[: len(ids_T) - 1], ids_T[1:])
-            yield TextScore(len(ids_T) - 1, -negative.item())
+        lengths = [len(ids) for ids in encoded]
+        ids_BT = pad_sequence([torch.tensor(ids) for ids in encoded], batch_first=True)
+        losses_BK = token_losses(model, ids_BT, torch.arange(1, max(lengths)))
+        for length, losses_K in zip(lengths, losses_BK, strict=True):
+            yield TextScore(length - 1, -losses_K[: length - 1].mean().item())

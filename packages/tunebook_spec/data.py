@@ -303,6 +303,13 @@ class Data(Frozen):
 
     What is held out is not judged, so that no judge decides what is measured.
     """
+    loss_outliers: int | None = Field(None, ge=1, le=1000)
+    """Training rows to list in the data card, by the base model's mean loss over their supervised tokens, the
+    highest first; all stay. None: none is scored.
+
+    The base reads every training row once for it, on the CPU in 32-bit floats. Copies by `weight` and
+    rehearsed rows are not ranked.
+    """
     augment: Augment | None = None
     """Variations of training rows, written by a teacher, train beside them."""
     distill: Distill | None = None

@@ -152,6 +152,7 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "Checks.refusals": ("data.checks.refusals=drop", DATA),
     "Checks.personal_data": ("data.checks.personal_data=mask", DATA),
     "Checks.answer_schema": ("data.checks.answer_schema={chat: {type: object}}", DATA),
+    "Data.loss_outliers": ("data.loss_outliers=20", DATA),
     "Dedup.near": ("data.dedup={near: 0.7}", DATA),
     "Decontaminate.ngram_words": ("data.decontaminate.ngram_words=13", DATA),
     "Decontaminate.ngram_overlap": ("data.decontaminate.ngram_overlap=0.7", DATA),
@@ -403,6 +404,12 @@ def test_the_price_of_the_machine_moves_only_what_tells_money(
 ) -> None:
     after = plan(tmp_path, "", price_per_hour=1.5)
     assert {name for name in before if before[name].digest != after[name].digest} == {"decide"}
+
+
+def test_losses_depend_on_the_torch_that_computes_them(tmp_path: Path, before: dict[str, Stage]) -> None:
+    after = plan(tmp_path, "data.loss_outliers=20")
+    libraries = [each["prepare"].inputs["libraries"] for each in (before, after)]
+    assert [isinstance(each, dict) and "torch" in each for each in libraries] == [False, True]
 
 
 def test_another_scenario_has_its_own_stages(tmp_path: Path, before: dict[str, Stage]) -> None:

@@ -267,3 +267,47 @@ def test_near_copies_are_shown_where_they_differ(make_card: MakeCard, write_json
     for pair in card.pairs:
         assert "second" in pair.excerpt
         assert "first" in pair.copied_excerpt
+
+
+def test_a_row_of_garbage_has_the_highest_loss(
+    talking_llama: Path, write_jsonl: WriteJsonl, tmp_path: Path
+) -> None:
+    garbage = chat("Why 17?", f"zq#~ <b>{SECRET}</b> 0x9f@@|", topic="garbage")
+    write_jsonl([*(chat(f"Why {n}?", "Yes.", topic=f"t{n}") for n in range(20)), garbage])
+    split = {"group_by": "topic", "test": 0, "validation": 0}
+    source = {"kind": "file", "path": "rows.jsonl", "task": "yes", "split": split, "weight": 2}
+    checks = {"min_response_chars": 1}
+    prepared(tmp_path, talking_llama, {"sources": [source], "checks": checks, "loss_outliers": 3})
+    write_page(tmp_path / "out")
+    found = read_card(tmp_path / "out").loss_outliers
+    assert found is not None
+    assert (found.scored, len(found.rows)) == (21, 3), "copies by weight are not scored again"
+    worst, second, third = found.rows
+    assert worst.place == "rows.jsonl:21"
+    assert worst.loss > 5 > second.loss >= third.loss >= found.median
+    page = (tmp_path / "out" / "card.html").read_text(encoding="utf-8")
+    assert f"{worst.loss:.2f}" in words(page)
+    assert "[EMAIL]" in worst.excerpt
+    assert SECRET not in page
+
+
+def test_the_loss_of_a_row_is_the_mean_over_its_supervised_tokens(
+    talking_llama: Path, write_jsonl: WriteJsonl, renderer: Renderer, tmp_path: Path
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    write_jsonl([chat(f"What is thing {n}?", f"It is number {n}, in blue.", topic=f"t{n}") for n in range(5)])
+    split = {"test": 0, "validation": 0}
+    source = {"kind": "file", "path": "rows.jsonl", "task": "yes", "split": split}
+    prepared(tmp_path, talking_llama, {"sources": [source], "loss_outliers": 5})
+    found = read_card(tmp_path / "out").loss_outliers
+    assert found is not None
+    model = AutoModelForCausalLM.from_pretrained(talking_llama)
+    for row in read_rows(tmp_path / "out" / "train.jsonl"):
+        rendered = renderer.render(row.messages)
+        ids = torch.from_numpy(rendered.input_ids.astype(np.int64))[None]
+        labels = torch.where(torch.from_numpy(rendered.loss_mask)[None], ids, -100)
+        (mine,) = (each for each in found.rows if each.place == f"{row.source}:{row.line}")
+        assert mine.loss == pytest.approx(model(input_ids=ids, labels=labels).loss.item(), abs=1e-3)
+        assert mine.supervised_tokens == int(rendered.loss_mask.sum())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tunebook_data.card import DataCard, Example, Reason
+from tunebook_data.card import DataCard, Example, LossOutlier, LossOutliers, Reason
 from tunebook_data.manifest import (
     DatasetManifest,
     GeneratedCounts,
@@ -82,6 +82,9 @@ def write(
         attribution=(),
     )
     example = Example(source="notes.jsonl", line=7, field="messages[1].content", excerpt="<b>No.")
+    outlier = LossOutlier(
+        loss=7.25, supervised_tokens=4, task="glossary", place="notes.jsonl:8", excerpt="...<i>zq#~"
+    )
     path = write_report(
         folder,
         name="medical",
@@ -99,6 +102,7 @@ def write(
             duplicates={"exact": 0, "near": 0},
             pairs=(),
             leaks=(),
+            loss_outliers=LossOutliers(median=1.5, scored=5, rows=(outlier,)),
             lengths={},
             rows=(),
         ),

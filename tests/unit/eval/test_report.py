@@ -99,6 +99,7 @@ def test_scores_answers_rejects_times_and_lineage_are_on_the_page(
         "lost note 3",
         "1. parse all rows 12 9 -3 records",
         "answer too short 3 25.0 % notes.jsonl:7 messages[1].content <b>No.",
+        "7.25 4 glossary notes.jsonl:8 ...<i>zq#~",
         "train made 12.5",
         "torch",
     ):
