@@ -64,6 +64,14 @@ class Browser:
         assert "exceptionDetails" not in made, made["exceptionDetails"]
         return made["result"].get("value")
 
+    def press(self, key: str) -> None:
+        """Press and let go one key, `Tab` or `Enter`, as a person would."""
+        text = {"Enter": "\r"}.get(key, "")
+        code = {"Enter": 13, "Tab": 9}[key]
+        facts = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+        self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **facts)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **facts)
+
     def _read(self) -> dict[str, Any]:
         message = bytearray()
         while (byte := self.answers.read(1)) != b"\0":

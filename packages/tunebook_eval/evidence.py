@@ -243,7 +243,8 @@ class EvalReport(Frozen):
     flips: tuple[Flip, ...]
     """Of sets that watch for forgetting, lost items first."""
     examples: tuple[Example, ...]
-    """A sample of every set, worst regressions first."""
+    """Of every set, worst regressions first; those of a large evaluation that would make the report too large
+    are left out."""
     judges: tuple[JudgeEvidence, ...] = ()
     """One for each metric that a supporting model measured."""
     warnings: tuple[str, ...]
@@ -251,3 +252,8 @@ class EvalReport(Frozen):
     def of(self, metric: str) -> tuple[ArmScores, ...]:
         """Every arm's scores for `set.metric`."""
         return tuple(each for each in self.scores if f"{each.set}.{each.metric}" == metric)
+
+    @property
+    def num_left_out(self) -> int:
+        """Items that have no example."""
+        return sum(map(len, self.groups.values())) - len(self.examples)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
 from markupsafe import Markup
 from pydantic import JsonValue
 from rich import box
@@ -17,7 +18,15 @@ from tunebook_data.card import DataCard
 from tunebook_data.card_page import drawings
 from tunebook_eval.charts import calibration_svg, gates_svg, losses_svg
 from tunebook_eval.costs import of_shared_sets, update_seconds
-from tunebook_eval.evidence import ArmScores, Calibration, Change, EvalReport, GoldenPoint, JudgeEvidence
+from tunebook_eval.evidence import (
+    ArmScores,
+    Calibration,
+    Change,
+    EvalReport,
+    Example,
+    GoldenPoint,
+    JudgeEvidence,
+)
 from tunebook_eval.verdict import GateVerdict
 from tunebook_run.page import environment
 from tunebook_spec.metrics import ALWAYS
@@ -25,6 +34,8 @@ from tunebook_spec.metrics import ALWAYS
 REPORT = "report.html"
 TEMPLATE = "report.html.j2"
 MODELS = ("base", "few_shot", "tuned")
+MAX_FLIPS = 200
+"""Flips to list; the table of answers and `report.json` have all of them."""
 MAX_DISPUTED = 10
 """Golden answers to show of those on which judge and people are furthest apart."""
 
@@ -80,7 +91,9 @@ def write_report(
         queries=of_shared_sets(report.queries),
         update=update_seconds(stages, training_metrics),
         price=None if price_per_hour is None else price_per_hour / 3600,
-        models=[arm for arm in MODELS if any(arm in each.answers for each in report.examples)],
+        models=(models := _models(report)),
+        answers=_embedded(report.examples, models),
+        shown_flips=report.flips[:MAX_FLIPS],
         gates_svg=Markup(gates_svg(verdict)),
         calibration_svgs={
             each.name: Markup(calibration_svg(each.calibration))
@@ -163,6 +176,32 @@ def _lines(table: Table) -> list[str]:
     buffer = io.StringIO()
     Console(file=buffer, width=110, no_color=True).print(table)
     return [line.rstrip() for line in buffer.getvalue().splitlines() if line.strip()]
+
+
+def _models(report: EvalReport) -> list[str]:
+    """The arms that answered, in their order."""
+    return [arm for arm in MODELS if any(arm in each.answers for each in report.examples)]
+
+
+def _embedded(examples: Sequence[Example], arms: Sequence[str]) -> Markup:
+    """JSON for a script element, the rows of the table of answers.
+
+    Of each item its set, stratum, question, what is expected, ids of the rows that were shown, and the arms'
+    answers and scores, null where there is none.
+    """
+    rows = [
+        (
+            each.set,
+            each.stratum,
+            each.question,
+            each.expected,
+            each.shots,
+            [each.answers.get(arm) for arm in arms],
+            [round(each.scores[arm], 4) if arm in each.scores else None for arm in arms],
+        )
+        for each in examples
+    ]
+    return Markup(orjson.dumps({"arms": arms, "rows": rows}).decode().replace("<", "\\u003c"))
 
 
 def _averages(change: Change, report: EvalReport) -> tuple[float, float]:

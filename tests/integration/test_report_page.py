@@ -13,7 +13,6 @@ from tests.unit.eval.answers_on_disk import asked, general, leave
 from tests.unit.eval.report_page import METRICS, write
 from tunebook_eval.decide import decide
 from tunebook_eval.evaluate import evaluate
-from tunebook_eval.examples import MAX_PER_SET
 from tunebook_eval.inputs import EvaluateInputs
 from tunebook_spec.evaluation import Gate
 
@@ -22,6 +21,10 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, of thi
 TASK, SUITE = 2000, 3000
 """Items, each answered by base and tuned: of a task, also by few_shot; of a suite, which a third flips."""
 WIDTHS = (1280, 390)
+ROWS = 50
+"""In a page of answers."""
+SHOWN = "document.getElementById('shown').textContent"
+TABLE_ROWS = "document.querySelectorAll('#answers tbody tr')"
 
 
 @pytest.fixture(scope="module")
@@ -64,35 +67,65 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield started
 
 
-def type_in(text: str) -> str:
-    find = "document.getElementById('find')"
-    return f"{find}.value = '{text}'; {find}.dispatchEvent(new Event('input'))"
-
-
 @pytest.mark.parametrize("width", WIDTHS)
 def test_it_fits_the_window_and_the_console_stays_empty(opened: Browser, page: Path, width: int) -> None:
     opened.open(page, width=width)
     assert opened.value("document.documentElement.scrollWidth") <= width
     opened.value("document.querySelectorAll('details').forEach(each => each.open = true)")
     assert opened.value("document.documentElement.scrollWidth") <= width
-    opened.value(type_in("note"))
     assert opened.complaints == []
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_filtering_shows_the_rows_that_match_of_few_enough_to_do_it_at_once(
+def test_all_answers_are_turned_over_by_keyboard_a_page_at_a_time(
     opened: Browser, page: Path, width: int
 ) -> None:
     opened.open(page, width=width)
-    rows = "[...document.querySelectorAll('#answers tbody tr')]"
-    shown = f"{rows}.filter(row => row.offsetParent).length"
-    everything = opened.value(shown)
+    assert opened.value(SHOWN) == f"1 to {ROWS} of the 5,000 of 5,000 that match"
     # With all items in the page, a letter typed into the filter takes seconds to be seen.
-    assert everything == opened.value(f"{rows}.length") == 2 * MAX_PER_SET
-    opened.value(type_in("note 19"))
-    assert 0 < opened.value(shown) < everything
-    opened.value(type_in(""))
-    assert opened.value(shown) == everything
+    assert opened.value(f"{TABLE_ROWS}.length") == ROWS
+    opened.value("document.getElementById('against').focus()")
+    for key in ("Tab", "Tab", "Tab", "Enter"):
+        opened.press(key)
+    assert opened.value("document.activeElement.id") == "next"
+    assert opened.value(SHOWN) == f"{ROWS + 1} to {2 * ROWS} of the 5,000 of 5,000 that match"
+    for _ in range((TASK + SUITE) // ROWS):
+        opened.press("Enter")
+    assert opened.value(SHOWN) == f"{5001 - ROWS} to 5000 of the 5,000 of 5,000 that match"
+    assert opened.value(f"{TABLE_ROWS}.length") == ROWS
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_answers_are_filtered_by_text_set_and_outcome(opened: Browser, page: Path, width: int) -> None:
+    opened.open(page, width=width)
+
+    def shown(**chosen: str) -> str:
+        for id in ("find", "set", "outcome", "against"):
+            event = "input" if id == "find" else "change"
+            value = chosen.get(id, "base" if id == "against" else "")
+            field = f"document.getElementById('{id}')"
+            opened.value(f"{field}.value = '{value}'; {field}.dispatchEvent(new Event('{event}'))")
+        said: str = opened.value(SHOWN)
+        return said.replace(",", "").removeprefix(f"1 to {ROWS} of the ")
+
+    assert shown(set="general") == f"{SUITE} of 5000 that match"
+    assert shown(find="MEANING 1799") == "1 to 1 of the 1 of 5000 that match"
+    flips, won, won_more = SUITE // 3, 1800 - 100, 1800 - 600
+    assert shown(set="general", outcome="lost") == f"{flips} of 5000 that match"
+    assert opened.value(f"{TABLE_ROWS}[0].querySelector('.fail').textContent") == "0.000 loss"
+    assert shown(set="general", outcome="gained") == f"{flips} of 5000 that match"
+    assert shown(set="general", outcome="tie") == f"{SUITE - 2 * flips} of 5000 that match"
+    assert shown(outcome="loss") == f"{flips} of 5000 that match"
+    assert shown(outcome="win") == f"{won + flips} of 5000 that match"
+    assert shown(outcome="win", against="few_shot") == f"{won_more} of 5000 that match"
+    assert shown(outcome="unscored", against="few_shot") == f"{SUITE} of 5000 that match"
+    assert shown(find="nowhere") == "0 of 0 of 5000"
+    assert opened.value(f"{TABLE_ROWS}.length") == 0
+    assert opened.complaints == []
+
+
+def test_five_thousand_items_are_a_few_megabytes(page: Path) -> None:
+    assert page.stat().st_size < 6_000_000
 
 
 @pytest.mark.parametrize("width", WIDTHS)

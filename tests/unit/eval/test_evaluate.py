@@ -9,7 +9,8 @@ from tests.unit.eval.answers_on_disk import asked, general, leave
 from tunebook_eval.answers import Answer
 from tunebook_eval.decide import decide, judged_arms
 from tunebook_eval.evaluate import evaluate, read_report
-from tunebook_eval.evidence import ArmScores, EvalReport
+from tunebook_eval.evidence import ArmScores, EvalReport, Example
+from tunebook_eval.examples import MAX_TEXT, choose_examples
 from tunebook_eval.inputs import EvaluateInputs
 from tunebook_spec.evaluation import Gate
 
@@ -132,6 +133,21 @@ def test_examples_put_the_worst_regression_first(report: EvalReport) -> None:
     )
     (failed,) = [each for each in report.examples if each.set == "glossary" and each.item == "005"]
     assert failed.answers["tuned"] == "too long"
+
+
+def test_all_items_are_examples_within_what_a_report_holds_and_the_sets_take_turns(tmp_path: Path) -> None:
+    long = "x" * (MAX_TEXT + 1)
+    answers = [*(asked(n, "ab", question="q", reference="r") for n in range(9)), general(0, long)]
+
+    def kept(max_total: int) -> list[Example]:
+        arms = {"base": answers, "tuned": answers}
+        return list(choose_examples(INPUTS.metrics, (), arms, max_total=max_total))
+
+    assert [each.set for each in kept(10**6)] == ["glossary"] * 9 + ["general"]
+    (whole,) = [each for each in kept(10**6) if each.set == "general"]
+    assert whole.answers["tuned"] == f"{'x' * MAX_TEXT} [1 more characters]"
+    size, large = len("qrabab"), len("note 0yes") + 2 * len(whole.answers["tuned"])
+    assert [each.set for each in kept(4 * size + large)] == ["glossary"] * 4 + ["general"]
 
 
 def test_thin_sets_and_unscored_answers_are_said(report: EvalReport) -> None:
