@@ -56,8 +56,9 @@ function turn(to) {
   at("answers").scrollTop = 0;
   at("previous").setAttribute("aria-disabled", first === 0);
   at("next").setAttribute("aria-disabled", first + PAGE >= found.length);
-  const of = `${found.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")}`;
-  at("shown").textContent = page.length ? `${first + 1} to ${first + page.length} of the ${of} that match` : `0 of ${of}`;
+  const [from, last, matching, all] = [first + 1, first + page.length, found.length, rows.length]
+    .map((number) => number.toLocaleString("en"));
+  at("shown").textContent = page.length ? `${from} to ${last} of ${matching}, of all ${all}` : `none of ${all} fits`;
 }
 
 function filter() {

@@ -81,17 +81,17 @@ def test_all_answers_are_turned_over_by_keyboard_a_page_at_a_time(
     opened: Browser, page: Path, width: int
 ) -> None:
     opened.open(page, width=width)
-    assert opened.value(SHOWN) == f"1 to {ROWS} of the 5,000 of 5,000 that match"
+    assert opened.value(SHOWN) == f"1 to {ROWS} of 5,000, of all 5,000"
     # With all items in the page, a letter typed into the filter takes seconds to be seen.
     assert opened.value(f"{TABLE_ROWS}.length") == ROWS
     opened.value("document.getElementById('against').focus()")
     for key in ("Tab", "Tab", "Tab", "Enter"):
         opened.press(key)
     assert opened.value("document.activeElement.id") == "next"
-    assert opened.value(SHOWN) == f"{ROWS + 1} to {2 * ROWS} of the 5,000 of 5,000 that match"
+    assert opened.value(SHOWN) == f"{ROWS + 1} to {2 * ROWS} of 5,000, of all 5,000"
     for _ in range((TASK + SUITE) // ROWS):
         opened.press("Enter")
-    assert opened.value(SHOWN) == f"{5001 - ROWS} to 5000 of the 5,000 of 5,000 that match"
+    assert opened.value(SHOWN) == f"{5001 - ROWS:,} to 5,000 of 5,000, of all 5,000"
     assert opened.value(f"{TABLE_ROWS}.length") == ROWS
 
 
@@ -106,20 +106,20 @@ def test_answers_are_filtered_by_text_set_and_outcome(opened: Browser, page: Pat
             field = f"document.getElementById('{id}')"
             opened.value(f"{field}.value = '{value}'; {field}.dispatchEvent(new Event('{event}'))")
         said: str = opened.value(SHOWN)
-        return said.replace(",", "").removeprefix(f"1 to {ROWS} of the ")
+        return said.removeprefix(f"1 to {ROWS} of ").removesuffix(", of all 5,000")
 
-    assert shown(set="general") == f"{SUITE} of 5000 that match"
-    assert shown(find="MEANING 1799") == "1 to 1 of the 1 of 5000 that match"
+    assert shown(set="general") == f"{SUITE:,}"
+    assert shown(find="MEANING 1799") == "1 to 1 of 1"
     flips, won, won_more = SUITE // 3, 1800 - 100, 1800 - 600
-    assert shown(set="general", outcome="lost") == f"{flips} of 5000 that match"
+    assert shown(set="general", outcome="lost") == f"{flips:,}"
     assert opened.value(f"{TABLE_ROWS}[0].querySelector('.fail').textContent") == "0.000 loss"
-    assert shown(set="general", outcome="gained") == f"{flips} of 5000 that match"
-    assert shown(set="general", outcome="tie") == f"{SUITE - 2 * flips} of 5000 that match"
-    assert shown(outcome="loss") == f"{flips} of 5000 that match"
-    assert shown(outcome="win") == f"{won + flips} of 5000 that match"
-    assert shown(outcome="win", against="few_shot") == f"{won_more} of 5000 that match"
-    assert shown(outcome="unscored", against="few_shot") == f"{SUITE} of 5000 that match"
-    assert shown(find="nowhere") == "0 of 0 of 5000"
+    assert shown(set="general", outcome="gained") == f"{flips:,}"
+    assert shown(set="general", outcome="tie") == f"{SUITE - 2 * flips:,}"
+    assert shown(outcome="loss") == f"{flips:,}"
+    assert shown(outcome="win") == f"{won + flips:,}"
+    assert shown(outcome="win", against="few_shot") == f"{won_more:,}"
+    assert shown(outcome="unscored", against="few_shot") == f"{SUITE:,}"
+    assert shown(find="nowhere") == "none of 5,000 fits"
     assert opened.value(f"{TABLE_ROWS}.length") == 0
     assert opened.complaints == []
 
