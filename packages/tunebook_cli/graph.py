@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel
 
 from tunebook_data.inputs import PrepareInputs, ReplayInputs
+from tunebook_data.wheels import pinned_wheels
 from tunebook_eval.inputs import AnswerArm, AnswerInputs, DecideInputs, EvaluateInputs, JudgeInputs
 from tunebook_run.stages import Stage
 from tunebook_spec import Spec
@@ -28,7 +29,7 @@ FORMATS: Mapping[str, int] = {
     "answer-base": 2,
     "answer-few_shot": 2,
     "answer-tuned": 2,
-    "evaluate": 4,
+    "evaluate": 5,
 }
 """Raised when a stage's own code changes its output; 1 for the others."""
 
@@ -102,6 +103,8 @@ def stages(
         # All that needs no training comes first: what stops a run should stop it before the long part.
         parents: tuple[str, ...] = ("prepare",)
         contents, libraries = ({}, ()) if arm == "baselines" else (model, GENERATES)
+        if arm == "retrieval":
+            contents = {**contents, "embeddings": repr(pinned_wheels("tunebook_eval"))}
         if arm == "tuned":
             trains = {"full": TRAINS, "lora": ADAPTS, "qlora": QUANTISES}[spec.method.kind]
             add("train", TrainInputs.of(spec), "prepare", contents=model, libraries=trains)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import tempfile
@@ -20,6 +21,7 @@ from tunebook_run.store import Store, is_disk_full
 from tunebook_spec.errors import TunebookError
 
 if TYPE_CHECKING:
+    from tunebook_eval.shots import Embed
     from tunebook_inference.supporting import SupportingModel
     from tunebook_inference.vllm_engine import VLLMEngine
     from tunebook_spec.base_model import AnySupportingModel
@@ -280,13 +282,26 @@ def _answer(work: Work) -> Outcome:
         engine = _engine(work, model, inputs.chat_template_kwargs, inputs.temperature, inputs.seed or 0)
         if merged:
             _check_merge(work, merged, engine)
+    embed = _embed(work.settings.assets_dir) if inputs.retrieval else None
     done = answer(
-        inputs, data_dir=data, model_dir=model, generator=engine, out=work.out, advance=work.advance
+        inputs,
+        data_dir=data,
+        model_dir=model,
+        generator=engine,
+        out=work.out,
+        advance=work.advance,
+        embed=embed,
     )
     tokens = f"{done.prompt_tokens} prompt and {done.completion_tokens} answer tokens"
     resumed = f", {done.num_resumed} of them by an earlier attempt" if done.num_resumed else ""
     errors = f", {done.num_errors} failed" if done.num_errors else ""
     return Outcome(done.model_dump(mode="json"), f"{done.num_answers} answers{resumed}{errors}; {tokens}")
+
+
+def _embed(assets_dir: Path) -> Embed:
+    from tunebook_eval.embeddings import embed
+
+    return functools.partial(embed, assets_dir=assets_dir)
 
 
 def _judge(work: Work) -> Outcome:

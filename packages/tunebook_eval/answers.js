@@ -43,7 +43,7 @@ function drawn([set, stratum, question, expected, shots, answers, scores]) {
       inside.push(make("span", `chip${colour}`, `${scores[n].toFixed(3)} ${word}`.trim()), "\n");
     }
     inside.push(answers[n] ?? "");
-    if (arm === "few_shot" && shots.length) inside.push(make("span", "muted", `\n\nshown: ${shots.join(", ")}`));
+    if (shots[n].length) inside.push(make("span", "muted", `\n\nshown: ${shots[n].join(", ")}`));
     row.append(cell(arm, ...inside));
   });
   return row;
@@ -63,7 +63,7 @@ function turn(to) {
 
 function filter() {
   const text = at("find").value.trim().toLowerCase(), set = at("set").value;
-  if (text) texts ??= rows.map((row) => row.slice(0, 6).flat().join("\n").toLowerCase());
+  if (text) texts ??= rows.map((row) => row.slice(0, 6).flat(2).join("\n").toLowerCase());
   found = rows.filter((row, n) => (!set || row[0] === set) && (!text || texts[n].includes(text)) && fits(row[6]));
   turn(0);
 }

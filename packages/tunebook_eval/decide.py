@@ -18,7 +18,7 @@ from tunebook_eval.statistics import (
 )
 from tunebook_eval.trust import advisory
 from tunebook_eval.verdict import GateResult, GateVerdict, Outcome
-from tunebook_spec.evaluation import Gate
+from tunebook_spec.evaluation import PROMPTED, Gate
 from tunebook_spec.metrics import ALWAYS
 
 UNSCORED = ".unscored"
@@ -115,8 +115,8 @@ def _opponent(scores: tuple[ArmScores, ...], gate: Gate) -> ArmScores | None:
 
 
 def _is_baseline(scores: ArmScores) -> bool:
-    """What needs no training: few-shot, and rules that know no answers."""
-    return scores.arm == "few_shot" or (scores.is_rule and not scores.is_reference)
+    """What needs no training: few-shot, retrieval, and rules that know no answers."""
+    return scores.arm in PROMPTED or (scores.is_rule and not scores.is_reference)
 
 
 def _says_all(scores: ArmScores) -> bool:

@@ -133,6 +133,11 @@ class Example(Frozen):
     """By arm, under the set's first metric."""
     shots: tuple[str, ...] = ()
     """Ids of the training rows that few_shot was shown before the prompt."""
+    retrieved: tuple[str, ...] = ()
+    """Those that retrieval was shown in it."""
+
+    def shots_of(self, arm: str) -> tuple[str, ...]:
+        return {"few_shot": self.shots, "retrieval": self.retrieved}.get(arm, ())
 
 
 class GoldenPoint(Frozen):

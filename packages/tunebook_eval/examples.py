@@ -67,8 +67,13 @@ def _example(
             if item in answers
         },
         scores={arm: scores[arm][item] for arm in texts if item in scores.get(arm, {})},
-        shots=texts["few_shot"][item].shots if item in texts.get("few_shot", {}) else (),
+        shots=_shots(item, texts.get("few_shot", {})),
+        retrieved=_shots(item, texts.get("retrieval", {})),
     )
+
+
+def _shots(item: str, answers: Mapping[str, Answer]) -> tuple[str, ...]:
+    return answers[item].shots if item in answers else ()
 
 
 def _cut(text: str) -> str:

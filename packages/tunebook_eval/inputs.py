@@ -7,11 +7,13 @@ from typing import Literal
 from tunebook_spec import Spec
 from tunebook_spec.base_model import AnySupportingModel
 from tunebook_spec.evaluation import (
+    PROMPTED,
     AnySet,
     Arm,
     FewShot,
     Gate,
     InlineSet,
+    Retrieval,
     SuiteItem,
     SuiteName,
     SuiteSet,
@@ -60,12 +62,14 @@ class AnswerInputs(Frozen):
     """None where nothing is drawn: greedy decoding without few-shot rows, or with similar ones."""
     few_shot: FewShot | None
     """Rows to show; none in every arm but few_shot."""
+    retrieval: Retrieval | None
+    """Rows to put into the question; none in every arm but retrieval."""
     chat_template_kwargs: dict[str, str | bool]
 
     @classmethod
     def of(cls, spec: Spec, arm: AnswerArm) -> AnswerInputs:
         evaluation = spec.evaluation
-        only_tasks = arm in ("few_shot", "baselines")
+        only_tasks = arm in (*PROMPTED, "baselines")
         sets = {
             name: PromptSet.of(each, evaluation.decoding.max_tokens)
             for name, each in evaluation.sets.items()
@@ -81,6 +85,7 @@ class AnswerInputs(Frozen):
             temperature=None if rules else evaluation.decoding.temperature,
             seed=spec.seed if draws else None,
             few_shot=few_shot,
+            retrieval=evaluation.retrieval if arm == "retrieval" else None,
             chat_template_kwargs={} if rules else spec.base_model.chat_template_kwargs,
         )
 

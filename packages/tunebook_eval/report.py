@@ -29,11 +29,12 @@ from tunebook_eval.evidence import (
 )
 from tunebook_eval.verdict import GateVerdict
 from tunebook_run.page import environment
+from tunebook_spec.evaluation import PROMPTED
 from tunebook_spec.metrics import ALWAYS
 
 REPORT = "report.html"
 TEMPLATE = "report.html.j2"
-MODELS = ("base", "few_shot", "tuned")
+MODELS: tuple[str, ...] = ("base", *PROMPTED, "tuned")
 MAX_FLIPS = 200
 """Flips to list; the table of answers and `report.json` have all of them."""
 MAX_DISPUTED = 10
@@ -186,8 +187,8 @@ def _models(report: EvalReport) -> list[str]:
 def _embedded(examples: Sequence[Example], arms: Sequence[str]) -> Markup:
     """JSON for a script element, the rows of the table of answers.
 
-    Of each item its set, stratum, question, what is expected, ids of the rows that were shown, and the arms'
-    answers and scores, null where there is none.
+    Of each item its set, stratum, question, what is expected, and the arms' shown rows, answers and scores,
+    null where there is none.
     """
     rows = [
         (
@@ -195,7 +196,7 @@ def _embedded(examples: Sequence[Example], arms: Sequence[str]) -> Markup:
             each.stratum,
             each.question,
             each.expected,
-            each.shots,
+            [each.shots_of(arm) for arm in arms],
             [each.answers.get(arm) for arm in arms],
             [round(each.scores[arm], 4) if arm in each.scores else None for arm in arms],
         )

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tunebook_data.near_duplicates import said
 from tunebook_data.rows import Row, identity, read_rows
+from tunebook_eval.inputs import AnswerInputs
 from tunebook_eval.sets import Item
-from tunebook_eval.similarity import TfIdf
-from tunebook_model.conversation import Message
+from tunebook_eval.similarity import TfIdf, best
+from tunebook_model.conversation import Message, text_of
 from tunebook_spec.errors import DataError
-from tunebook_spec.evaluation import FewShot
+from tunebook_spec.evaluation import FewShot, Retrieval
+
+Embed = Callable[[Sequence[str]], NDArray[np.float32]]
+"""A unit vector for each text; `tunebook_eval.embeddings` has it."""
 
 
 @dataclass(frozen=True)
@@ -21,29 +29,55 @@ class Prefix:
     """Solved examples, in the order in which they are shown."""
 
     rows: tuple[Row, ...] = ()
+    is_context: bool = False
+    """They are told in the question, as what was found for it; else they are turns before it."""
 
     @property
     def ids(self) -> tuple[str, ...]:
         return tuple(row.id for row in self.rows)
 
     def put_into(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """The examples after the system message, before what is asked."""
+        """The examples after the system message, before what is asked; or in the last question."""
+        if self.is_context:
+            return self._put_into_question(messages)
         system = [message for message in messages[:1] if message["role"] == "system"]
         examples = (m for row in self.rows for m in row.messages if m["role"] != "system")
         return (*system, *examples, *messages[len(system) :])
+
+    def _put_into_question(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        last = max(n for n, message in enumerate(messages) if message["role"] == "user")
+        found = "\n\n".join(
+            f"Question: {_asked(row.messages[:-1])}\nAnswer: {text_of(row.messages[-1])}" for row in self.rows
+        )
+        content = f"{FOUND}\n\n{found}\n\nQuestion: {messages[last]['content']}"
+        asked: Message = {**messages[last], "content": content}
+        return (*messages[:last], asked, *messages[last + 1 :])
 
 
 NO_SHOTS = Prefix()
 Shots = Mapping[tuple[str, str], Prefix]
 """By set and item."""
+Nearest = Callable[[Sequence[str], Sequence[str]], list[list[int]]]
+"""For each of the second the indices of those of the first that are most like it, by likeness."""
+FOUND = "Here are questions that are like the last one, with their answers."
 
 
-def choose_shots(few_shot: FewShot, items: Sequence[Item], data_dir: Path, seed: int | None) -> Shots:
-    """For each item training rows of its task: the same drawn by seed, or those of the most similar prompts.
+def choose_shots(
+    inputs: AnswerInputs, items: Sequence[Item], data_dir: Path, embed: Embed | None = None
+) -> Shots:
+    """For each item training rows of its task: the same drawn by seed, or those of the likest prompts.
+
+    Args:
+        inputs: Says which of the two, or that rows are retrieved; or that none are shown.
+        items: What is asked.
+        data_dir: What `prepare` left.
+        embed: For the arm that retrieves.
 
     Raises:
         DataError: a task has fewer training rows.
     """
+    if (chosen := inputs.few_shot or inputs.retrieval) is None:
+        return {}
     train = read_rows(data_dir / "train.jsonl")
     by_task: dict[str, list[Item]] = {}
     for item in items:
@@ -51,20 +85,24 @@ def choose_shots(few_shot: FewShot, items: Sequence[Item], data_dir: Path, seed:
             by_task.setdefault(item.row.task, []).append(item)
     shots: dict[tuple[str, str], Prefix] = {}
     for task, of_task in by_task.items():
-        rows = _distinct(task, [row for row in train if row.task == task], few_shot.k)
-        if few_shot.choose == "similar":
-            shots |= _similar(few_shot.k, rows, of_task)
+        rows = _distinct(task, [row for row in train if row.task == task], chosen, inputs.arm)
+        if isinstance(chosen, Retrieval):
+            assert embed is not None, "only an arm that retrieves embeds"
+            shots |= _likest(rows, of_task, partial(_by_meaning, embed, chosen.k), is_context=True)
+        elif chosen.choose == "similar":
+            shots |= _likest(rows, of_task, partial(_by_words, chosen.k), is_context=False)
         else:
-            drawn = _drawn(few_shot.k, rows, random.Random(f"{seed}/{task}"))
+            drawn = _drawn(chosen.k, rows, random.Random(f"{inputs.seed}/{task}"))
             shots |= {(item.set, item.id): drawn for item in of_task}
     return shots
 
 
-def _distinct(task: str, rows: Sequence[Row], k: int) -> list[Row]:
+def _distinct(task: str, rows: Sequence[Row], chosen: FewShot | Retrieval, arm: str) -> list[Row]:
     # A weighted source repeats its rows: the first of equal ones stands for all.
     rows = list({identity(row.task, row.messages, row.tools): row for row in reversed(rows)}.values())[::-1]
-    if len(rows) < k:
-        raise DataError(f"task {task!r} has {len(rows)} training rows and `evaluation.few_shot` asks for {k}")
+    if len(rows) < chosen.k:
+        asks = f"`evaluation.{arm}` asks for {chosen.k}"
+        raise DataError(f"task {task!r} has {len(rows)} training rows and {asks}")
     return rows
 
 
@@ -76,14 +114,24 @@ def _drawn(k: int, rows: Sequence[Row], random: random.Random) -> Prefix:
     return Prefix(tuple([*one_per_group, *rest][:k]))
 
 
-def _similar(k: int, rows: Sequence[Row], items: Sequence[Item]) -> Shots:
+def _likest(rows: Sequence[Row], items: Sequence[Item], nearest: Nearest, *, is_context: bool) -> Shots:
     """The likest right before what is asked, as in Liu et al. 2022 (arXiv 2101.06804)."""
-    prompts = TfIdf.of([_asked(row.messages[:-1]) for row in rows])
+    prompts = [_asked(row.messages[:-1]) for row in rows]
+    found = nearest(prompts, [_asked(item.messages) for item in items])
+    return {
+        (item.set, item.id): Prefix(tuple(rows[n] for n in reversed(of_item)), is_context)
+        for item, of_item in zip(items, found, strict=True)
+    }
 
-    def shown(item: Item) -> Prefix:
-        return Prefix(tuple(rows[n] for n in reversed(prompts.nearest(_asked(item.messages), k))))
 
-    return {(item.set, item.id): shown(item) for item in items}
+def _by_words(k: int, texts: Sequence[str], asked: Sequence[str]) -> list[list[int]]:
+    index = TfIdf.of(texts)
+    return [index.nearest(each, k) for each in asked]
+
+
+def _by_meaning(embed: Embed, k: int, texts: Sequence[str], asked: Sequence[str]) -> list[list[int]]:
+    vectors = embed(texts)
+    return [best(vectors @ each, k) for each in embed(asked)]
 
 
 def _asked(prompt: Sequence[Message]) -> str:

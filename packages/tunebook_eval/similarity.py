@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,4 +55,9 @@ class TfIdf:
                 query[column] = count * self.idf[column]
         lengths = norm(self.weights, axis=1) * np.linalg.norm(query)
         cosines = (self.weights @ query) / np.where(lengths, lengths, 1)
-        return [int(n) for n in np.argsort(-cosines.round(DIGITS), kind="stable")[:k]]
+        return best(cosines, k)
+
+
+def best(cosines: NDArray[np.floating[Any]], k: int) -> list[int]:
+    """The indices of the k highest, by them; of equal ones the first."""
+    return [int(n) for n in np.argsort(-cosines.round(DIGITS), kind="stable")[:k]]

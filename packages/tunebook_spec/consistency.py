@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from tunebook_spec.base_model import BaseModelReference, is_same_model
 from tunebook_spec.data import DatasetSource, RowsSource
-from tunebook_spec.evaluation import EvaluationSet, Gate, TaskSet, TextsSet
+from tunebook_spec.evaluation import PROMPTED, EvaluationSet, Gate, TaskSet, TextsSet
 from tunebook_spec.method import DpoObjective
 from tunebook_spec.metrics import ALWAYS, AnyMetric, JsonSchema, Judged, Pairwise
 from tunebook_spec.spec import Spec
@@ -76,18 +76,18 @@ def _beside_preferences(spec: Spec) -> Iterator[tuple[Path_, str]]:
 
 
 def _scored(spec: Spec) -> dict[str, tuple[str, ...]]:
-    """By metric, the arms that a gate on it can name: few-shot and rules answer tasks alone."""
+    """By metric, the arms that a gate on it can name: few-shot, retrieval and rules answer tasks alone."""
     arms = spec.evaluation.arms
     scored: dict[str, tuple[str, ...]] = {}
     for name, each in spec.evaluation.sets.items():
-        models = arms if isinstance(each, TaskSet) else tuple(arm for arm in arms if arm != "few_shot")
+        models = arms if isinstance(each, TaskSet) else tuple(arm for arm in arms if arm not in PROMPTED)
         everyone = (*models, "best_baseline") if isinstance(each, TaskSet) else models
         for metric in each.metrics:
             parts = [metric.label, *(f"{metric.label}.{part}" for part in (*metric.parts, "unscored"))]
             measured: tuple[str, ...] = everyone
             if isinstance(metric, Judged):  # rules are not judged; what is compared is the tuned model
                 measured = ("tuned",) if isinstance(metric, Pairwise) else models
-                measured += ("best_baseline",) if "few_shot" in measured else ()
+                measured += ("best_baseline",) if set(PROMPTED) & set(measured) else ()
             scored |= {f"{name}.{part}": measured for part in parts}
         if not isinstance(each, TextsSet):
             scored |= {f"{name}.{metric}": models for metric in ALWAYS}
@@ -122,9 +122,9 @@ def _misfit(each: EvaluationSet, metric: AnyMetric, spec: Spec) -> str | None:
         return f"{kind!r} cannot score this kind of set; {texts}, and nothing else is"
     if not isinstance(each, TaskSet) and kind in ("line_match", "json_fields"):
         return f"{kind!r} cannot score this kind of set: it needs the reference answers of a task"
-    if isinstance(metric, Pairwise) and metric.against == "few_shot":
-        if not isinstance(each, TaskSet) or "few_shot" not in spec.evaluation.arms:
-            return "few_shot does not answer this set; compare `against: base`"
+    if isinstance(metric, Pairwise) and metric.against in PROMPTED:
+        if not isinstance(each, TaskSet) or metric.against not in spec.evaluation.arms:
+            return f"{metric.against} does not answer this set; compare `against: base`"
     if isinstance(metric, JsonSchema) and metric.answer_schema is None:
         schemas = spec.data.checks.answer_schema
         if not isinstance(each, TaskSet) or each.task not in schemas:

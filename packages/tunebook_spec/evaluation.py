@@ -11,7 +11,9 @@ from tunebook_spec.metrics import AnyMetric, Judged
 
 SuiteName = Literal["general"]
 TextsName = Literal["fixed_texts"]
-Arm = Literal["base", "few_shot", "tuned"]
+Arm = Literal["base", "few_shot", "retrieval", "tuned"]
+PROMPTED: tuple[Arm, ...] = ("few_shot", "retrieval")
+"""Arms in which the base is shown training rows of the task: they answer tasks alone."""
 
 
 class Decoding(Frozen):
@@ -102,8 +104,8 @@ class Gate(Frozen):
     at_most: float | None = None
     """Upper bound on the metric; with `gain_over`, on the gain."""
     gain_over: Arm | Literal["best_baseline"] | None = None
-    """Judge the arm minus this one; `best_baseline` is the better of few-shot and the best non-learned rule:
-    the highest, or under `at_most` the lowest."""
+    """Judge the arm minus this one; `best_baseline` is the best of few-shot, retrieval and non-learned
+    rules: the highest, or under `at_most` the lowest."""
     max_drop: float | None = Field(None, ge=0)
     """The metric may fall below the base by less than this."""
 
@@ -142,8 +144,13 @@ class FewShot(Frozen):
     words: often the better examples, and each prompt's have to be read."""
 
 
-def _spell_out(few_shot: Any) -> Any:
-    return {"k": few_shot} if isinstance(few_shot, int) else few_shot
+class Retrieval(Frozen):
+    k: NumShots
+    """How many rows: those whose prompts are nearest in meaning, by the cosine of sentence embeddings."""
+
+
+def _spell_out(shots: Any) -> Any:
+    return {"k": shots} if isinstance(shots, int) else shots
 
 
 class Evaluation(Frozen):
@@ -152,6 +159,10 @@ class Evaluation(Frozen):
         FewShot(k=3)
     )
     """Training rows shown to the few_shot arm: how many, or `{k: ..., choose: ...}`."""
+    retrieval: Annotated[
+        Retrieval, BeforeValidator(_spell_out, json_schema_input_type=NumShots | Retrieval)
+    ] = Retrieval(k=3)
+    """Training rows put into the question of the retrieval arm: how many, or `{k: ...}`."""
     sets: dict[Name, AnySet] = Field(min_length=1)
     arms: tuple[Arm, ...] = ("base", "few_shot", "tuned")
     gates: tuple[Gate, ...] = Field(min_length=1)

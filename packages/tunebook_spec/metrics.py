@@ -261,7 +261,7 @@ class Pairwise(Judged):
     """
 
     kind: Literal["pairwise"]
-    against: Literal["base", "few_shot"] = "base"
+    against: Literal["base", "few_shot", "retrieval"] = "base"
     """The arm that the tuned model is compared with."""
     min_agreement: float = Field(0.6, ge=0.5, lt=1)
     """Share of pairs of golden answers to one prompt in which the judge prefers the better, a tie counting

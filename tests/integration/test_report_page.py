@@ -110,6 +110,8 @@ def test_answers_are_filtered_by_text_set_and_outcome(opened: Browser, page: Pat
 
     assert shown(set="general") == f"{SUITE:,}"
     assert shown(find="MEANING 1799") == "1 to 1 of 1"
+    assert shown(find=f"{1799:016x}") == "1 to 1 of 1", "a row that few_shot was shown"
+    assert opened.value(f"{TABLE_ROWS}[0].cells[3].innerText").endswith(f"shown: {1799:016x}")
     flips, won, won_more = SUITE // 3, 1800 - 100, 1800 - 600
     assert shown(set="general", outcome="lost") == f"{flips:,}"
     assert opened.value(f"{TABLE_ROWS}[0].querySelector('.fail').textContent") == "0.000 loss"

@@ -78,6 +78,8 @@ profiles:
     method: {kind: full, objective: {kind: dpo}}
   similar:
     evaluation: {few_shot: {k: 3, choose: similar}}
+  retrieval:
+    evaluation: {arms: [base, few_shot, retrieval, tuned]}
 """
 
 
@@ -219,6 +221,7 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "Decoding.max_tokens": ("evaluation.decoding.max_tokens=32", TASKS),
     "FewShot.k": ("evaluation.few_shot=5", ("answer-few_shot",)),
     "FewShot.choose": ("evaluation.few_shot={k: 3, choose: similar}", ("answer-few_shot",)),
+    "Retrieval.k": ("evaluation.retrieval=5", ("answer-retrieval",)),
     "Evaluation.arms": ("evaluation.arms=[base, tuned]", (*JUDGE, "judge-here")),
     "SimpleMetric.kind": (metrics("exact_match, line_match"), ("evaluate",)),
     "SimpleMetric.name": (metrics("exact_match, {kind: contains, name: holds}"), ("evaluate",)),
@@ -313,7 +316,7 @@ SAME_AS = {
     "SftObjective.kind": "DpoObjective.kind",
 }
 ONE_VALUE = {"Spec.version", "SuiteSet.suite", "TextsSet.texts"}
-UNDER = {"LoraMethod": "lora", "QloraMethod": "qlora", "DpoObjective": "dpo"}
+UNDER = {"LoraMethod": "lora", "QloraMethod": "qlora", "DpoObjective": "dpo", "Retrieval": "retrieval"}
 """Profiles in which a model stands; the others stand in the spec without one."""
 
 

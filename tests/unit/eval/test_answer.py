@@ -5,17 +5,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tunebook_data.rows import Row, write_rows
 from tunebook_eval.answer import answer
 from tunebook_eval.answers import FILE, AnswerResult, read_answers
 from tunebook_eval.inputs import AnswerInputs, PromptSet
+from tunebook_eval.shots import FOUND, Embed
 from tunebook_inference.generator import ChatRequest, Completion, OnDone
 from tunebook_inference.scripted import ScriptedGenerator
 from tunebook_model.conversation import normal_tool
 from tunebook_spec.errors import DataError
-from tunebook_spec.evaluation import FewShot, SuiteItem
+from tunebook_spec.evaluation import FewShot, Retrieval, SuiteItem
 
 
 def row(id: str, task: str = "glossary") -> Row:
@@ -37,7 +40,12 @@ def data_dir(tmp_path: Path) -> Path:
     return folder
 
 
-def inputs(arm: str = "base", few_shot: FewShot | None = None, **sets: PromptSet) -> AnswerInputs:
+def inputs(
+    arm: str = "base",
+    few_shot: FewShot | None = None,
+    retrieval: Retrieval | None = None,
+    **sets: PromptSet,
+) -> AnswerInputs:
     chosen = sets or {"glossary": PromptSet(task="glossary", max_tokens=16)}
     return AnswerInputs(
         arm=arm,
@@ -45,11 +53,14 @@ def inputs(arm: str = "base", few_shot: FewShot | None = None, **sets: PromptSet
         temperature=0,
         seed=7,
         few_shot=few_shot,
+        retrieval=retrieval,
         chat_template_kwargs={},  # type: ignore[arg-type]
     )
 
 
-def run(inputs: AnswerInputs, data_dir: Path, generator: ScriptedGenerator | None) -> AnswerResult:
+def run(
+    inputs: AnswerInputs, data_dir: Path, generator: ScriptedGenerator | None, embed: Embed | None = None
+) -> AnswerResult:
     out = data_dir.parent / "out"
     out.mkdir(exist_ok=True)
     return answer(
@@ -59,6 +70,7 @@ def run(inputs: AnswerInputs, data_dir: Path, generator: ScriptedGenerator | Non
         generator=generator,
         out=out,
         advance=lambda done, total, note="": None,
+        embed=embed,
     )
 
 
@@ -225,6 +237,35 @@ def test_seeded_shots_are_recorded_with_each_answer(data_dir: Path) -> None:
     first, *others = shown_for(data_dir, FewShot(k=2)).values()
     assert len(set(first)) == 2
     assert all(each == first for each in others)
+
+
+def letters(texts: Sequence[str]) -> NDArray[np.float32]:
+    """Unit vectors that are near where texts have like letters."""
+    counts = np.array([[text.lower().count(letter) for letter in "abcdefghijklmnop"] for text in texts])
+    return (counts / np.linalg.norm(counts, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_retrieval_puts_the_nearest_rows_into_the_question_with_the_nearest_last(data_dir: Path) -> None:
+    train = [about("tide", "poem on a lake"), about("cat", "gold coin"), about("cats", "lake poem and poem")]
+    write_rows(data_dir / "train.jsonl", [*train, about("else", "poem on lakes", "choice")])
+    write_rows(data_dir / "test.jsonl", [about("t1", "a poem on lakes")])
+    seen: list[ChatRequest] = []
+
+    def look(request: ChatRequest) -> str:
+        seen.append(request)
+        return "answer"
+
+    run(inputs("retrieval", retrieval=Retrieval(k=2)), data_dir, ScriptedGenerator(look), letters)
+    (asked,) = seen
+    assert [each["role"] for each in asked.messages] == ["system", "user"]
+    assert asked.messages[1]["content"].split("\n\n") == [
+        FOUND,
+        "Question: lake poem and poem\nAnswer: It is cats.",
+        "Question: poem on a lake\nAnswer: It is tide.",
+        "Question: a poem on lakes",
+    ]
+    (answer,) = read_answers(data_dir.parent / "out" / FILE)
+    assert (answer.question, answer.shots) == ("a poem on lakes", ("cats", "tide"))
 
 
 def test_few_shot_without_enough_training_rows_is_refused(data_dir: Path) -> None:

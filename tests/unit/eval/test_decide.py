@@ -68,6 +68,18 @@ def test_gain_is_over_the_better_of_few_shot_and_the_best_rule() -> None:
     result = judge(tuned, few_shot, *rules, base, gain_over="best_baseline", at_least=0.2)
     assert (result.outcome, result.compared_with) == ("pass", "copy")
     assert result.value == pytest.approx(0.4)
+    assert (
+        judge(
+            tuned,
+            few_shot,
+            arm("retrieval", binary(60)),
+            *rules,
+            base,
+            gain_over="best_baseline",
+            at_least=0.2,
+        ).compared_with
+        == "retrieval"
+    )
     better = arm("few_shot", binary(85))
     result = judge(tuned, better, *rules, gain_over="best_baseline", at_least=0.2)
     assert (result.outcome, result.compared_with) == ("fail", "few_shot")

@@ -24,6 +24,7 @@ def project(tmp_path: Path) -> Project:
         "packages/tunebook_data/assets.txt",
         *(f"packages/tunebook_data/{name}.py" for name in LOOPS),
         "packages/tunebook_model/assets.txt",
+        "packages/tunebook_eval/assets.txt",
         "packages/tunebook_model/builtin.py",
         "packages/tunebook_model/convert.py",
     ):
