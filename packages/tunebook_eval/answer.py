@@ -26,7 +26,7 @@ from tunebook_eval.answers import (
 )
 from tunebook_eval.inputs import AnswerInputs
 from tunebook_eval.log_likelihood import score_texts
-from tunebook_eval.sets import Item, build_items
+from tunebook_eval.sets import Item, ItemKey, build_items, reword
 from tunebook_eval.shots import NO_SHOTS, Embed, Shots, choose_shots
 from tunebook_inference.generator import ChatRequest, Completion, Generator
 from tunebook_run.progress import Advance
@@ -55,6 +55,7 @@ def answer(
     """
     started = time.monotonic()
     items = build_items(inputs.sets, data_dir)
+    items += reword(items, inputs.sets)
     kept = reopen(out / FILE)
     timed: dict[str, Timed] = {}
     with (out / FILE).open("ab") as file:
@@ -81,14 +82,14 @@ class _Sheet:
     answers: list[Answer]
     advance: Advance
     num_items: int
-    keys: set[tuple[str, str, str | None]] = field(init=False)
+    keys: set[tuple[ItemKey, str | None]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.answers = list(self.answers)
         self.keys = {each.key for each in self.answers}
 
     def has(self, item: Item, rule: str | None = None) -> bool:
-        return (item.set, item.id, rule) in self.keys
+        return (item.key, rule) in self.keys
 
     def add(self, answers: Iterable[Answer]) -> None:
         for each in answers:
@@ -96,27 +97,34 @@ class _Sheet:
             self.answers.append(each)
             self.keys.add(each.key)
         self.file.flush()
-        self.advance(len({key[:2] for key in self.keys}), self.num_items)
+        self.advance(len({item for item, _ in self.keys}), self.num_items)
 
 
 def _answer_chats(
     items: Sequence[Item], shots: Shots, generator: Generator, sheet: _Sheet
 ) -> dict[str, Timed]:
-    """Set by set, so that arms which answer other sets beside it can be compared by the time of one."""
+    """Set by set, so that arms which answer other sets beside it can be compared by the time of one.
+
+    Rewordings come last and in no time: much of what they hold has been read before.
+    """
     if items:
         generator.start()
-    return {
+    as_it_is = [item for item in items if item.reworded is None]
+    timed = {
         name: _answer_set(list(of_set), shots, generator, sheet)
-        for name, of_set in groupby(items, attrgetter("set"))
+        for name, of_set in groupby(as_it_is, attrgetter("set"))
     }
+    if reworded := [item for item in items if item.reworded is not None]:
+        _answer_set(reworded, shots, generator, sheet)
+    return timed
 
 
 def _answer_set(items: Sequence[Item], shots: Shots, generator: Generator, sheet: _Sheet) -> Timed:
-    by_id = {f"{item.set}/{item.id}": item for item in items}
+    by_id = {"/".join(map(str, item.key)): item for item in items}
     requests = [
         ChatRequest(
             id,
-            shots.get((item.set, item.id), NO_SHOTS).put_into(item.messages),
+            shots.get(item.key, NO_SHOTS).put_into(item.messages),
             item.max_tokens,
             tools=item.tools,
         )
@@ -125,7 +133,7 @@ def _answer_set(items: Sequence[Item], shots: Shots, generator: Generator, sheet
 
     def keep(completion: Completion) -> None:
         item = by_id[completion.id]
-        shown = shots.get((item.set, item.id), NO_SHOTS)
+        shown = shots.get(item.key, NO_SHOTS)
         sheet.add([of_completion(item, completion, shown.ids)])
 
     started = time.monotonic()

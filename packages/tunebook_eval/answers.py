@@ -10,7 +10,7 @@ import orjson
 from pydantic import Field, ValidationError
 
 from tunebook_data.baselines import Baseline
-from tunebook_eval.sets import Item
+from tunebook_eval.sets import Item, ItemKey
 from tunebook_inference.generator import Completion, FinishReason
 from tunebook_spec.errors import StageError
 from tunebook_spec.fields import Frozen
@@ -25,6 +25,10 @@ class Answer(Frozen):
     """The item's id, the same in every arm."""
     rule: str | None = None
     """Which rule answered, in the arm without a model."""
+    reworded: int | None = None
+    """Which rewording of the question it answers; none: the question as it is."""
+    others: tuple[str | None, ...] = ()
+    """What was answered to its rewordings, none where that failed. In files they are answers of their own."""
     is_reference: bool = False
     """Of a rule that is shown beside the others and that nothing has to beat."""
     shots: tuple[str, ...] = ()
@@ -47,9 +51,9 @@ class Answer(Frozen):
     meta: dict[str, Any] = Field(default_factory=dict)
 
     @property
-    def key(self) -> tuple[str, str, str | None]:
+    def key(self) -> tuple[ItemKey, str | None]:
         """Unique in an arm."""
-        return self.set, self.item, self.rule
+        return (self.set, self.item, self.reworded), self.rule
 
 
 class Timed(Frozen):
@@ -118,6 +122,7 @@ def _facts(item: Item) -> dict[str, Any]:
     return {
         "set": item.set,
         "item": item.id,
+        "reworded": item.reworded,
         "reference": item.reference,
         "expected": item.expected,
         "group": item.group,
@@ -131,12 +136,24 @@ def encode(answer: Answer) -> bytes:
 
 
 def read_answers(path: Path) -> list[Answer]:
-    """Answers in file order.
+    """Answers in file order, those to rewordings put to the answer to the question as it is.
 
     Raises:
         StageError: a line is not an answer.
     """
-    return list(_decode(path, path.read_bytes()))
+    answers = list(_decode(path, path.read_bytes()))
+    others: dict[tuple[str, str], dict[int, str | None]] = {}
+    for each in answers:
+        if each.reworded is not None:
+            said = None if each.error else each.text
+            others.setdefault((each.set, each.item), {})[each.reworded] = said
+    return [
+        each.model_copy(update={"others": tuple(said for _, said in sorted(of_item.items()))})
+        if (of_item := others.get((each.set, each.item)))
+        else each
+        for each in answers
+        if each.reworded is None
+    ]
 
 
 def reopen(path: Path) -> list[Answer]:

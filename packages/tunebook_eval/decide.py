@@ -43,7 +43,9 @@ def judged_arms(report: EvalReport) -> dict[str, set[str]]:
     """By metric, the arms that a gate on it can name."""
     arms: dict[str, set[str]] = {}
     for each in report.scores:
-        metrics = [each.metric] if _says_all(each) else [each.metric, f"{each.metric}{UNSCORED}"]
+        metrics = [each.metric]
+        if not _says_all(each) and not _is_of_a_part(report, each):
+            metrics.append(f"{each.metric}{UNSCORED}")
         for metric in metrics:
             named = arms.setdefault(f"{each.set}.{metric}", set())
             named |= set() if each.is_rule else {each.arm}
@@ -122,6 +124,12 @@ def _is_baseline(scores: ArmScores) -> bool:
 def _says_all(scores: ArmScores) -> bool:
     """Whether it is measured wherever there is an answer: nothing is unscored by it alone."""
     return "." in scores.metric or scores.metric in ALWAYS
+
+
+def _is_of_a_part(report: EvalReport, scores: ArmScores) -> bool:
+    """Whether a part of the set was asked: nobody knows then what of the rest it could not score."""
+    asked = len(scores.scores) + scores.num_unscored
+    return asked < len(report.groups[scores.set])
 
 
 def _unscored(report: EvalReport, scores: ArmScores) -> ArmScores:

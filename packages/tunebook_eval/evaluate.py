@@ -17,7 +17,7 @@ from tunebook_eval.judged import Judgements
 from tunebook_eval.scorers import Scores, score_all
 from tunebook_eval.statistics import difference_bounds, holm, paired_p_value
 from tunebook_spec.errors import StageError
-from tunebook_spec.metrics import ALWAYS, AnyMetric, Judged, Pairwise
+from tunebook_spec.metrics import ALWAYS, AnyMetric, Consistency, Judged, Pairwise
 
 REPORT = "report.json"
 THIN_GROUPS = 20
@@ -87,7 +87,10 @@ def _scores(
     for name, of_set in metrics.items():
         here = {arm: found for arm, all_ in arms.items() if (found := [a for a in all_ if a.set == name])}
         for metric in of_set:
-            for arm, answers in here.items():
+            for arm, of_arm in here.items():
+                answers = [a for a in of_arm if a.others] if isinstance(metric, Consistency) else of_arm
+                if not answers:
+                    continue
                 if not isinstance(metric, Judged):
                     yield from _score_arm(metric, arm, answers, score_all(metric, answers))
                 elif arm == "tuned" or (answers[0].rule is None and not isinstance(metric, Pairwise)):

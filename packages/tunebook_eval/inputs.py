@@ -21,10 +21,17 @@ from tunebook_spec.evaluation import (
     TextsName,
 )
 from tunebook_spec.fields import Frozen
-from tunebook_spec.metrics import AnyMetric, JsonSchema, Judge, Judged, Pairwise
+from tunebook_spec.metrics import AnyMetric, Consistency, JsonSchema, Judge, Judged, Pairwise
 
 AnswerArm = Arm | Literal["baselines"]
 """`baselines` answers by rules, without a model."""
+
+
+class Rewordings(Frozen):
+    """What consistency asks again."""
+
+    rows: int
+    frames: tuple[str, ...]
 
 
 class PromptSet(Frozen):
@@ -36,19 +43,26 @@ class PromptSet(Frozen):
     texts: TextsName | None = None
     max_tokens: int
     """Longest answer; of no meaning for texts."""
+    rewordings: Rewordings | None = None
+    """None: each question is asked once, as it always is of rules."""
 
     @classmethod
     def of(cls, each: AnySet, default_max_tokens: int) -> PromptSet:
-        """The set without its metrics, so that another metric asks no model again."""
+        """The set without its metrics, so that none but one that asks again makes a model answer anew."""
         max_tokens = each.max_tokens or default_max_tokens
+        rewordings = next((_rewordings(one) for one in each.metrics if isinstance(one, Consistency)), None)
         match each:
             case TaskSet():
-                return cls(task=each.task, max_tokens=max_tokens)
+                return cls(task=each.task, max_tokens=max_tokens, rewordings=rewordings)
             case SuiteSet():
-                return cls(suite=each.suite, max_tokens=max_tokens)
+                return cls(suite=each.suite, max_tokens=max_tokens, rewordings=rewordings)
             case InlineSet():
-                return cls(items=each.items, max_tokens=max_tokens)
+                return cls(items=each.items, max_tokens=max_tokens, rewordings=rewordings)
         return cls(texts=each.texts, max_tokens=max_tokens)
+
+
+def _rewordings(metric: Consistency) -> Rewordings:
+    return Rewordings(rows=metric.rows, frames=metric.frames)
 
 
 class AnswerInputs(Frozen):
@@ -76,6 +90,8 @@ class AnswerInputs(Frozen):
             if isinstance(each, TaskSet) or not only_tasks
         }
         rules = arm == "baselines"
+        if rules:
+            sets = {name: each.model_copy(update={"rewordings": None}) for name, each in sets.items()}
         few_shot = evaluation.few_shot if arm == "few_shot" else None
         draws_shots = few_shot is not None and few_shot.choose == "seeded"
         draws = draws_shots or (not rules and evaluation.decoding.temperature > 0)

@@ -168,6 +168,17 @@ def keeps(rule: TextRule, text: str) -> bool:
     return found and (rule.min_words or 0) <= num_words <= (rule.max_words or num_words)
 
 
+def consistency(metric: object, answer: Answer) -> float | None:
+    """Share of the rewordings that are answered as the question is; None if none of them was."""
+    said = [other for other in answer.others if other is not None]
+    return sum(_is_same(answer.text, other) for other in said) / len(said) if said else None
+
+
+def _is_same(one: str, other: str) -> bool:
+    facts = json_scores.facts_of(one)
+    return normalise(one) == normalise(other) or (facts is not None and facts == json_scores.facts_of(other))
+
+
 SCORERS: Mapping[str, Callable[[Any, Answer], float | None]] = {
     "exact_match": exact_match,
     "line_match": line_match,
@@ -180,6 +191,7 @@ SCORERS: Mapping[str, Callable[[Any, Answer], float | None]] = {
     "json_schema": json_schema,
     "code_parses": lambda metric, answer: float(code_scores.parses(answer.text)),
     "log_likelihood": lambda metric, answer: answer.log_likelihood,
+    "consistency": consistency,
 }
 """What scores one answer alone, with one number."""
 

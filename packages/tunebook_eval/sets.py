@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from tunebook_eval.inputs import PromptSet
 from tunebook_model.conversation import FunctionTool, Message
 from tunebook_spec.errors import DataError
 from tunebook_spec.evaluation import SuiteItem
+
+ItemKey = tuple[str, str, int | None]
+"""Set, id, and which rewording."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,12 @@ class Item:
     meta: Mapping[str, Any] = field(default_factory=dict)
     row: Row | None = None
     """The test row, for rules that answer without a model."""
+    reworded: int | None = None
+    """Which rewording of the question it is; None: the question as it is."""
+
+    @property
+    def key(self) -> ItemKey:
+        return self.set, self.id, self.reworded
 
     @property
     def question(self) -> str:
@@ -64,6 +74,32 @@ def build_items(sets: Mapping[str, PromptSet], data_dir: Path) -> list[Item]:
             raise DataError(f"evaluation set {name!r} is empty: {what if each.task else 'it has no items'}")
         items += of_set
     return items
+
+
+def reword(items: Sequence[Item], sets: Mapping[str, PromptSet]) -> list[Item]:
+    """The rewordings of a part of each set's questions: the same part whatever the order of the items."""
+    made = []
+    for name, each in sets.items():
+        if each.rewordings is not None:
+            of_set = sorted((item for item in items if item.set == name), key=_lot)[: each.rewordings.rows]
+            made += [
+                replace(item, messages=_framed(item.messages, frame), reworded=number)
+                for item in of_set
+                for number, frame in enumerate(each.rewordings.frames)
+            ]
+    return made
+
+
+def _lot(item: Item) -> str:
+    return hashlib.sha256(item.id.encode()).hexdigest()
+
+
+def _framed(messages: Sequence[Message], frame: str) -> tuple[Message, ...]:
+    """With the last thing that the user says put into the frame."""
+    last = max(n for n, message in enumerate(messages) if message["role"] == "user")
+    content = frame.replace("{question}", messages[last]["content"])
+    asked: Message = {**messages[last], "content": content}
+    return (*messages[:last], asked, *messages[last + 1 :])
 
 
 def _items(name: str, each: PromptSet, rows: list[Row]) -> Iterator[Item]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tunebook_data.near_duplicates import said
 from tunebook_data.rows import Row, identity, read_rows
 from tunebook_eval.inputs import AnswerInputs
-from tunebook_eval.sets import Item
+from tunebook_eval.sets import Item, ItemKey
 from tunebook_eval.similarity import TfIdf, best
 from tunebook_model.conversation import Message, text_of
 from tunebook_spec.errors import DataError
@@ -55,8 +55,7 @@ class Prefix:
 
 
 NO_SHOTS = Prefix()
-Shots = Mapping[tuple[str, str], Prefix]
-"""By set and item."""
+Shots = Mapping[ItemKey, Prefix]
 Nearest = Callable[[Sequence[str], Sequence[str]], list[list[int]]]
 """For each of the second the indices of those of the first that are most like it, by likeness."""
 FOUND = "Here are questions that are like the last one, with their answers."
@@ -83,7 +82,7 @@ def choose_shots(
     for item in items:
         if item.row is not None:
             by_task.setdefault(item.row.task, []).append(item)
-    shots: dict[tuple[str, str], Prefix] = {}
+    shots: dict[ItemKey, Prefix] = {}
     for task, of_task in by_task.items():
         rows = _distinct(task, [row for row in train if row.task == task], chosen, inputs.arm)
         if isinstance(chosen, Retrieval):
@@ -93,7 +92,7 @@ def choose_shots(
             shots |= _likest(rows, of_task, partial(_by_words, chosen.k), is_context=False)
         else:
             drawn = _drawn(chosen.k, rows, random.Random(f"{inputs.seed}/{task}"))
-            shots |= {(item.set, item.id): drawn for item in of_task}
+            shots |= {item.key: drawn for item in of_task}
     return shots
 
 
@@ -119,7 +118,7 @@ def _likest(rows: Sequence[Row], items: Sequence[Item], nearest: Nearest, *, is_
     prompts = [_asked(row.messages[:-1]) for row in rows]
     found = nearest(prompts, [_asked(item.messages) for item in items])
     return {
-        (item.set, item.id): Prefix(tuple(rows[n] for n in reversed(of_item)), is_context)
+        item.key: Prefix(tuple(rows[n] for n in reversed(of_item)), is_context)
         for item, of_item in zip(items, found, strict=True)
     }
 

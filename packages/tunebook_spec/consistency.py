@@ -8,7 +8,7 @@ from tunebook_spec.base_model import BaseModelReference, is_same_model
 from tunebook_spec.data import DatasetSource, RowsSource
 from tunebook_spec.evaluation import PROMPTED, EvaluationSet, Gate, TaskSet, TextsSet
 from tunebook_spec.method import DpoObjective
-from tunebook_spec.metrics import ALWAYS, AnyMetric, JsonSchema, Judged, Pairwise
+from tunebook_spec.metrics import ALWAYS, AnyMetric, Consistency, JsonSchema, Judged, Pairwise
 from tunebook_spec.spec import Spec
 
 Path_ = tuple[str | int, ...]
@@ -83,7 +83,8 @@ def _scored(spec: Spec) -> dict[str, tuple[str, ...]]:
         models = arms if isinstance(each, TaskSet) else tuple(arm for arm in arms if arm not in PROMPTED)
         everyone = (*models, "best_baseline") if isinstance(each, TaskSet) else models
         for metric in each.metrics:
-            parts = [metric.label, *(f"{metric.label}.{part}" for part in (*metric.parts, "unscored"))]
+            unscored = () if isinstance(metric, Consistency) else ("unscored",)
+            parts = [metric.label, *(f"{metric.label}.{part}" for part in (*metric.parts, *unscored))]
             measured: tuple[str, ...] = everyone
             if isinstance(metric, Judged):  # rules are not judged; what is compared is the tuned model
                 measured = ("tuned",) if isinstance(metric, Pairwise) else models

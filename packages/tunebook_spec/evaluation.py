@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from tunebook_spec.fields import Frozen, Name
-from tunebook_spec.metrics import AnyMetric, Judged
+from tunebook_spec.metrics import AnyMetric, Consistency, Judged
 
 SuiteName = Literal["general"]
 TextsName = Literal["fixed_texts"]
@@ -34,6 +34,8 @@ class EvaluationSet(Frozen):
         twice = [label for label in labels if labels.count(label) > 1]
         if twice:
             raise ValueError(f"two metrics are called {twice[0]!r}; give one a `name`")
+        if sum(isinstance(metric, Consistency) for metric in self.metrics) > 1:
+            raise ValueError("a set is asked in other words once: leave one `consistency` of it")
         return self
 
 

@@ -23,6 +23,7 @@ PlainMetric = Literal[
     "code_parses",
     "code_doctests",
     "log_likelihood",
+    "consistency",
 ]
 """Metrics that need no options."""
 KINDS: tuple[str, ...] = (*get_args(PlainMetric), "regex", "code_ruff", "rules", "judge", "pairwise")
@@ -190,6 +191,36 @@ class Rules(Metric):
         return self
 
 
+def _holds_the_question(frame: str) -> str:
+    if frame.count("{question}") != 1:
+        raise ValueError(f"{frame!r} must hold {{question}} once: what is asked stands there")
+    return frame
+
+
+FRAMES = (
+    "Please answer this:\n\n{question}",
+    "{question}\n\nThank you.",
+    "Hello! {question}",
+    "Could you help me with this?\n\n{question}",
+    "I have a question for you.\n\n{question}\n\nWhat do you say?",
+)
+
+
+class Consistency(Metric):
+    """Share of a question's rewordings that a model answers as it answers the question as it is.
+
+    Answers are equal without regard to case, width, white space, quotes around and a final full stop; JSON
+    objects if they say the same, in any order and spelling. Of what is right it knows nothing.
+    """
+
+    kind: Literal["consistency"]
+    rows: int = Field(40, ge=1)
+    """How many of the set's questions are asked again, the same in every arm and run."""
+    frames: tuple[Annotated[str, AfterValidator(_holds_the_question)], ...] = Field(FRAMES, min_length=1)
+    """How they are asked; `{question}` stands for the question, which no rewording touches: words put around
+    it cannot change what is right."""
+
+
 class Judged(Metric):
     """What a supporting model makes of the answers; it decides gates only once it is calibrated."""
 
@@ -287,6 +318,7 @@ _Spelt = Annotated[
     | CodeRuff
     | CodeDoctests
     | Rules
+    | Consistency
     | Judge
     | Pairwise,
     Field(discriminator="kind"),

@@ -245,6 +245,14 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "CodeDoctests.examples": (metrics("exact_match, {kind: code_doctests, examples: tests}"), ("evaluate",)),
     "CodeDoctests.timeout_s": (metrics("exact_match, {kind: code_doctests, timeout_s: 5}"), ("evaluate",)),
     "CodeDoctests.memory_mib": (metrics("exact_match, {kind: code_doctests, memory_mib: 64}"), ("evaluate",)),
+    "Consistency.rows": (
+        "evaluation.sets.glossary.metrics=[line_match, {kind: consistency, rows: 5}]",
+        (*ARMS, "evaluate"),
+    ),
+    "Consistency.frames": (
+        "evaluation.sets.glossary.metrics=[line_match, {kind: consistency, frames: ['Hi! {question}']}]",
+        (*ARMS, "evaluate"),
+    ),
     "TextRule.name": (rule("{name: short, max_words: 9}"), ("evaluate",)),
     "TextRule.pattern": (rule("{name: hello, pattern: Hi}"), ("evaluate",)),
     "TextRule.must": (rule("{name: hello, pattern: Hi, must: not_match}"), ("evaluate",)),
@@ -283,7 +291,7 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 METRICS = ("ExactMatch", "ChoiceAccuracy", "RegexMatch", "Numeric", "JsonSchema", "JsonFields", "CodeRuff")
-METRICS += ("CodeDoctests", "Rules")
+METRICS += ("CodeDoctests", "Rules", "Consistency")
 
 # Which kind of object a field stands in is tested where the field is; these add nothing of their own.
 SAME_AS = {

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tunebook_data.rows import Row, write_rows
 from tunebook_eval.answer import answer
 from tunebook_eval.answers import FILE, AnswerResult, read_answers
-from tunebook_eval.inputs import AnswerInputs, PromptSet
+from tunebook_eval.inputs import AnswerInputs, PromptSet, Rewordings
 from tunebook_eval.shots import FOUND, Embed
 from tunebook_inference.generator import ChatRequest, Completion, OnDone
 from tunebook_inference.scripted import ScriptedGenerator
@@ -266,6 +266,23 @@ def test_retrieval_puts_the_nearest_rows_into_the_question_with_the_nearest_last
     ]
     (answer,) = read_answers(data_dir.parent / "out" / FILE)
     assert (answer.question, answer.shots) == ("a poem on lakes", ("cats", "tide"))
+
+
+def test_what_consistency_asks_again_stands_with_the_answer_and_is_not_timed(data_dir: Path) -> None:
+    frames = Rewordings(rows=2, frames=("Hi! {question}", "{question} Thanks."))
+    again = PromptSet(task="glossary", max_tokens=16, rewordings=frames)
+
+    def fails_when_thanked(request: ChatRequest) -> str | None:
+        asked = request.messages[-1]["content"]
+        return None if "Thanks" in asked else asked
+
+    result = run(inputs(glossary=again), data_dir, ScriptedGenerator(fails_when_thanked))
+    answers = {each.item: each for each in read_answers(data_dir.parent / "out" / FILE)}
+    assert (len(answers), result.num_answers, result.timed["glossary"].num_answers) == (3, 7, 3)
+    reworded = {item: each.others for item, each in answers.items() if each.others}
+    assert reworded == {item: (f"Hi! note {item}", None) for item in reworded}
+    assert len(reworded) == 2
+    assert run(inputs(glossary=again), data_dir, ScriptedGenerator({})).num_answers == 7, "all was kept"
 
 
 def test_few_shot_without_enough_training_rows_is_refused(data_dir: Path) -> None:

@@ -150,6 +150,24 @@ def test_all_items_are_examples_within_what_a_report_holds_and_the_sets_take_tur
     assert [each.set for each in kept(4 * size + large)] == ["glossary"] * 4 + ["general"]
 
 
+def test_consistency_is_of_those_that_were_asked_again_by_what_they_say(tmp_path: Path) -> None:
+    said = {0: ("a", ["A.", "a", "b", None]), 1: ('{"x": 1, "y": 2}', ['{"y":2,"x":1}']), 2: ("a", [])}
+    answers = [asked(n, text) for n, (text, _) in said.items()]
+    for n, (_, others) in said.items():
+        for frame, other in enumerate(others):
+            answers.append(asked(n, other or "", reworded=frame, error=None if other else "cut"))
+    arms = {arm: leave(tmp_path, arm, answers) for arm in ("base", "tuned")}
+    arms["baselines"] = leave(tmp_path, "baselines", [asked(n, "a", rule="majority") for n in range(3)])
+    inputs = EvaluateInputs.model_validate({"metrics": {"glossary": ["consistency", "exact_match"]}})
+    made = evaluate(inputs, arms=arms, judges={}, out=tmp_path)
+    found = of(made, "glossary.consistency", "tuned")
+    assert found.scores == {"000": pytest.approx(2 / 3), "001": 1.0}
+    assert (found.num_unscored, of(made, "glossary.exact_match", "tuned").num_unscored) == (0, 0)
+    assert {each.arm for each in made.of("glossary.consistency")} == {"base", "tuned"}
+    assert "glossary.consistency.unscored" not in judged_arms(made)
+    assert [each.num_queries for each in made.queries] == [3, 3], "what is asked again is no query"
+
+
 def test_thin_sets_and_unscored_answers_are_said(report: EvalReport) -> None:
     assert "glossary.line_match: 1 answers could not be scored" in report.warnings
     thin = "general.contains is thin: 3 rows in 2 groups; 200 in 20 are a sound least"
