@@ -12,6 +12,7 @@ from tunebook_eval.inputs import AnswerArm, AnswerInputs, DecideInputs, Evaluate
 from tunebook_run.stages import Stage
 from tunebook_spec import Spec
 from tunebook_spec.base_model import BaseModelReference
+from tunebook_spec.evaluation import Arm, ModelArm, RunArm, arm_name
 from tunebook_train.inputs import MergeInputs, TrainInputs
 
 RENDERS: tuple[str, ...] = ("transformers", "tokenizers")
@@ -43,6 +44,11 @@ def generates(stage: str) -> bool:
     return stage == "replay" or (stage.startswith("answer-") and stage != "answer-baselines")
 
 
+def _place(arm: Arm | RunArm | ModelArm) -> tuple[bool, str]:
+    """What is trained comes last."""
+    return arm == "tuned", arm_name(arm)
+
+
 def stages(
     spec: Spec,
     *,
@@ -50,6 +56,7 @@ def stages(
     sources: Mapping[str, str],
     supporting: Mapping[str, str],
     golden: Mapping[str, str],
+    runs: Mapping[str, str] | None = None,
     price_per_hour: float | None = None,
 ) -> dict[str, Stage]:
     """Every stage of a spec by name, in an order in which they can be made.
@@ -60,6 +67,7 @@ def stages(
         sources: digest of the content of each source.
         supporting: what answers for each supporting model that is asked, by role.
         golden: digest of the content of each golden set, by its path in the spec.
+        runs: digest of the model that each earlier run has made, by the name of its arm.
         price_per_hour: of the machine, which the report reckons by; None: it tells no money.
     """
     model = {"base_model": base_model}
@@ -98,11 +106,17 @@ def stages(
     )
     add("prepare", PrepareInputs.of(spec), *replay, contents=contents, libraries=made_by)
     answers = []
-    arms: list[AnswerArm] = ["baselines", *sorted(spec.evaluation.arms)]
+    arms: list[AnswerArm] = ["baselines", *sorted(spec.evaluation.arms, key=_place)]
     for arm in arms:
         # All that needs no training comes first: what stops a run should stop it before the long part.
         parents: tuple[str, ...] = ("prepare",)
         contents, libraries = ({}, ()) if arm == "baselines" else (model, GENERATES)
+        if isinstance(arm, RunArm):
+            contents = {"run": (runs or {})[arm.name]}
+        if isinstance(arm, ModelArm):
+            runs_here = isinstance(spec.models[arm.model], BaseModelReference)
+            contents = {f"model:{arm.model}": supporting[arm.model]}
+            libraries = GENERATES if runs_here else ()
         if arm == "retrieval":
             contents = {**contents, "embeddings": repr(pinned_wheels("tunebook_eval"))}
         if arm == "tuned":
@@ -110,7 +124,7 @@ def stages(
             add("train", TrainInputs.of(spec), "prepare", contents=model, libraries=trains)
             add("merge", MergeInputs.of(spec), "train", contents=model, libraries=trains)
             parents, contents = ("prepare", "merge"), {}
-        answers.append(f"answer-{arm}")
+        answers.append(f"answer-{arm if arm == 'baselines' else arm_name(arm)}")
         add(answers[-1], AnswerInputs.of(spec, arm), *parents, contents=contents, libraries=libraries)
     judges = []
     of_models = [each for each in answers if each != "answer-baselines"]

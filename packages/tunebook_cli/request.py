@@ -21,6 +21,8 @@ class Request(BaseModel):
     """The base model, made ready."""
     supporting: dict[str, ReadyModel]
     """Supporting models that run on this machine, by role."""
+    runs: dict[str, str] = {}
+    """Store key of what each earlier run has made that answers as an arm, by the arm's name."""
     spec_dir: Path
     """What paths of the spec are relative to."""
     ray_address: str | None

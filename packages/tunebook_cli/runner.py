@@ -27,13 +27,14 @@ from tunebook_eval.golden import golden_digests, golden_problems, judged_metrics
 from tunebook_eval.scorers import metric_problems
 from tunebook_inference.supporting import identity
 from tunebook_model.resolve import ReadyModel, resolve
-from tunebook_run.record import RunRecord, StageRecord, Status, claim_number, save
+from tunebook_run.record import RunRecord, StageRecord, Status, claim_number, find_run, save
 from tunebook_run.settings import Settings
 from tunebook_run.stages import Artifact, Stage, find, read_artifact
 from tunebook_run.store import Store
 from tunebook_spec import LoadedSpec
 from tunebook_spec.base_model import AnyBaseModel, BaseModelReference, EndpointModel, FolderModel, GgufModel
 from tunebook_spec.errors import InputError, Problem, SpecError, StageError
+from tunebook_spec.evaluation import RunArm
 from tunebook_spec.method import AdapterMethod
 from tunebook_train.targets import target_problems
 
@@ -74,6 +75,8 @@ class Plan:
     stages: Mapping[str, Stage]
     model: ReadyModel
     supporting: dict[str, ReadyModel]
+    runs: dict[str, str]
+    """Store key of the model that each earlier run has made, by the name of its arm."""
 
 
 def plan(loaded: LoadedSpec, settings: Settings) -> Plan:
@@ -100,15 +103,40 @@ def plan(loaded: LoadedSpec, settings: Settings) -> Plan:
         for role in loaded.spec.roles
     }
     sources = source_digests(loaded.spec.data, spec_dir=folder, assets_dir=settings.assets_dir)
+    runs = _earlier_runs(loaded, settings)
     made = stages(
         loaded.spec,
         base_model=model.digest,
         sources=sources,
         supporting=who,
         golden=golden_digests(loaded.spec, folder),
+        runs={arm: record.digest for arm, record in runs.items()},
         price_per_hour=settings.local_price_per_hour,
     )
-    return Plan(made, model, ready)
+    return Plan(made, model, ready, {arm: record.key for arm, record in runs.items()})
+
+
+def _earlier_runs(loaded: LoadedSpec, settings: Settings) -> dict[str, StageRecord]:
+    """What earlier runs have made that answers as an arm, by its name.
+
+    Raises:
+        SpecError: there is no such run, it has made no model, or that was cleaned away.
+    """
+    store = Store(settings.storage_url, settings.cache_dir)
+    found: dict[str, StageRecord] = {}
+    problems = []
+    for index, arm in enumerate(loaded.spec.evaluation.arms):
+        if isinstance(arm, RunArm):
+            try:
+                record = find_run(store, arm.run).stage("merge")
+                if read_artifact(store, record.key) is None:
+                    raise InputError(f"the model of run {arm.run} was cleaned away; run its spec again")
+                found[arm.name] = record
+            except InputError as error:
+                problems.append(loaded.problem(("evaluation", "arms", index, "run"), str(error)))
+    if problems:
+        raise SpecError(str(loaded.path), tuple(problems))
+    return found
 
 
 def _own_judges(loaded: LoadedSpec, ready: Mapping[str, ReadyModel], model: ReadyModel) -> Iterator[Problem]:
@@ -258,6 +286,7 @@ class _Run:
             parents={name: self.plan.stages[name].key for name in stage.parents},
             model=self.plan.model,
             supporting=self.plan.supporting,
+            runs=self.plan.runs,
             spec_dir=self.loaded.path.parent.resolve(),
             ray_address=address,
             facts=_facts(self.record, self.plan.model, self.store),

@@ -21,6 +21,7 @@ from tunebook_run.store import Store, is_disk_full
 from tunebook_spec.errors import TunebookError
 
 if TYPE_CHECKING:
+    from tunebook_eval.answers import AnswerResult
     from tunebook_eval.shots import Embed
     from tunebook_inference.supporting import SupportingModel
     from tunebook_inference.vllm_engine import VLLMEngine
@@ -273,8 +274,24 @@ def _answer(work: Work) -> Outcome:
 
     inputs = AnswerInputs.model_validate(work.fields)
     data = work.parents["prepare"]
+    if inputs.model is not None:
+        with _supporting(work, {inputs.arm: inputs.model}) as models:
+            return _answered(
+                answer(
+                    inputs,
+                    data_dir=data,
+                    model_dir=None,
+                    generator=models[inputs.arm],
+                    out=work.out,
+                    advance=work.advance,
+                )
+            )
     model, engine = None, None
-    if inputs.temperature is not None:
+    if (earlier := work.request.runs.get(inputs.arm)) is not None:
+        model = work.store.download(earlier) / "model"
+        temperature, seed = inputs.temperature or 0.0, inputs.seed or 0
+        engine = _engine(work, model, inputs.chat_template_kwargs, temperature, seed)
+    elif inputs.temperature is not None:
         merged = work.parents.get("merge")
         model = merged / "model" if merged else work.request.model.path
         served = serving_renderer(model, inputs.chat_template_kwargs)
@@ -292,6 +309,10 @@ def _answer(work: Work) -> Outcome:
         advance=work.advance,
         embed=embed,
     )
+    return _answered(done)
+
+
+def _answered(done: AnswerResult) -> Outcome:
     tokens = f"{done.prompt_tokens} prompt and {done.completion_tokens} answer tokens"
     resumed = f", {done.num_resumed} of them by an earlier attempt" if done.num_resumed else ""
     errors = f", {done.num_errors} failed" if done.num_errors else ""

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import IO
 
 from tunebook_data.baselines import baselines, question
+from tunebook_data.near_duplicates import said
+from tunebook_data.personal_data import scan
 from tunebook_data.rows import read_rows
 from tunebook_eval.answers import (
     FILE,
@@ -29,6 +31,7 @@ from tunebook_eval.log_likelihood import score_texts
 from tunebook_eval.sets import Item, ItemKey, build_items, reword
 from tunebook_eval.shots import NO_SHOTS, Embed, Shots, choose_shots
 from tunebook_inference.generator import ChatRequest, Completion, Generator
+from tunebook_inference.supporting import SupportingModel
 from tunebook_run.progress import Advance
 
 
@@ -47,7 +50,7 @@ def answer(
     Args:
         inputs: What this arm reads of the spec.
         data_dir: What `prepare` left.
-        model_dir: The arm's model, for the likelihood of fixed texts; None for rules.
+        model_dir: The arm's model, for the likelihood of fixed texts; None for rules and a model elsewhere.
         generator: Answers the chats; None for rules.
         out: Gets `answers.jsonl`, one answer a line in the order of finishing, and `arm.json`, the result.
         advance: Told how many of the items are answered.
@@ -63,13 +66,22 @@ def answer(
         if inputs.arm == "baselines":
             _answer_by_rules(items, data_dir, sheet)
         else:
-            assert model_dir is not None, "only rules do without a model"
             assert generator is not None, "only rules do without a generator"
             left = [item for item in items if not sheet.has(item)]
-            _score_texts([item for item in left if not item.messages], model_dir, sheet)
+            if texts := [item for item in left if not item.messages]:
+                assert model_dir is not None, "a model elsewhere is given no texts"
+                _score_texts(texts, model_dir, sheet)
             shots = choose_shots(inputs, items, data_dir, embed)
-            timed = _answer_chats([item for item in left if item.messages], shots, generator, sheet)
+            chats = [item for item in left if item.messages]
+            if isinstance(generator, SupportingModel) and generator.is_remote:
+                chats = _sendable(chats, inputs, sheet)
+            timed = _answer_chats(chats, inputs.temperature, shots, generator, sheet)
     result = _result(inputs.arm, sheet.answers, len(kept), timed, time.monotonic() - started)
+    if isinstance(generator, SupportingModel):
+        # What was kept of an earlier stage took no time now.
+        timed = {} if generator.spent.resumed else timed
+        told = {"cost": generator.spent.cost, "is_remote": generator.is_remote, "timed": timed}
+        result = result.model_copy(update=told)
     (out / SUMMARY).write_text(result.model_dump_json(indent=1))
     return result
 
@@ -100,8 +112,24 @@ class _Sheet:
         self.advance(len({item for item, _ in self.keys}), self.num_items)
 
 
+def _sendable(items: Sequence[Item], inputs: AnswerInputs, sheet: _Sheet) -> list[Item]:
+    """What an endpoint may be asked; the rest fails, with the reason."""
+    kept = []
+    for item in items:
+        error = None
+        if item.tools:
+            error = "not asked: an endpoint is asked for text, not for calls"
+        elif inputs.personal_data != "allow" and any(scan(text)[1] for text in said(item.messages)):
+            error = "not asked: personal data, which `personal_data: allow` would let go"
+        if error is None:
+            kept.append(item)
+        else:
+            sheet.add([of_completion(item, Completion(item.id, "", "error", 0, 0, error=error), ())])
+    return kept
+
+
 def _answer_chats(
-    items: Sequence[Item], shots: Shots, generator: Generator, sheet: _Sheet
+    items: Sequence[Item], temperature: float | None, shots: Shots, generator: Generator, sheet: _Sheet
 ) -> dict[str, Timed]:
     """Set by set, so that arms which answer other sets beside it can be compared by the time of one.
 
@@ -111,15 +139,17 @@ def _answer_chats(
         generator.start()
     as_it_is = [item for item in items if item.reworded is None]
     timed = {
-        name: _answer_set(list(of_set), shots, generator, sheet)
+        name: _answer_set(list(of_set), temperature, shots, generator, sheet)
         for name, of_set in groupby(as_it_is, attrgetter("set"))
     }
     if reworded := [item for item in items if item.reworded is not None]:
-        _answer_set(reworded, shots, generator, sheet)
+        _answer_set(reworded, temperature, shots, generator, sheet)
     return timed
 
 
-def _answer_set(items: Sequence[Item], shots: Shots, generator: Generator, sheet: _Sheet) -> Timed:
+def _answer_set(
+    items: Sequence[Item], temperature: float | None, shots: Shots, generator: Generator, sheet: _Sheet
+) -> Timed:
     by_id = {"/".join(map(str, item.key)): item for item in items}
     requests = [
         ChatRequest(
@@ -127,6 +157,7 @@ def _answer_set(items: Sequence[Item], shots: Shots, generator: Generator, sheet
             shots.get(item.key, NO_SHOTS).put_into(item.messages),
             item.max_tokens,
             tools=item.tools,
+            temperature=temperature,
         )
         for id, item in by_id.items()
     ]

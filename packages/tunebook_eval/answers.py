@@ -79,6 +79,10 @@ class AnswerResult(Frozen):
     """Answers that an earlier, killed attempt had left."""
     timed: dict[str, Timed]
     """By set of prompts, what the attempt that finished answered."""
+    cost: float | None = None
+    """Money, of a model elsewhere whose prices are known."""
+    is_remote: bool = False
+    """It ran elsewhere: its time is none of this machine's."""
 
 
 def of_completion(item: Item, completion: Completion, shots: tuple[str, ...]) -> Answer:

@@ -54,6 +54,7 @@ def query_costs(
                 answer_tokens=sum(each.completion_tokens for each in of_set) / num,
                 num_timed=timed.num_answers if timed else 0,
                 seconds=timed.seconds / timed.num_answers if timed and timed.num_answers else None,
+                is_remote=results[arm].is_remote,
             )
 
 
@@ -83,6 +84,7 @@ def _together(arm: str, costs: Sequence[QueryCost]) -> QueryCost:
         answer_tokens=mean([each.answer_tokens for each in costs]),
         num_timed=sum(each.num_timed for each in costs),
         seconds=mean(seconds) if len(seconds) == len(costs) else None,
+        is_remote=costs[0].is_remote,
     )
 
 

@@ -87,7 +87,7 @@ class ArmCost(Frozen):
     completion_tokens: int
     seconds: float
     cost: float | None = None
-    """Money, of a judge whose prices are known."""
+    """Money, of a judge or another model elsewhere whose prices are known."""
 
 
 class QueryCost(Frozen):
@@ -105,6 +105,8 @@ class QueryCost(Frozen):
     seconds: float | None
     """The engine's time for the whole batch over the answers in it, its start not counted: what an answer
     takes of a busy machine, not how long one user waits. None: nothing was timed."""
+    is_remote: bool = False
+    """A model elsewhere, whose time costs nothing of this machine."""
 
 
 class Flip(Frozen):

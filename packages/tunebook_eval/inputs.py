@@ -13,17 +13,21 @@ from tunebook_spec.evaluation import (
     FewShot,
     Gate,
     InlineSet,
+    ModelArm,
     Retrieval,
+    RunArm,
     SuiteItem,
     SuiteName,
     SuiteSet,
     TaskSet,
     TextsName,
+    TextsSet,
+    arm_name,
 )
 from tunebook_spec.fields import Frozen
 from tunebook_spec.metrics import AnyMetric, Consistency, JsonSchema, Judge, Judged, Pairwise
 
-AnswerArm = Arm | Literal["baselines"]
+AnswerArm = Arm | RunArm | ModelArm | Literal["baselines"]
 """`baselines` answers by rules, without a model."""
 
 
@@ -68,7 +72,8 @@ def _rewordings(metric: Consistency) -> Rewordings:
 class AnswerInputs(Frozen):
     """What one arm reads."""
 
-    arm: AnswerArm
+    arm: str
+    """Its name."""
     sets: dict[str, PromptSet]
     temperature: float | None
     """None for rules, which do not sample."""
@@ -79,15 +84,20 @@ class AnswerInputs(Frozen):
     retrieval: Retrieval | None
     """Rows to put into the question; none in every arm but retrieval."""
     chat_template_kwargs: dict[str, str | bool]
+    model: AnySupportingModel | None = None
+    """What answers in the place of this spec's own model."""
+    personal_data: Literal["allow", "flag", "mask", "drop"] | None = None
+    """As `data.checks` has it, for such a model: whether rows with such data may leave this machine."""
 
     @classmethod
     def of(cls, spec: Spec, arm: AnswerArm) -> AnswerInputs:
         evaluation = spec.evaluation
+        other = spec.models[arm.model] if isinstance(arm, ModelArm) else None
         only_tasks = arm in (*PROMPTED, "baselines")
         sets = {
             name: PromptSet.of(each, evaluation.decoding.max_tokens)
             for name, each in evaluation.sets.items()
-            if isinstance(each, TaskSet) or not only_tasks
+            if isinstance(each, TaskSet) or not (only_tasks or (other and isinstance(each, TextsSet)))
         }
         rules = arm == "baselines"
         if rules:
@@ -96,13 +106,15 @@ class AnswerInputs(Frozen):
         draws_shots = few_shot is not None and few_shot.choose == "seeded"
         draws = draws_shots or (not rules and evaluation.decoding.temperature > 0)
         return cls(
-            arm=arm,
+            arm=arm_name(arm) if arm != "baselines" else arm,
             sets=sets,
             temperature=None if rules else evaluation.decoding.temperature,
             seed=spec.seed if draws else None,
             few_shot=few_shot,
             retrieval=evaluation.retrieval if arm == "retrieval" else None,
-            chat_template_kwargs={} if rules else spec.base_model.chat_template_kwargs,
+            chat_template_kwargs={} if rules or other else spec.base_model.chat_template_kwargs,
+            model=other,
+            personal_data=spec.data.checks.personal_data if other else None,
         )
 
 

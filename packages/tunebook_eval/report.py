@@ -34,7 +34,8 @@ from tunebook_spec.metrics import ALWAYS
 
 REPORT = "report.html"
 TEMPLATE = "report.html.j2"
-MODELS: tuple[str, ...] = ("base", *PROMPTED, "tuned")
+ARMS: tuple[str, ...] = ("base", *PROMPTED)
+"""What comes first."""
 MAX_FLIPS = 200
 """Flips to list; the table of answers and `report.json` have all of them."""
 MAX_DISPUTED = 10
@@ -132,7 +133,7 @@ def summary(
     """
     gated = {each.gate.metric for each in verdict.results}
     metrics = {name: of for name, of in _by_metric(report).items() if _is_headline(name) or name in gated}
-    arms = [arm for arm in MODELS if any(each.arm == arm for each in report.scores)]
+    arms = _models(report)
     table = Table(box=box.SIMPLE, pad_edge=False)
     for column in ("metric", *arms, "best rule", "n"):
         table.add_column(column, justify="left" if column == "metric" else "right", no_wrap=True)
@@ -164,7 +165,8 @@ def _query_lines(report: EvalReport, update_s: float | None, price_per_hour: flo
     for each in queries:
         tokens = (f"{value:.1f}" for value in (each.prompt_tokens, each.cached_tokens, each.answer_tokens))
         seconds = "-" if each.seconds is None else f"{each.seconds:.3f}"
-        paid = "-" if price is None or each.seconds is None else f"{1000 * each.seconds * price:.4f}"
+        is_paid = price is not None and each.seconds is not None and not each.is_remote
+        paid = f"{1000 * (each.seconds or 0) * (price or 0):.4f}" if is_paid else "-"
         table.add_row(each.arm, *tokens, seconds, *([paid] if price is not None else []))
     lines = _lines(table)
     if update_s is not None:
@@ -180,8 +182,9 @@ def _lines(table: Table) -> list[str]:
 
 
 def _models(report: EvalReport) -> list[str]:
-    """The arms that answered, in their order."""
-    return [arm for arm in MODELS if any(arm in each.answers for each in report.examples)]
+    """The arms that answered: base, those that are shown rows, others, and last what was tuned."""
+    found = {each.arm: None for each in report.scores if not each.is_rule}
+    return sorted(found, key=_order)
 
 
 def _embedded(examples: Sequence[Example], arms: Sequence[str]) -> Markup:
@@ -248,15 +251,19 @@ def _parts(metrics: Mapping[str, Sequence[ArmScores]]) -> dict[str, dict[str, di
     for name, scores in metrics.items():
         set_, metric, *rest = name.split(".")
         if rest:
-            of_part = {each.arm: each for each in scores if each.arm in MODELS}
+            of_part = {each.arm: each for each in scores if not each.is_rule}
             parts.setdefault(f"{set_}.{metric}", {})[".".join(rest)] = of_part
     return parts
 
 
+def _order(arm: str) -> int:
+    return ARMS.index(arm) if arm in ARMS else len(ARMS) + (arm == "tuned")
+
+
 def _place(scores: ArmScores) -> tuple[int, float]:
-    if scores.arm in MODELS and not scores.is_rule:
-        return MODELS.index(scores.arm), 0.0
-    return len(MODELS) + scores.is_reference, -(scores.overall.mean if scores.overall else 0.0)
+    if not scores.is_rule:
+        return _order(scores.arm), 0.0
+    return len(ARMS) + 1 + scores.is_reference, -(scores.overall.mean if scores.overall else 0.0)
 
 
 def _cell(scores: ArmScores | None) -> str:

@@ -118,6 +118,9 @@ class SupportingModel:
     reported: Counter[str] = field(default_factory=Counter)
     """Answers by the model that an endpoint said had answered."""
 
+    def start(self) -> None:
+        self.generator.start()
+
     def generate(self, requests: Sequence[ChatRequest], on_done: OnDone) -> list[Completion]:
         """Answer every request, in the order asked; equal questions are asked once.
 

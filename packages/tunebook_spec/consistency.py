@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from tunebook_spec.base_model import BaseModelReference, is_same_model
 from tunebook_spec.data import DatasetSource, RowsSource
-from tunebook_spec.evaluation import PROMPTED, EvaluationSet, Gate, TaskSet, TextsSet
+from tunebook_spec.evaluation import PROMPTED, EvaluationSet, Gate, ModelArm, TaskSet, TextsSet
 from tunebook_spec.method import DpoObjective
 from tunebook_spec.metrics import ALWAYS, AnyMetric, Consistency, JsonSchema, Judged, Pairwise
 from tunebook_spec.spec import Spec
@@ -54,6 +54,9 @@ def inconsistencies(spec: Spec) -> Iterator[tuple[Path_, str]]:
             )
             way_out = "name another model, or set `may_judge_itself: true`"
             yield ("data", "distill", "choose", "judge"), f"{message}: {way_out}"
+    for index, arm in enumerate(spec.evaluation.arms):
+        if isinstance(arm, ModelArm) and arm.model not in spec.models:
+            yield ("evaluation", "arms", index, "model"), _no_role(arm.model, spec)
     for place, message in gate_problems(spec.evaluation.gates, _scored(spec)):
         yield ("evaluation", *place), message
 
@@ -77,10 +80,12 @@ def _beside_preferences(spec: Spec) -> Iterator[tuple[Path_, str]]:
 
 def _scored(spec: Spec) -> dict[str, tuple[str, ...]]:
     """By metric, the arms that a gate on it can name: few-shot, retrieval and rules answer tasks alone."""
-    arms = spec.evaluation.arms
+    arms, by_roles = spec.evaluation.arm_names, spec.evaluation.arm_roles
     scored: dict[str, tuple[str, ...]] = {}
     for name, each in spec.evaluation.sets.items():
         models = arms if isinstance(each, TaskSet) else tuple(arm for arm in arms if arm not in PROMPTED)
+        if isinstance(each, TextsSet):
+            models = tuple(arm for arm in models if arm not in by_roles)
         everyone = (*models, "best_baseline") if isinstance(each, TaskSet) else models
         for metric in each.metrics:
             unscored = () if isinstance(metric, Consistency) else ("unscored",)
@@ -124,7 +129,7 @@ def _misfit(each: EvaluationSet, metric: AnyMetric, spec: Spec) -> str | None:
     if not isinstance(each, TaskSet) and kind in ("line_match", "json_fields"):
         return f"{kind!r} cannot score this kind of set: it needs the reference answers of a task"
     if isinstance(metric, Pairwise) and metric.against in PROMPTED:
-        if not isinstance(each, TaskSet) or metric.against not in spec.evaluation.arms:
+        if not isinstance(each, TaskSet) or metric.against not in spec.evaluation.arm_names:
             return f"{metric.against} does not answer this set; compare `against: base`"
     if isinstance(metric, JsonSchema) and metric.answer_schema is None:
         schemas = spec.data.checks.answer_schema
@@ -142,5 +147,9 @@ def _misjudges(metric: Judged, spec: Spec) -> str | None:
         return f"{metric.judge!r} runs on this machine: its probabilities are read, and repeats are the same"
     if spec.is_tuned_or_base(model) and not metric.may_judge_itself:
         itself = f"{metric.judge!r} is the model that is tuned, which tends to like its own answers"
+        return f"{itself}: name another model, or set `may_judge_itself: true`"
+    answering = [spec.models[role] for role in spec.evaluation.arm_roles if role in spec.models]
+    if any(is_same_model(model, each) for each in answering) and not metric.may_judge_itself:
+        itself = f"{metric.judge!r} answers as an arm, and tends to like its own answers"
         return f"{itself}: name another model, or set `may_judge_itself: true`"
     return None

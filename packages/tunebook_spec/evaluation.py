@@ -14,6 +14,48 @@ TextsName = Literal["fixed_texts"]
 Arm = Literal["base", "few_shot", "retrieval", "tuned"]
 PROMPTED: tuple[Arm, ...] = ("few_shot", "retrieval")
 """Arms in which the base is shown training rows of the task: they answer tasks alone."""
+NO_ARMS = frozenset({"baselines", "best_baseline"})
+"""What gates and stages call something else."""
+
+
+class RunArm(Frozen):
+    run: str = Field(pattern=r"^[a-z][a-z0-9_]*@[0-9]+$")
+    """What an earlier run has trained, as `scenario@number`, which is the arm's name too; it answers anew."""
+
+    @property
+    def name(self) -> str:
+        return self.run
+
+
+class ModelArm(Frozen):
+    model: Name
+    """A role under `models`, such as an endpoint, and the arm's name. It scores no fixed texts."""
+
+    @property
+    def name(self) -> str:
+        return self.model
+
+
+def _arm_tag(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "Arm"
+    keys = set(value) if isinstance(value, dict) else set(type(value).model_fields)
+    return "RunArm" if "run" in keys else "ModelArm" if "model" in keys else None
+
+
+AnyArm = Annotated[
+    Annotated[Arm, Tag("Arm")] | Annotated[RunArm, Tag("RunArm")] | Annotated[ModelArm, Tag("ModelArm")],
+    Discriminator(
+        _arm_tag,
+        custom_error_type="unknown_arm",
+        custom_error_message="an arm is a name, `{run: SCENARIO@NUMBER}` or `{model: ROLE}`",
+    ),
+]
+
+
+def arm_name(arm: Arm | RunArm | ModelArm) -> str:
+    """What gates, stages and reports call it."""
+    return arm if isinstance(arm, str) else arm.name
 
 
 class Decoding(Frozen):
@@ -99,13 +141,13 @@ class Gate(Frozen):
     `set.metric.unscored` is the share of answers that it could not score; `set.stop_rate` and
     `set.answer_tokens` are there for every set of prompts.
     """
-    arm: Arm = "tuned"
-    """Whose metric is judged."""
+    arm: str = "tuned"
+    """Whose metric is judged: an arm by its name, or by the run or the role that it names."""
     at_least: float | None = None
     """Lower bound on the metric; with `gain_over`, on the gain."""
     at_most: float | None = None
     """Upper bound on the metric; with `gain_over`, on the gain."""
-    gain_over: Arm | Literal["best_baseline"] | None = None
+    gain_over: str | None = None
     """Judge the arm minus this one; `best_baseline` is the best of few-shot, retrieval and non-learned
     rules: the highest, or under `at_most` the lowest."""
     max_drop: float | None = Field(None, ge=0)
@@ -166,8 +208,18 @@ class Evaluation(Frozen):
     ] = Retrieval(k=3)
     """Training rows put into the question of the retrieval arm: how many, or `{k: ...}`."""
     sets: dict[Name, AnySet] = Field(min_length=1)
-    arms: tuple[Arm, ...] = ("base", "few_shot", "tuned")
+    arms: tuple[AnyArm, ...] = ("base", "few_shot", "tuned")
+    """What answers the same prompts: by name, or `{run: medical@3}`, or `{model: ROLE}`."""
     gates: tuple[Gate, ...] = Field(min_length=1)
+
+    @property
+    def arm_names(self) -> tuple[str, ...]:
+        return tuple(map(arm_name, self.arms))
+
+    @property
+    def arm_roles(self) -> tuple[str, ...]:
+        """The supporting models that answer beside the arms of this spec's own model."""
+        return tuple(arm.model for arm in self.arms if isinstance(arm, ModelArm))
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -177,9 +229,11 @@ class Evaluation(Frozen):
 
     @model_validator(mode="after")
     def arms_hold_what_gates_compare(self) -> Evaluation:
-        missing = {"base", "tuned"} - set(self.arms)
+        missing = {"base", "tuned"} - set(self.arm_names)
         if missing:
             raise ValueError(f"arms must hold base and tuned; missing: {', '.join(sorted(missing))}")
-        if len(set(self.arms)) != len(self.arms):
-            raise ValueError(f"an arm is listed twice: {', '.join(self.arms)}")
+        if len(set(self.arm_names)) != len(self.arms):
+            raise ValueError(f"an arm is listed twice: {', '.join(self.arm_names)}")
+        if taken := NO_ARMS & set(self.arm_names):
+            raise ValueError(f"an arm cannot be called {', '.join(sorted(taken))}; name the role otherwise")
         return self

@@ -33,7 +33,7 @@ class Spec(Frozen):
     @property
     def roles(self) -> tuple[str, ...]:
         """The supporting models that anything of the spec asks."""
-        return tuple(dict.fromkeys((*self.data.roles, *self.evaluation.roles)))
+        return tuple(dict.fromkeys((*self.data.roles, *self.evaluation.arm_roles, *self.evaluation.roles)))
 
     def is_tuned_or_base(self, model: AnySupportingModel) -> bool:
         """Whether a supporting model is, by its name, the base model or what is made of it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic import BaseModel
@@ -78,6 +78,8 @@ profiles:
     method: {kind: full, objective: {kind: dpo}}
   similar:
     evaluation: {few_shot: {k: 3, choose: similar}}
+  arms:
+    evaluation: {arms: [base, tuned, {run: a@1}, {model: other}]}
   retrieval:
     evaluation: {arms: [base, few_shot, retrieval, tuned]}
 """
@@ -222,7 +224,8 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "FewShot.k": ("evaluation.few_shot=5", ("answer-few_shot",)),
     "FewShot.choose": ("evaluation.few_shot={k: 3, choose: similar}", ("answer-few_shot",)),
     "Retrieval.k": ("evaluation.retrieval=5", ("answer-retrieval",)),
-    "Evaluation.arms": ("evaluation.arms=[base, tuned]", (*JUDGE, "judge-here")),
+    "RunArm.run": ("evaluation.arms.2={run: a@2}", (*JUDGE, "judge-here")),
+    "ModelArm.model": ("evaluation.arms.3={model: mild}", (*JUDGE, "judge-here")),
     "SimpleMetric.kind": (metrics("exact_match, line_match"), ("evaluate",)),
     "SimpleMetric.name": (metrics("exact_match, {kind: contains, name: holds}"), ("evaluate",)),
     "ExactMatch.normalise": (metrics("{kind: exact_match, normalise: false}"), ("evaluate",)),
@@ -324,7 +327,8 @@ SAME_AS = {
     "SftObjective.kind": "DpoObjective.kind",
 }
 ONE_VALUE = {"Spec.version", "SuiteSet.suite", "TextsSet.texts"}
-UNDER = {"LoraMethod": "lora", "QloraMethod": "qlora", "DpoObjective": "dpo", "Retrieval": "retrieval"}
+UNDER = {"LoraMethod": "lora", "QloraMethod": "qlora", "DpoObjective": "dpo"}
+UNDER |= {"Retrieval": "retrieval", "RunArm": "arms", "ModelArm": "arms"}
 """Profiles in which a model stands; the others stand in the spec without one."""
 
 
@@ -371,6 +375,7 @@ def plan(
         sources=sources,
         supporting=supporting,
         golden=golden,
+        runs={name: f"what {name} made" for name in ("a@1", "a@2")},
         price_per_hour=price_per_hour,
     )
 
@@ -408,6 +413,18 @@ def test_the_seed_draws_few_shot_rows_and_no_similar_ones(
 ) -> None:
     before, after = (plan(tmp_path, change, profile)["answer-few_shot"] for change in ("", "seed=1"))
     assert (before.inputs["fields"] != after.inputs["fields"]) == moves
+
+
+def test_other_models_answer_before_training_and_read_only_what_they_are(tmp_path: Path) -> None:
+    before = plan(tmp_path, "", "arms")
+    names = list(before)
+    assert names.index("answer-a@1") < names.index("answer-other") < names.index("train")
+    assert before["answer-a@1"].inputs["contents"] == {"run": "what a@1 made"}
+    after = plan(tmp_path, "models.other.model=gpt-y", "arms")
+    moved = {name for name in before if before[name].digest != after[name].digest}
+    assert {each for each in moved if each.startswith("answer-")} == {"answer-other"}
+    base, other = (cast(Any, before[f"answer-{arm}"].inputs["fields"]) for arm in ("base", "other"))
+    assert set(base["sets"]) - set(other["sets"]) == {"texts"}
 
 
 def test_the_price_of_the_machine_moves_only_what_tells_money(

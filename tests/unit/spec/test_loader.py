@@ -504,6 +504,28 @@ def test_what_few_shot_does_not_answer_is_not_compared_with_it(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
+    ("arms", "complaint"),
+    [
+        ("[base, tuned, {model: nobody}]", "no model 'nobody' under `models`; there are: "),
+        ("[base, tuned, {run: tiny}]", "evaluation.arms.2.run: String should match pattern"),
+        ("[base, tuned, {runs: tiny@1}]", "an arm is a name, `{run: SCENARIO@NUMBER}` or `{model: ROLE}`"),
+        ("[base, tuned, {run: a@1}, {run: a@1}]", "an arm is listed twice: base, tuned, a@1, a@1"),
+        ("[base, tuned, bass]", "Input should be 'base', 'few_shot', 'retrieval' or 'tuned' (got 'bass')"),
+    ],
+    ids=["unknown role", "no number", "unknown key", "twice", "unknown name"],
+)
+def test_arms_that_cannot_be_are_refused(tmp_path: Path, arms: str, complaint: str) -> None:
+    text = SPEC.replace("evaluation:\n", f"evaluation:\n  arms: {arms}\n")
+    assert any(complaint in problem for problem in problems(tmp_path, text))
+
+
+def test_a_judge_is_no_arm_unless_it_may_judge_itself(tmp_path: Path) -> None:
+    text = judging(PAIRWISE).replace("  sets:", "  arms: [base, tuned, {model: judge}]\n  sets:")
+    (found,) = problems(tmp_path, text)
+    assert "answers as an arm, and tends to like its own answers" in found
+
+
+@pytest.mark.parametrize(
     ("written", "spelt_out"),
     [("5", (5, "seeded")), ("{k: 3, choose: similar}", (3, "similar")), ("{k: 8}", (8, "seeded"))],
 )
