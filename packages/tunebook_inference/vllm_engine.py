@@ -160,7 +160,14 @@ class VLLMEngine:
             weighed = tuple(float(place[id].logprob) for id in choice_ids)
             said = self.renderer.tokenizer.decode(ids)
             return Completion(
-                output.request_id, said, "stop", prompt_tokens, len(ids), ids, choice_logprobs=weighed
+                output.request_id,
+                said,
+                "stop",
+                prompt_tokens,
+                len(ids),
+                ids,
+                choice_logprobs=weighed,
+                cached_tokens=output.num_cached_tokens or 0,
             )
         spoken = ids[:-1] if ids and ids[-1] in self.renderer.end_of_turn else ids
         return Completion(

@@ -14,6 +14,7 @@ from tests.benchmarks import (
     data_validate,
     generate,
     harness,
+    judge,
     train_full,
     train_lora,
     train_start,
@@ -192,6 +193,19 @@ def test_answers_that_are_not_the_same_work_give_no_ratio(folder: Path) -> None:
         generate.equal(folder, {US: us, "peer": {"token_ids": [[*each, 1] for each in answers]}})
 
 
+def test_judges_that_rank_otherwise_or_read_all_anew_give_no_ratio(folder: Path) -> None:
+    (folder / "judge.json").write_text(json.dumps({"shares": [0.0, 0.2, 0.4, 0.6]}))
+    us = {"scores": [1.0, 2.0, 3.0, 4.0], "prompt_tokens": 100, "cached_tokens": 80}
+    told = judge.equal(folder, {US: us, "peer": {"scores": [1.1, 2.0, 3.0, 4.0]}})
+    assert (told["cached"], told["spearman_with_shares"]) == (0.8, {US: 1.0, "peer": 1.0})
+    with pytest.raises(BenchError, match=r"peer 0\.8, ours 1\.0"):
+        judge.equal(folder, {US: us, "peer": {"scores": [2.0, 1.0, 3.0, 4.0]}})
+    with pytest.raises(BenchError, match="peer scored 3 of 4 answers"):
+        judge.equal(folder, {US: us, "peer": {"scores": [1.0, 2.0, None, 4.0]}})
+    with pytest.raises(BenchError, match="20% of our prompt tokens were cached"):
+        judge.equal(folder, {US: {**us, "cached_tokens": 20}})
+
+
 def test_overhead_is_told_of_trainings_that_took_the_same_updates(folder: Path) -> None:
     (folder / "rows.json").write_text(json.dumps({"train": [{"input_ids": [1, 2, 3]}]}))
     answers = {US: {"losses": [2.0]}, "bare_loop": {"losses": [2.0]}}
@@ -207,7 +221,7 @@ def test_overhead_is_told_of_trainings_that_took_the_same_updates(folder: Path) 
 
 
 def test_every_benchmark_has_a_script_for_each_contender() -> None:
-    for module in (data_dedup, data_validate, generate, train_full, train_lora, train_start):
+    for module in (data_dedup, data_validate, generate, judge, train_full, train_lora, train_start):
         benchmark = module.BENCHMARK
         for name in (US, *(peer.name for peer in benchmark.peers)):
             assert (harness.SCRIPTS / f"{benchmark.name}_{name}.py").is_file()

@@ -92,6 +92,31 @@ def copy_of(finished: Project, folder: Path, *, without: str) -> Project:
     return project
 
 
+ARMS = "evaluation.arms=[base, few_shot, tuned, {run: tiny@%s}, {model: parrot}]"
+PARROT = "models.parrot={kind: scripted, script: [{pattern: '.*', answers: [blue]}]}"
+
+
+def test_an_earlier_run_and_another_model_answer_beside_the_tuned_one(
+    finished: Project, tmp_path: Path
+) -> None:
+    project = copy_of(finished, tmp_path / "copy", without="nothing")
+    command = ("run", "tiny", "--profile", "local", "--set", PARROT, "--set")
+    status, output = project.run(*command, ARMS % "1")
+    assert status == 0, output
+    assert {name for name, said in statuses(output).items() if said == "done"} == {
+        *("answer-tiny@1", "answer-parrot", "judge-critic", "evaluate", "decide")
+    }
+    report = json.loads((project.stage("evaluate") / "report.json").read_text())
+    scores = {(each["set"], each["metric"], each["arm"]): each["scores"] for each in report["scores"]}
+    assert scores["colour", "exact_match", "tiny@1"] == scores["colour", "exact_match", "tuned"]
+    assert scores["texts", "log_likelihood", "tiny@1"] == scores["texts", "log_likelihood", "tuned"]
+    assert set(scores["colour", "exact_match", "parrot"].values()) == {0.0, 1.0}
+    assert re.search(r"^ ?metric +base +few_shot +tiny@1 +parrot +tuned ", output, flags=re.MULTILINE)
+    status, output = project.run(*command, ARMS % "9")
+    assert status == 2
+    assert "evaluation.arms.3.run: no run 'tiny@9'; tiny has: latest, 1" in output
+
+
 @dataclass(frozen=True)
 class Killed:
     project: Project

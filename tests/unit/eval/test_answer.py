@@ -14,8 +14,10 @@ from tunebook_eval.answer import answer
 from tunebook_eval.answers import FILE, AnswerResult, read_answers
 from tunebook_eval.inputs import AnswerInputs, PromptSet, Rewordings
 from tunebook_eval.shots import FOUND, Embed
-from tunebook_inference.generator import ChatRequest, Completion, OnDone
+from tunebook_inference.generator import ChatRequest, Completion, Generator, OnDone
+from tunebook_inference.kept_answers import KeptAnswers
 from tunebook_inference.scripted import ScriptedGenerator
+from tunebook_inference.supporting import Prices, SupportingModel
 from tunebook_model.conversation import normal_tool
 from tunebook_spec.errors import DataError
 from tunebook_spec.evaluation import FewShot, Retrieval, SuiteItem
@@ -59,7 +61,7 @@ def inputs(
 
 
 def run(
-    inputs: AnswerInputs, data_dir: Path, generator: ScriptedGenerator | None, embed: Embed | None = None
+    inputs: AnswerInputs, data_dir: Path, generator: Generator | None, embed: Embed | None = None
 ) -> AnswerResult:
     out = data_dir.parent / "out"
     out.mkdir(exist_ok=True)
@@ -283,6 +285,32 @@ def test_what_consistency_asks_again_stands_with_the_answer_and_is_not_timed(dat
     assert reworded == {item: (f"Hi! note {item}", None) for item in reworded}
     assert len(reworded) == 2
     assert run(inputs(glossary=again), data_dir, ScriptedGenerator({})).num_answers == 7, "all was kept"
+
+
+def test_an_endpoint_is_shown_no_tools_and_no_personal_data_and_its_money_is_told(data_dir: Path) -> None:
+    tools = (normal_tool({"name": "look_up"}),)
+    private = about("mail", "Write to ada@uni-ulm.de, please.")
+    write_rows(data_dir / "test.jsonl", [row("t1"), replace(row("t2"), tools=tools), private])
+    kept = KeptAnswers(data_dir / "answers.sqlite")
+
+    def asked_of(personal_data: str) -> tuple[AnswerResult, dict[str, str | None]]:
+        model = SupportingModel(
+            "teacher", "gpt-x", ScriptedGenerator(echo), kept, is_remote=True, prices=Prices(1e6, 0)
+        )
+        fields = inputs("teacher").model_copy(update={"personal_data": personal_data})
+        (data_dir.parent / "out" / FILE).unlink(missing_ok=True)
+        result = run(fields, data_dir, model)
+        return result, {each.item: each.error for each in read_answers(data_dir.parent / "out" / FILE)}
+
+    result, errors = asked_of("flag")
+    assert (result.num_errors, result.is_remote, result.cost) == (2, True, float(result.prompt_tokens))
+    assert result.timed["glossary"].num_answers == 1
+    assert errors["t1"] is None
+    assert "personal data" in str(errors["mail"])
+    assert "for text, not for calls" in str(errors["t2"])
+    result, errors = asked_of("allow")
+    assert errors["mail"] is None
+    assert result.timed == {}, "what was kept took no time now"
 
 
 def test_few_shot_without_enough_training_rows_is_refused(data_dir: Path) -> None:
