@@ -111,7 +111,7 @@ def test_an_earlier_run_and_another_model_answer_beside_the_tuned_one(
     assert scores["colour", "exact_match", "tiny@1"] == scores["colour", "exact_match", "tuned"]
     assert scores["texts", "log_likelihood", "tiny@1"] == scores["texts", "log_likelihood", "tuned"]
     assert set(scores["colour", "exact_match", "parrot"].values()) == {0.0, 1.0}
-    assert re.search(r"^ ?metric +base +few_shot +tiny@1 +parrot +tuned ", output, flags=re.MULTILINE)
+    assert re.search(r"^ ?metric +base +few_shot +parrot +tiny@1 +tuned ", output, flags=re.MULTILINE)
     status, output = project.run(*command, ARMS % "9")
     assert status == 2
     assert "evaluation.arms.3.run: no run 'tiny@9'; tiny has: latest, 1" in output
