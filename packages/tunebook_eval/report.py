@@ -38,6 +38,8 @@ ARMS: tuple[str, ...] = ("base", *PROMPTED)
 """What comes first."""
 MAX_FLIPS = 200
 """Flips to list; the table of answers and `report.json` have all of them."""
+MAX_WIDTH = 240
+"""Characters in a line of the summary, with as many arms as anyone has; a table takes what it needs."""
 MAX_DISPUTED = 10
 """Golden answers to show of those on which judge and people are furthest apart."""
 
@@ -177,7 +179,7 @@ def _query_lines(report: EvalReport, update_s: float | None, price_per_hour: flo
 
 def _lines(table: Table) -> list[str]:
     buffer = io.StringIO()
-    Console(file=buffer, width=110, no_color=True).print(table)
+    Console(file=buffer, width=MAX_WIDTH, no_color=True).print(table)
     return [line.rstrip() for line in buffer.getvalue().splitlines() if line.strip()]
 
 
