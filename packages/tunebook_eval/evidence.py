@@ -136,7 +136,7 @@ class Example(Frozen):
     shots: tuple[str, ...] = ()
     """Ids of the training rows that few_shot was shown before the prompt."""
     retrieved: tuple[str, ...] = ()
-    """Those that retrieval was shown in it."""
+    """Those that retrieval was shown."""
 
     def shots_of(self, arm: str) -> tuple[str, ...]:
         return {"few_shot": self.shots, "retrieval": self.retrieved}.get(arm, ())

@@ -82,7 +82,7 @@ class AnswerInputs(Frozen):
     few_shot: FewShot | None
     """Rows to show; none in every arm but few_shot."""
     retrieval: Retrieval | None
-    """Rows to put into the question; none in every arm but retrieval."""
+    """Rows to find and show; none in every arm but retrieval."""
     chat_template_kwargs: dict[str, str | bool]
     model: AnySupportingModel | None = None
     """What answers in the place of this spec's own model."""

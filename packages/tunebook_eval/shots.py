@@ -16,7 +16,7 @@ from tunebook_data.rows import Row, identity, read_rows
 from tunebook_eval.inputs import AnswerInputs
 from tunebook_eval.sets import Item, ItemKey
 from tunebook_eval.similarity import TfIdf, best
-from tunebook_model.conversation import Message, text_of
+from tunebook_model.conversation import Message
 from tunebook_spec.errors import DataError
 from tunebook_spec.evaluation import FewShot, Retrieval
 
@@ -29,36 +29,22 @@ class Prefix:
     """Solved examples, in the order in which they are shown."""
 
     rows: tuple[Row, ...] = ()
-    is_context: bool = False
-    """They are told in the question, as what was found for it; else they are turns before it."""
 
     @property
     def ids(self) -> tuple[str, ...]:
         return tuple(row.id for row in self.rows)
 
     def put_into(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """The examples after the system message, before what is asked; or in the last question."""
-        if self.is_context:
-            return self._put_into_question(messages)
+        """The examples after the system message, before what is asked."""
         system = [message for message in messages[:1] if message["role"] == "system"]
         examples = (m for row in self.rows for m in row.messages if m["role"] != "system")
         return (*system, *examples, *messages[len(system) :])
-
-    def _put_into_question(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        last = max(n for n, message in enumerate(messages) if message["role"] == "user")
-        found = "\n\n".join(
-            f"Question: {_asked(row.messages[:-1])}\nAnswer: {text_of(row.messages[-1])}" for row in self.rows
-        )
-        content = f"{FOUND}\n\n{found}\n\nQuestion: {messages[last]['content']}"
-        asked: Message = {**messages[last], "content": content}
-        return (*messages[:last], asked, *messages[last + 1 :])
 
 
 NO_SHOTS = Prefix()
 Shots = Mapping[ItemKey, Prefix]
 Nearest = Callable[[Sequence[str], Sequence[str]], list[list[int]]]
 """For each of the second the indices of those of the first that are most like it, by likeness."""
-FOUND = "Here are questions that are like the last one, with their answers."
 
 
 def choose_shots(
@@ -87,9 +73,9 @@ def choose_shots(
         rows = _distinct(task, [row for row in train if row.task == task], chosen, inputs.arm)
         if isinstance(chosen, Retrieval):
             assert embed is not None, "only an arm that retrieves embeds"
-            shots |= _likest(rows, of_task, partial(_by_meaning, embed, chosen.k), is_context=True)
+            shots |= _likest(rows, of_task, partial(_by_meaning, embed, chosen.k))
         elif chosen.choose == "similar":
-            shots |= _likest(rows, of_task, partial(_by_words, chosen.k), is_context=False)
+            shots |= _likest(rows, of_task, partial(_by_words, chosen.k))
         else:
             drawn = _drawn(chosen.k, rows, random.Random(f"{inputs.seed}/{task}"))
             shots |= {item.key: drawn for item in of_task}
@@ -113,12 +99,12 @@ def _drawn(k: int, rows: Sequence[Row], random: random.Random) -> Prefix:
     return Prefix(tuple([*one_per_group, *rest][:k]))
 
 
-def _likest(rows: Sequence[Row], items: Sequence[Item], nearest: Nearest, *, is_context: bool) -> Shots:
+def _likest(rows: Sequence[Row], items: Sequence[Item], nearest: Nearest) -> Shots:
     """The likest right before what is asked, as in Liu et al. 2022 (arXiv 2101.06804)."""
     prompts = [_asked(row.messages[:-1]) for row in rows]
     found = nearest(prompts, [_asked(item.messages) for item in items])
     return {
-        item.key: Prefix(tuple(rows[n] for n in reversed(of_item)), is_context)
+        item.key: Prefix(tuple(rows[n] for n in reversed(of_item)))
         for item, of_item in zip(items, found, strict=True)
     }
 

@@ -206,7 +206,7 @@ class Evaluation(Frozen):
     retrieval: Annotated[
         Retrieval, BeforeValidator(_spell_out, json_schema_input_type=NumShots | Retrieval)
     ] = Retrieval(k=3)
-    """Training rows put into the question of the retrieval arm: how many, or `{k: ...}`."""
+    """Training rows found for each question of the retrieval arm: how many, or `{k: ...}`."""
     sets: dict[Name, AnySet] = Field(min_length=1)
     arms: tuple[AnyArm, ...] = ("base", "few_shot", "tuned")
     """What answers the same prompts: by name, or `{run: medical@3}`, or `{model: ROLE}`."""
