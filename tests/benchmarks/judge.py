@@ -18,7 +18,7 @@ from scipy.stats import spearmanr
 from tests.benchmarks.harness import US, Answer, BenchError, Benchmark, Peer
 from tunebook_data import judge as of_data
 from tunebook_data.datasets.medical_glossary import rows as glossary_rows
-from tunebook_eval.judge_questions import score
+from tunebook_eval.judge_questions import SCORE, score
 from tunebook_model import builtin
 from tunebook_model.conversation import Message
 from tunebook_model.precision import compute_dtype
@@ -45,7 +45,7 @@ def make(folder: Path, size: int) -> None:
     told = {
         "model": str(builtin.require(assets)),
         "dtype": compute_dtype().dtype,
-        "choices": list(score((answer,), CRITERION).form.choices),
+        "choices": list(SCORE.choices),
         "messages": prompts,
         "shares": shares,
     }
