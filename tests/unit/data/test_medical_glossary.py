@@ -71,7 +71,7 @@ def assets_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             archive.writestr(member, content)
         pins[name] = (version, hashlib.sha256(path.read_bytes()).hexdigest())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wheels, "pinned_wheels", lambda: pins)
+        patch.setattr(wheels, "pinned_wheels", lambda _: pins)
         yield folder
 
 
