@@ -109,7 +109,13 @@ def _dispatch(work: Work) -> Outcome:
 
 
 def _engine(
-    work: Work, model: Path, kwargs: dict[str, str | bool], temperature: float, seed: int
+    work: Work,
+    model: Path,
+    kwargs: dict[str, str | bool],
+    temperature: float,
+    seed: int,
+    *,
+    takes_schemas: bool = False,
 ) -> VLLMEngine:
     from tunebook_inference.generator import Decoding
     from tunebook_inference.vllm_engine import VLLMEngine
@@ -118,7 +124,8 @@ def _engine(
 
     precision = compute_dtype()
     logger.info("%-16s computes in %s", work.request.stage.name, precision.reason)
-    return VLLMEngine(model, Renderer.load(model, kwargs), Decoding(temperature, seed), precision.dtype)
+    renderer, decoding = Renderer.load(model, kwargs), Decoding(temperature, seed)
+    return VLLMEngine(model, renderer, decoding, precision.dtype, takes_schemas=takes_schemas)
 
 
 def _replay(work: Work) -> Outcome:
@@ -296,7 +303,14 @@ def _answer(work: Work) -> Outcome:
         model = merged / "model" if merged else work.request.model.path
         served = serving_renderer(model, inputs.chat_template_kwargs)
         check_contract(read_probes(data / PROBES), served)
-        engine = _engine(work, model, inputs.chat_template_kwargs, inputs.temperature, inputs.seed or 0)
+        engine = _engine(
+            work,
+            model,
+            inputs.chat_template_kwargs,
+            inputs.temperature,
+            inputs.seed or 0,
+            takes_schemas=any(each.json_schema for each in inputs.sets.values()),
+        )
         if merged:
             _check_merge(work, merged, engine)
     embed = _embed(work.settings.assets_dir) if inputs.retrieval else None

@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import orjson
+
 from tunebook_data.letters import letter_score
 from tunebook_data.rows import Row
 
@@ -21,6 +23,24 @@ Rule = Callable[[str], str]
 
 _ABBREVIATION = re.compile(r"\b(?=\w*[A-Z]\w*[A-Z])[A-Za-z0-9]{2,6}\b")
 _ASKED = re.compile(r"What does (\S+) stand for\?")
+_ISSUE_WORDS = (
+    ("refund", re.compile(r"refund|money back|charged|overpaid|reimburse", re.IGNORECASE)),
+    ("cancellation", re.compile(r"cancel|terminat|unsubscribe|not renew|leave", re.IGNORECASE)),
+    ("login", re.compile(r"log ?in|sign in|password|locked|access|account", re.IGNORECASE)),
+)
+_SIGNATURE = re.compile(r"^[A-Z]\w+(?: [A-Z][\w-]+){0,2}$")
+_NAMED = r"[A-Z][\w-]*(?: [A-Z0-9][\w-]*)?"
+_PLAN = re.compile(
+    rf"\b(?P<before>{_NAMED}) (?:plan|subscription|package|user|account)\b"
+    rf"|\b(?:plan|[Oo]n|have|tariff|Tariff)(?: is)?:? (?P<after>{_NAMED})"
+)
+_MONEY = r"(?:[$€£](?P<before>\d+(?:\.\d\d)?)|\b(?P<after>\d+(?:\.\d\d)?) (?:USD|EUR|dollars))"
+_AMOUNT = re.compile(_MONEY)
+_ASKED_BACK = re.compile(rf"(?:refund|back)[^$€£\d]{{0,40}}{_MONEY}", re.IGNORECASE)
+_DAY = re.compile(
+    r"(?:bill|charge|renew|pay|paid|due|fee|payment)(?:[^.]|\.\d){0,40}?\bthe (?P<day>\d{1,2})(?:st|nd|rd|th)"
+)
+_ORDER = re.compile(r"(?P<order>\b(?:[A-Z]{1,3}-?)?\d{4,}(?:-\w+)?)")
 
 
 @dataclass(frozen=True)
@@ -42,6 +62,9 @@ def baselines(task: str, train: Sequence[Row]) -> tuple[Baseline, ...]:
             )
         case "choice":
             return (Baseline("letter_match", letter_match), Baseline("first_option", first_option))
+        case "tickets":
+            rules = (Baseline("patterns", read_ticket), Baseline("majority_fields", majority_fields(train)))
+            return (*rules, Baseline("nulls", nulls(train)))
         case _:
             return (Baseline("copy", copy), Baseline("majority", majority(train)))
 
@@ -92,6 +115,45 @@ def letter_match(asked: str) -> str:
 def first_option(asked: str) -> str:
     """What is left of a majority vote where right answers stand at every position equally often."""
     return next(iter(asked.splitlines()[1:]), "")
+
+
+def majority_fields(train: Sequence[Row]) -> Rule:
+    """Of each field the most frequent training value, null among them, whatever is asked."""
+    answers = [orjson.loads(row.reference) for row in train]
+    values = {
+        name: orjson.loads(_most_frequent(orjson.dumps(each[name]).decode() for each in answers))
+        for name in (answers[0] if answers else ())
+    }
+    return lambda asked: orjson.dumps(values).decode()
+
+
+def nulls(train: Sequence[Row]) -> Rule:
+    """The fields of the training answers, all null."""
+    answer = orjson.dumps(dict.fromkeys(orjson.loads(train[0].reference) if train else ())).decode()
+    return lambda asked: answer
+
+
+def read_ticket(asked: str) -> str:
+    """A support ticket by key words and patterns, as one would write them in an hour.
+
+    The name is a last line of one to three words in capitals; plan, day and order stand beside a word that
+    tells them; the refund is the last amount after "refund" or "back", else the first of all, where the
+    ticket is about a refund.
+    """
+    issue = next((name for name, words in _ISSUE_WORDS if words.search(asked)), "bug")
+    name = _SIGNATURE.search(asked.splitlines()[-1].strip())
+    plan, day, order = (pattern.search(asked) for pattern in (_PLAN, _DAY, _ORDER))
+    amounts = [*[*_AMOUNT.finditer(asked)][:1], *_ASKED_BACK.finditer(asked)]
+    amount = amounts[-1] if amounts and issue == "refund" else None
+    fields = {
+        "issue": issue,
+        "name": name[0] if name else None,
+        "plan": plan["before"] or plan["after"] if plan else None,
+        "refund": float(amount["before"] or amount["after"]) if amount else None,
+        "billing_day": int(day["day"]) if day else None,
+        "order": order["order"] if order else None,
+    }
+    return orjson.dumps(fields).decode()
 
 
 def abbreviations(text: str) -> list[str]:

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from tunebook_data.answer_schema import schema_problem
-from tunebook_data.datasets import medical_glossary
+from tunebook_data.datasets.catalogue import CATALOGUE
 from tunebook_data.hub_files import fetch
 from tunebook_data.records import check_kind
 from tunebook_data.source_files import SourceFile
@@ -88,10 +88,12 @@ def _problems(loaded: LoadedSpec, assets_dir: Path) -> Iterator[tuple[tuple[str 
 
 
 def _dataset_problems(source: DatasetSource, assets_dir: Path) -> Iterator[tuple[tuple[str, ...], str]]:
-    if source.task not in medical_glossary.TASKS:
-        known = ", ".join(medical_glossary.TASKS)
+    built_in = CATALOGUE[source.name]
+    if source.task not in built_in.tasks:
+        known = ", ".join(built_in.tasks)
         yield ("task",), f"{source.name} derives no task {source.task!r}; it has {known}"
-    for name, (version, _) in sorted(pinned_wheels().items()):
+    for name in built_in.packages:
+        version, _ = pinned_wheels()[name]
         if not any((assets_dir / "wheels").glob(f"{name.replace('-', '_')}-{version}-*.whl")):
             yield ("name",), f"needs the data package {name} {version}, not in {assets_dir}; run `make setup`"
 

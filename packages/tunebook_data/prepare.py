@@ -20,7 +20,7 @@ from tunebook_data.augment import augment
 from tunebook_data.card import make_card, write_card
 from tunebook_data.checked import flags_by_reason, rejects_by_reason
 from tunebook_data.contract import PROBES, choose_probes, write_probes
-from tunebook_data.datasets.medical_glossary import CARD
+from tunebook_data.datasets.catalogue import CATALOGUE
 from tunebook_data.distill import distill
 from tunebook_data.generated import Writer, Written
 from tunebook_data.inputs import PrepareInputs
@@ -271,6 +271,12 @@ def _split_counts(rows: StoredRows, keys: Keys) -> SplitCounts:
 
 
 def _attribution(sources: Sequence[AnySource]) -> tuple[Attribution, ...]:
-    used = {source.name for source in sources if isinstance(source, DatasetSource)}
-    packages = {f"{name} {version}": sha256 for name, (version, sha256) in pinned_wheels().items()}
-    return tuple(Attribution(**asdict(card), packages=packages) for card in (CARD,) if card.name in used)
+    used = dict.fromkeys(source.name for source in sources if isinstance(source, DatasetSource))
+    pins = pinned_wheels()
+    return tuple(
+        Attribution(
+            **asdict(CATALOGUE[name].card),
+            packages={f"{each} {pins[each][0]}": pins[each][1] for each in CATALOGUE[name].packages},
+        )
+        for name in used
+    )

@@ -158,6 +158,7 @@ def _answer_set(
             item.max_tokens,
             tools=item.tools,
             temperature=temperature,
+            json_schema=item.json_schema,
         )
         for id, item in by_id.items()
     ]
@@ -182,10 +183,10 @@ def _score_texts(items: Sequence[Item], model_dir: Path, sheet: _Sheet) -> None:
 def _answer_by_rules(items: Sequence[Item], data_dir: Path, sheet: _Sheet) -> None:
     train = read_rows(data_dir / "train.jsonl")
     asked = [(item, item.row) for item in items if item.row is not None]
-    for task in dict.fromkeys(row.task for _, row in asked):
+    for task in dict.fromkeys(item.learns_from for item, _ in asked if item.learns_from):
         rules = baselines(task, [row for row in train if row.task == task])
         for item, row in asked:
-            if row.task == task:
+            if item.learns_from == task:
                 left = [each for each in rules if not sheet.has(item, each.name)]
                 sheet.add(of_rule(item, each, each.rule(question(row))) for each in left)
 

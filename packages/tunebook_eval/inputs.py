@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from tunebook_spec import Spec
 from tunebook_spec.base_model import AnySupportingModel
@@ -45,24 +46,46 @@ class PromptSet(Frozen):
     suite: SuiteName | None = None
     items: tuple[SuiteItem, ...] | None = None
     texts: TextsName | None = None
+    learns_from: str | None = None
+    """The task whose training rows are shown; none: `task`."""
+    json_schema: dict[str, Any] | None = None
+    """What an answer must match as it is made; none: it is free."""
     max_tokens: int
     """Longest answer; of no meaning for texts."""
     rewordings: Rewordings | None = None
     """None: each question is asked once, as it always is of rules."""
 
     @classmethod
-    def of(cls, each: AnySet, default_max_tokens: int) -> PromptSet:
+    def of(
+        cls, each: AnySet, default_max_tokens: int, answer_schema: Mapping[str, dict[str, Any]]
+    ) -> PromptSet:
         """The set without its metrics, so that none but one that asks again makes a model answer anew."""
         max_tokens = each.max_tokens or default_max_tokens
         rewordings = next((_rewordings(one) for one in each.metrics if isinstance(one, Consistency)), None)
         match each:
             case TaskSet():
-                return cls(task=each.task, max_tokens=max_tokens, rewordings=rewordings)
+                schema = answer_schema[each.task] if each.response_format == "json_schema" else None
+                return cls(
+                    task=each.task,
+                    learns_from=each.learns_from,
+                    json_schema=schema,
+                    max_tokens=max_tokens,
+                    rewordings=rewordings,
+                )
             case SuiteSet():
                 return cls(suite=each.suite, max_tokens=max_tokens, rewordings=rewordings)
             case InlineSet():
                 return cls(items=each.items, max_tokens=max_tokens, rewordings=rewordings)
         return cls(texts=each.texts, max_tokens=max_tokens)
+
+    def as_read_by(self, arm: AnswerArm) -> PromptSet:
+        """Without what this arm does not read.
+
+        Rules are held to no schema and asked once, and an arm that is shown no rows learns from no task.
+        """
+        if arm == "baselines":
+            return self.model_copy(update={"json_schema": None, "rewordings": None})
+        return self if arm in PROMPTED else self.model_copy(update={"learns_from": None})
 
 
 def _rewordings(metric: Consistency) -> Rewordings:
@@ -95,13 +118,13 @@ class AnswerInputs(Frozen):
         other = spec.models[arm.model] if isinstance(arm, ModelArm) else None
         only_tasks = arm in (*PROMPTED, "baselines")
         sets = {
-            name: PromptSet.of(each, evaluation.decoding.max_tokens)
+            name: PromptSet.of(
+                each, evaluation.decoding.max_tokens, spec.data.checks.answer_schema
+            ).as_read_by(arm)
             for name, each in evaluation.sets.items()
             if isinstance(each, TaskSet) or not (only_tasks or (other and isinstance(each, TextsSet)))
         }
         rules = arm == "baselines"
-        if rules:
-            sets = {name: each.model_copy(update={"rewordings": None}) for name, each in sets.items()}
         few_shot = evaluation.few_shot if arm == "few_shot" else None
         draws_shots = few_shot is not None and few_shot.choose == "seeded"
         draws = draws_shots or (not rules and evaluation.decoding.temperature > 0)
@@ -154,7 +177,12 @@ class JudgeInputs(Frozen):
                 )
             )
         }
-        sets = {name: PromptSet.of(evaluation.sets[name], evaluation.decoding.max_tokens) for name in metrics}
+        sets = {
+            name: PromptSet.of(
+                evaluation.sets[name], evaluation.decoding.max_tokens, spec.data.checks.answer_schema
+            )
+            for name in metrics
+        }
         teachers = [each.teacher for each in (spec.data.augment, spec.data.distill) if each]
         return cls(
             role=role,

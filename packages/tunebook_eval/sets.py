@@ -32,6 +32,8 @@ class Item:
     """What is asked; empty for a fixed text."""
     tools: tuple[FunctionTool, ...] = ()
     """What the model may call."""
+    json_schema: Mapping[str, Any] | None = None
+    """What the answer must match as it is made; None: it is free."""
     max_tokens: int = 0
     reference: str | None = None
     """The expected answer of a test row, or the fixed text."""
@@ -42,6 +44,8 @@ class Item:
     meta: Mapping[str, Any] = field(default_factory=dict)
     row: Row | None = None
     """The test row, for rules that answer without a model."""
+    learns_from: str | None = None
+    """The task whose training rows few-shot prompts show and rules learn from; None where `row` is."""
     reworded: int | None = None
     """Which rewording of the question it is; None: the question as it is."""
 
@@ -104,7 +108,7 @@ def _framed(messages: Sequence[Message], frame: str) -> tuple[Message, ...]:
 
 def _items(name: str, each: PromptSet, rows: list[Row]) -> Iterator[Item]:
     if each.task is not None:
-        yield from (_of_row(name, row, each.max_tokens) for row in rows if row.task == each.task)
+        yield from (_of_row(name, row, each) for row in rows if row.task == each.task)
     elif each.suite is not None:
         for item in load_suite(each.suite):
             yield _of_question(name, item.id, item.q, item.expected_contains, item.group, each.max_tokens)
@@ -117,18 +121,20 @@ def _items(name: str, each: PromptSet, rows: list[Row]) -> Iterator[Item]:
             yield Item(f"{number:04}", name, f"{number:04}", reference=text)
 
 
-def _of_row(name: str, row: Row, max_tokens: int) -> Item:
+def _of_row(name: str, row: Row, each: PromptSet) -> Item:
     return Item(
         id=row.id,
         set=name,
         group=row.group,
         messages=row.messages[:-1],
         tools=row.tools,
-        max_tokens=max_tokens,
+        json_schema=each.json_schema,
+        max_tokens=each.max_tokens,
         reference=row.reference,
         stratum=row.meta.get("stratum"),
         meta=row.meta,
         row=row,
+        learns_from=each.learns_from or row.task,
     )
 
 

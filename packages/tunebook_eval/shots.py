@@ -66,8 +66,8 @@ def choose_shots(
     train = read_rows(data_dir / "train.jsonl")
     by_task: dict[str, list[Item]] = {}
     for item in items:
-        if item.row is not None:
-            by_task.setdefault(item.row.task, []).append(item)
+        if item.learns_from is not None:
+            by_task.setdefault(item.learns_from, []).append(item)
     shots: dict[ItemKey, Prefix] = {}
     for task, of_task in by_task.items():
         rows = _distinct(task, [row for row in train if row.task == task], chosen, inputs.arm)

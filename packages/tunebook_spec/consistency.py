@@ -25,6 +25,9 @@ def inconsistencies(spec: Spec) -> Iterator[tuple[Path_, str]]:
                 ("evaluation", "sets", name, "task"),
                 f"no source has task {each.task!r}; sources have: {known}",
             )
+        if isinstance(each, TaskSet):
+            for key, untaught in _untaught(each, spec):
+                yield ("evaluation", "sets", name, key), untaught
         for index, metric in enumerate(each.metrics):
             if (message := _misfit(each, metric, spec)) is not None:
                 yield ("evaluation", "sets", name, "metrics", index), message
@@ -118,6 +121,23 @@ def gate_problems(
 def _no_role(name: str, spec: Spec) -> str:
     known = ", ".join(sorted(spec.models)) or "none"
     return f"no model {name!r} under `models`; there are: {known}"
+
+
+def _untaught(each: TaskSet, spec: Spec) -> Iterator[tuple[str, str]]:
+    """What a set names of other parts of the spec and is not there."""
+    key = "task" if each.learns_from is None else "learns_from"
+    task = each.learns_from or each.task
+    sources = [source for source in spec.data.sources if source.task == task]
+    if not sources and each.learns_from is not None:
+        known = ", ".join(sorted({source.task for source in spec.data.sources}))
+        yield key, f"no source has task {task!r}; sources have: {known}"
+    if sources and all(source.split.test == 1 for source in sources):
+        message = (
+            f"nothing is learnt of {task!r}, whose split.test is 1: few-shot prompts and rules have no rows"
+        )
+        yield key, f"{message}; name another task under `learns_from`"
+    if each.response_format == "json_schema" and each.task not in spec.data.checks.answer_schema:
+        yield "response_format", f"needs a schema for {each.task!r} under `data.checks.answer_schema`"
 
 
 def _misfit(each: EvaluationSet, metric: AnyMetric, spec: Spec) -> str | None:

@@ -10,22 +10,23 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from tunebook_spec.fields import Frozen, Name, Share
 
-DatasetName = Literal["medical_glossary"]
+DatasetName = Literal["medical_glossary", "support_tickets"]
 RowFormat = Literal["messages", "preference", "alpaca", "sharegpt", "prompt_completion"]
 
 
 class Split(Frozen):
     group_by: Name | None = None
     """Rows that share this field stay on one side of every split; none: each row is a group of its own."""
-    test: Share = 0.15
-    """Share of the groups held out for `evaluate`."""
+    test: float = Field(0.15, ge=0, le=1)
+    """Share of the groups held out for `evaluate`; 1: nothing is learnt from this source."""
     validation: Share = 0.05
     """Share of the groups held out for the validation loss."""
 
     @model_validator(mode="after")
-    def some_groups_are_left_to_train_on(self) -> Split:
-        if self.test + self.validation >= 1:
-            raise ValueError(f"test + validation must be below 1 (got {self.test} + {self.validation})")
+    def some_groups_are_left_to_train_on_or_all_are_tested(self) -> Split:
+        if self.test + self.validation >= 1 and (self.test < 1 or self.validation):
+            sides = f"(got {self.test} + {self.validation})"
+            raise ValueError(f"test + validation must be below 1, or `test: 1, validation: 0` {sides}")
         return self
 
 

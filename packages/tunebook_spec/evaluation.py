@@ -84,6 +84,11 @@ class EvaluationSet(Frozen):
 class TaskSet(EvaluationSet):
     task: Name
     """The test rows of this task."""
+    learns_from: Name | None = None
+    """The task whose training rows few-shot prompts show and rules learn from; none: `task`."""
+    response_format: Literal["text", "json_schema"] = "text"
+    """What answers can be at all; under `json_schema`, of every arm that is a model, only what matches the
+    task's schema under `data.checks.answer_schema`."""
 
 
 class SuiteSet(EvaluationSet):

@@ -27,6 +27,7 @@ data:
     - {kind: file, path: more.jsonl, task: glossary}
     - {kind: hub, repo: a/b, path: a.jsonl, task: hub}
     - {kind: file, path: own.csv, task: own, columns: {system: Be kind., user: "{q}", assistant: "{a}"}}
+  checks: {answer_schema: {chat: {type: object}}}
   replay: {share: 0.1}
   quality: {judge: told, criteria: Is it true?, at_least: 5}
   augment: {teacher: teacher}
@@ -155,7 +156,7 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "Checks.damaged_text": ("data.checks.damaged_text=allow", DATA),
     "Checks.refusals": ("data.checks.refusals=drop", DATA),
     "Checks.personal_data": ("data.checks.personal_data=mask", DATA),
-    "Checks.answer_schema": ("data.checks.answer_schema={chat: {type: object}}", DATA),
+    "Checks.answer_schema": ("data.checks.answer_schema={chat: {type: object}, own: {type: string}}", DATA),
     "Data.loss_outliers": ("data.loss_outliers=20", DATA),
     "Dedup.near": ("data.dedup={near: 0.7}", DATA),
     "Decontaminate.ngram_words": ("data.decontaminate.ngram_words=13", DATA),
@@ -279,6 +280,11 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "Pairwise.against": (judged("pairwise", against="few_shot"), JUDGE),
     "Pairwise.min_agreement": (judged("pairwise", min_agreement="0.8"), ("decide",)),
     "TaskSet.max_tokens": ("evaluation.sets.chat.max_tokens=8", TASKS),
+    "TaskSet.learns_from": (
+        "evaluation.sets.chat.learns_from=glossary",
+        ("answer-baselines", "answer-few_shot"),
+    ),
+    "TaskSet.response_format": ("evaluation.sets.chat.response_format=json_schema", ARMS),
     "TaskSet.task": ("evaluation.sets.glossary.task=chat", TASKS),
     "SuiteItem.q": ("evaluation.sets.own.items.0.q=Why?", ("prepare", "answer-base", "answer-tuned")),
     "SuiteItem.expected_contains": (

@@ -53,6 +53,34 @@ def test_letter_match_has_no_answer_to_another_question() -> None:
     assert _answers("choice", "Hello") == {"letter_match": "", "first_option": ""}
 
 
+TICKETS = [
+    _row("tickets", "a", '{"issue":"bug","name":null,"plan":"Pro","refund":null}'),
+    _row("tickets", "b", '{"issue":"bug","name":"Al","plan":null,"refund":5.00}'),
+    _row("tickets", "c", '{"issue":"login","name":null,"plan":"Pro","refund":null}'),
+]
+TICKET = """Money back
+I was billed 12.50 USD on the 4th for my Gold plan, invoice A-12345, but 99 USD before. Please refund 30 USD.
+Ann Lee"""
+
+
+def test_ticket_rules_read_by_patterns_or_answer_the_same() -> None:
+    answers = {made.name: made.rule(TICKET) for made in baselines("tickets", TICKETS)}
+    assert answers == {
+        "patterns": '{"issue":"refund","name":"Ann Lee","plan":"Gold","refund":30.0,"billing_day":4,'
+        '"order":"A-12345"}',
+        "majority_fields": '{"issue":"bug","name":null,"plan":"Pro","refund":null}',
+        "nulls": '{"issue":null,"name":null,"plan":null,"refund":null}',
+    }
+    assert {made.rule("hello") for made in baselines("tickets", [])[1:]} == {"{}"}
+
+
+def test_a_ticket_that_says_nothing_is_a_bug_with_nothing_else() -> None:
+    (patterns, *_) = baselines("tickets", TICKETS)
+    assert patterns.rule("it is slow\nplease look") == (
+        '{"issue":"bug","name":null,"plan":null,"refund":null,"billing_day":null,"order":null}'
+    )
+
+
 def test_any_task_has_copy_and_majority() -> None:
     assert _answers("replies", "Hello") == {"copy": "Hello", "majority": min(row.reference for row in TRAIN)}
     assert baselines("replies", [])[1].rule("Hello") == ""

@@ -95,6 +95,32 @@ def test_every_item_is_answered_with_what_scoring_needs(data_dir: Path) -> None:
     assert (own.set, own.question, own.expected) == ("own", "2+2?", ("4", "four"))
 
 
+def test_a_set_may_show_the_training_rows_of_another_task_and_hold_answers_to_a_schema(
+    data_dir: Path,
+) -> None:
+    schema = {"type": "object"}
+    other = PromptSet(task="choice", learns_from="glossary", json_schema=schema, max_tokens=16)
+    asked: list[ChatRequest] = []
+
+    def look(request: ChatRequest) -> str:
+        asked.append(request)
+        return "{}"
+
+    run(inputs("few_shot", FewShot(k=2), choice=other), data_dir, ScriptedGenerator(look))
+    (request,) = asked
+    assert [each["content"].split()[0] for each in request.messages] == [
+        "Expand.",
+        *["note", "MRI:"] * 2,
+        "note",
+    ]
+    assert request.json_schema == schema
+    (data_dir.parent / "out" / FILE).unlink()
+    run(inputs("baselines", choice=other), data_dir, None)
+    rules = {each.rule: each.text for each in read_answers(data_dir.parent / "out" / FILE)}
+    assert "meaning r" in rules["lookup"] or rules["lookup"] == ""
+    assert set(rules) == {"copy", "majority", "lookup"}, "those of the task that is learnt from"
+
+
 def test_a_killed_arm_goes_on_after_its_last_whole_answer(data_dir: Path) -> None:
     asked: list[str] = []
 

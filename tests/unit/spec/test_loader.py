@@ -101,6 +101,14 @@ def test_overrides_come_after_the_profile(tmp_path: Path) -> None:
             ["line 10, evaluation.sets.chat.task: no source has task 'talk'; sources have: chat"],
         ),
         (
+            ("chat: {task: chat", "chat: {task: chat, learns_from: talk"),
+            ["line 10, evaluation.sets.chat.learns_from: no source has task 'talk'; sources have: chat"],
+        ),
+        (
+            ("chat: {task: chat", "chat: {task: chat, response_format: json_schema"),
+            ["line 10, evaluation.sets.chat.response_format: needs a schema for 'chat' under"],
+        ),
+        (
             ("chat: {task: chat", "chat: {tsk: chat"),
             ["line 10, evaluation.sets.chat: a set names its rows by"],
         ),
