@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
@@ -52,7 +53,7 @@ class Baseline:
 
 
 def baselines(task: str, train: Sequence[Row]) -> tuple[Baseline, ...]:
-    """The rules that fit a task; any task has `copy` and `majority`."""
+    """The rules that fit a task; any other has `copy` and `majority`, and JSON two more."""
     match task:
         case "glossary":
             return (
@@ -63,10 +64,26 @@ def baselines(task: str, train: Sequence[Row]) -> tuple[Baseline, ...]:
         case "choice":
             return (Baseline("letter_match", letter_match), Baseline("first_option", first_option))
         case "tickets":
-            rules = (Baseline("patterns", read_ticket), Baseline("majority_fields", majority_fields(train)))
-            return (*rules, Baseline("nulls", nulls(train)))
+            return (Baseline("patterns", read_ticket), *_of_objects(train))
         case _:
-            return (Baseline("copy", copy), Baseline("majority", majority(train)))
+            return (Baseline("copy", copy), Baseline("majority", majority(train)), *_of_objects(train))
+
+
+def _of_objects(train: Sequence[Row]) -> tuple[Baseline, ...]:
+    """Constant answers field by field, where every training answer is a JSON object."""
+    answers = [_object(row.reference) for row in train]
+    found = [each for each in answers if each is not None]
+    if not found or len(found) < len(answers):
+        return ()
+    return (Baseline("majority_fields", majority_fields(found)), Baseline("nulls", nulls(found)))
+
+
+def _object(answer: str) -> dict[str, Any] | None:
+    try:
+        value = orjson.loads(answer)
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def question(row: Row) -> str:
@@ -117,19 +134,19 @@ def first_option(asked: str) -> str:
     return next(iter(asked.splitlines()[1:]), "")
 
 
-def majority_fields(train: Sequence[Row]) -> Rule:
+def majority_fields(answers: Sequence[dict[str, Any]]) -> Rule:
     """Of each field the most frequent training value, null among them, whatever is asked."""
-    answers = [orjson.loads(row.reference) for row in train]
+    names = dict.fromkeys(name for each in answers for name in each)
     values = {
-        name: orjson.loads(_most_frequent(orjson.dumps(each[name]).decode() for each in answers))
-        for name in (answers[0] if answers else ())
+        name: orjson.loads(_most_frequent(orjson.dumps(each.get(name)).decode() for each in answers))
+        for name in names
     }
     return lambda asked: orjson.dumps(values).decode()
 
 
-def nulls(train: Sequence[Row]) -> Rule:
+def nulls(answers: Sequence[dict[str, Any]]) -> Rule:
     """The fields of the training answers, all null."""
-    answer = orjson.dumps(dict.fromkeys(orjson.loads(train[0].reference) if train else ())).decode()
+    answer = orjson.dumps(dict.fromkeys(name for each in answers for name in each)).decode()
     return lambda asked: answer
 
 

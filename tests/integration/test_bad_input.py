@@ -69,7 +69,10 @@ CASES = {
     ),
     "unknown dataset": (
         lambda p: change(p, "kind: file, path: ../my rows.jsonl", "kind: dataset, name: medicle_glossary"),
-        ["line 8, data.sources.0.name: Input should be 'medical_glossary' or 'support_tickets' (got 'medicle_glossary')"],
+        [
+            "line 8, data.sources.0.name: Input should be 'medical_glossary' or 'support_tickets'",
+            "(got 'medicle_glossary')",
+        ],
     ),
     "undeclared metric": (
         lambda p: change(p, "metric: colour.exact_match", "metric: colour.f1"),

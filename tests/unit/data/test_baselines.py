@@ -71,7 +71,15 @@ def test_ticket_rules_read_by_patterns_or_answer_the_same() -> None:
         "majority_fields": '{"issue":"bug","name":null,"plan":"Pro","refund":null}',
         "nulls": '{"issue":null,"name":null,"plan":null,"refund":null}',
     }
-    assert {made.rule("hello") for made in baselines("tickets", [])[1:]} == {"{}"}
+    assert [made.name for made in baselines("tickets", [])] == ["patterns"]
+
+
+def test_json_of_any_task_has_constant_answers_field_by_field() -> None:
+    other = baselines("orders", [*TICKETS, _row("orders", "d", '{"issue":"bug","more":[1]}')])
+    assert {made.name: made.rule("x") for made in other}["majority_fields"] == (
+        '{"issue":"bug","name":null,"plan":"Pro","refund":null,"more":null}'
+    )
+    assert [made.name for made in baselines("orders", TRAIN)] == ["copy", "majority"]
 
 
 def test_a_ticket_that_says_nothing_is_a_bug_with_nothing_else() -> None:
