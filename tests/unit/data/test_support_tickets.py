@@ -48,7 +48,7 @@ def assets_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         archive.writestr(f"{support_real._FOLDER}/tickets.json", json.dumps(tickets))
         archive.writestr(f"{support_real._FOLDER}/users.json", json.dumps(USERS))
     pins = {"inspect-evals": ("0.26.0", hashlib.sha256(path.read_bytes()).hexdigest())}
-    monkeypatch.setattr(wheels, "pinned_wheels", lambda: pins)
+    monkeypatch.setattr(wheels, "pinned_wheels", lambda _: pins)
     return tmp_path
 
 
