@@ -42,6 +42,9 @@ _DAY = re.compile(
     r"(?:bill|charge|renew|pay|paid|due|fee|payment)(?:[^.]|\.\d){0,40}?\bthe (?P<day>\d{1,2})(?:st|nd|rd|th)"
 )
 _ORDER = re.compile(r"(?P<order>\b(?:[A-Z]{1,3}-?)?\d{4,}(?:-\w+)?)")
+_NOTE = re.compile(r"Note: (?P<note>.+?)\n\n(?P<asked>.+)", re.DOTALL)
+_SENTENCE_END = re.compile(r"(?<=[.;])\s+")
+_OPENING = "Hi there, here's what you need to know."
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,12 @@ def baselines(task: str, train: Sequence[Row]) -> tuple[Baseline, ...]:
             return (Baseline("letter_match", letter_match), Baseline("first_option", first_option))
         case "tickets":
             return (Baseline("patterns", read_ticket), *_of_objects(train))
+        case "voice":
+            return (
+                Baseline("note", note_between(train)),
+                Baseline("note_sentence", note_sentence_between(train)),
+                Baseline("majority", majority(train)),
+            )
         case _:
             return (Baseline("copy", copy), Baseline("majority", majority(train)), *_of_objects(train))
 
@@ -171,6 +180,40 @@ def read_ticket(asked: str) -> str:
         "order": order["order"] if order else None,
     }
     return orjson.dumps(fields).decode()
+
+
+def note_between(train: Sequence[Row]) -> Rule:
+    """What the question's note says, between a friendly opening and the training answers' last line."""
+    closing = _closing(train)
+    return lambda asked: f"{_OPENING} {_note(asked)[0]}\n{closing}"
+
+
+def note_sentence_between(train: Sequence[Row]) -> Rule:
+    """The same with the one sentence of the note that shares most words with what is asked."""
+    closing = _closing(train)
+
+    def answer(asked: str) -> str:
+        note, question = _note(asked)
+        wanted = set(_content_words(question))
+        sentences = _SENTENCE_END.split(note)
+        best = max(sentences, key=lambda sentence: len(wanted & set(_content_words(sentence))))
+        return f"{_OPENING} {best}\n{closing}"
+
+    return answer
+
+
+def _closing(train: Sequence[Row]) -> str:
+    return _most_frequent(row.reference.splitlines()[-1] for row in train if row.reference)
+
+
+def _note(asked: str) -> tuple[str, str]:
+    """The note and what is asked, of `Note: ...`, an empty line and the rest; without a note, all is both."""
+    found = _NOTE.match(asked)
+    return (found["note"], found["asked"]) if found else (asked, asked)
+
+
+def _content_words(text: str) -> list[str]:
+    return [word for word in re.findall(r"\w+", text.casefold()) if len(word) > 3 or word.isdigit()]
 
 
 def abbreviations(text: str) -> list[str]:

@@ -13,6 +13,7 @@ from tunebook_data.answer_schema import schema_problem
 from tunebook_data.suites import contains as contains_any
 from tunebook_eval import code_scores, json_scores
 from tunebook_eval.answers import Answer
+from tunebook_eval.readability import reading_ease
 from tunebook_spec import Spec
 from tunebook_spec.errors import StageError
 from tunebook_spec.metrics import (
@@ -58,7 +59,7 @@ def score_all(metric: AnyMetric, answers: Sequence[Answer]) -> list[Scores | Non
         case JsonFields():
             whole = [json_scores.fields(each.text, each.reference or "", metric.fields) for each in answered]
         case Rules():
-            whole = [rules(metric, each.text) for each in answered]
+            whole = [rules(metric, each) for each in answered]
         case _:
             whole = [_whole(SCORERS[metric.kind](metric, each)) for each in answered]
     made = iter(whole)
@@ -156,16 +157,30 @@ def json_schema(metric: JsonSchema, answer: Answer) -> float:
     return float(json_scores.matches(answer.text, metric.answer_schema))
 
 
-def rules(metric: Rules, text: str) -> Scores:
-    """Share of the rules that a text keeps; `all`: it keeps every one; and each rule by its name."""
-    kept = {rule.name: float(keeps(rule, text)) for rule in metric.rules}
+def rules(metric: Rules, answer: Answer) -> Scores:
+    """Share of the rules that an answer keeps; `all`: it keeps every one; and each rule by its name."""
+    kept = {rule.name: float(keeps(rule, answer)) for rule in metric.rules}
     return {"": sum(kept.values()) / len(kept), "all": float(all(kept.values())), **kept}
 
 
-def keeps(rule: TextRule, text: str) -> bool:
-    num_words = len(text.split())
-    found = rule.pattern is None or (re.search(rule.pattern, text) is not None) == (rule.must == "match")
-    return found and (rule.min_words or 0) <= num_words <= (rule.max_words or num_words)
+def keeps(rule: TextRule, answer: Answer) -> bool:
+    num_words = len(answer.text.split())
+    return (
+        (rule.pattern is None or (re.search(rule.pattern, answer.text) is not None) == (rule.must == "match"))
+        and (rule.min_words or 0) <= num_words <= (rule.max_words or num_words)
+        and (rule.min_reading_ease is None or reading_ease(answer.text) >= rule.min_reading_ease)
+        and (rule.holds is None or all(contains_any(answer.text, (each,)) for each in _listed(rule, answer)))
+    )
+
+
+def _listed(rule: TextRule, answer: Answer) -> list[str]:
+    listed = answer.meta.get(rule.holds or "")
+    if isinstance(listed, list) and listed and all(isinstance(each, str) and each for each in listed):
+        return listed
+    raise StageError(
+        f"set {answer.set!r}, item {answer.item!r}: rule {rule.name!r} needs a list of texts in the rows' "
+        f"field {rule.holds!r} (got {listed!r}); give every row one"
+    )
 
 
 def consistency(metric: object, answer: Answer) -> float | None:

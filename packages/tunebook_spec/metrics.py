@@ -164,11 +164,17 @@ class TextRule(BaseModel):
     """Whether the pattern has to be found, or must not be."""
     min_words: int | None = Field(None, ge=1)
     max_words: int | None = Field(None, ge=1)
+    min_reading_ease: float | None = Field(None, le=120)
+    """Flesch's reading ease of English: 90 is very easy, 65 plain, 30 hard."""
+    holds: str | None = Field(None, min_length=1)
+    """Field of the rows that lists what the answer must hold, all of it, as words of its own; upper and lower
+    case are alike."""
 
     @model_validator(mode="after")
     def rules_something(self) -> TextRule:
-        if self.pattern is None and self.min_words is None and self.max_words is None:
-            raise ValueError(f"rule {self.name!r} states none of `pattern`, `min_words`, `max_words`")
+        bounds = ("pattern", "min_words", "max_words", "min_reading_ease", "holds")
+        if all(getattr(self, bound) is None for bound in bounds):
+            raise ValueError(f"rule {self.name!r} states none of {', '.join(f'`{each}`' for each in bounds)}")
         return self
 
 

@@ -262,6 +262,8 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "TextRule.must": (rule("{name: hello, pattern: Hi, must: not_match}"), ("evaluate",)),
     "TextRule.min_words": (rule("{name: long, min_words: 9}"), ("evaluate",)),
     "TextRule.max_words": (rule("{name: short, max_words: 8}"), ("evaluate",)),
+    "TextRule.min_reading_ease": (rule("{name: plain, min_reading_ease: 65}"), ("evaluate",)),
+    "TextRule.holds": (rule("{name: fact, holds: facts}"), ("evaluate",)),
     "Judge.kind": (
         "evaluation.sets.tone.metrics.0={kind: pairwise, name: both, criteria: {kind: Is it kind?},"
         " golden: golden.jsonl, judge: judge}",

@@ -98,3 +98,20 @@ def test_any_task_has_copy_and_majority() -> None:
 def test_no_rule_sees_the_reference(name: str) -> None:
     rule = {made.name: made.rule for made in baselines("glossary", [])}[name]
     assert "congestive" not in rule(question(TRAIN[0]))
+
+
+NOTE = "Note: Returns take 30 days. The form is required.\n\nCustomer: Do I need a form?"
+ANSWERED = [
+    _row("voice", NOTE, "Hi, you'll need it.\nThe team"),
+    _row("voice", "What?", "No.\nThe team"),
+    _row("voice", "Why?", "No.\nBye"),
+]
+
+
+def test_voice_rules_say_what_the_note_says_in_the_frame_of_training_answers() -> None:
+    rules = {made.name: made.rule for made in baselines("voice", ANSWERED)}
+    opening = "Hi there, here's what you need to know."
+    assert rules["note"](NOTE) == f"{opening} Returns take 30 days. The form is required.\nThe team"
+    assert rules["note_sentence"](NOTE) == f"{opening} The form is required.\nThe team"
+    assert rules["note"]("No note.") == f"{opening} No note.\nThe team"
+    assert {made.is_reference for made in baselines("voice", ANSWERED)} == {False}

@@ -192,6 +192,35 @@ def test_rules_tell_their_share_all_of_them_and_each() -> None:
     assert (two[""], two["all"], two["length"]) == (pytest.approx(2 / 3), 0, 0)
 
 
+def test_a_rule_may_ask_for_easy_words() -> None:
+    metric = {"kind": "rules", "rules": [{"name": "easy", "min_reading_ease": 65}]}
+    assert score(metric, answered("You have a month to send it back.")) == 1.0
+    assert score(metric, answered("Reimbursement necessitates immediate notification.")) == 0.0
+
+
+FACTS = {"kind": "rules", "rules": [{"name": "true", "holds": "facts"}]}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Within 30 Days, with the FORM.", 1.0),
+        ("Within 30 days.", 0.0),
+        ("Within 130 days, with the form.", 0.0),
+        ("Within 30 days, with the information.", 0.0),
+    ],
+    ids=["all", "one is not there", "another number", "part of a word"],
+)
+def test_a_rule_may_ask_for_all_that_a_row_lists(text: str, expected: float) -> None:
+    assert score(FACTS, answered(text, meta={"facts": ["30 days", "form"]})) == expected
+
+
+@pytest.mark.parametrize("meta", [{}, {"facts": "30 days"}, {"facts": []}, {"facts": [""]}])
+def test_a_row_that_lists_nothing_is_named(meta: dict[str, Any]) -> None:
+    with pytest.raises(StageError, match=r"rule 'true' needs a list of texts in the rows' field 'facts'"):
+        score(FACTS, answered("Within 30 days.", meta=meta))
+
+
 @pytest.mark.parametrize(
     ("text", "valid", "matches"),
     [
