@@ -1,8 +1,8 @@
-"""Run on one host of a cluster: has data sets made by this host alone and by all, and tells what came out.
+"""Run on one host of a cluster: has a data set made by this host alone and by all, and tells what came out.
 
 python -m tests.integration.prepared_twice FOLDER RAY_ADDRESS OUT [LOST]
 
-LOST is a host that is lost in the middle of augmenting.
+LOST is a host that is lost in the middle of what a teacher writes.
 """
 
 from __future__ import annotations
@@ -61,22 +61,18 @@ def write_sources(folder: Path) -> None:
         table.writerow(["prompt", "completion", "topic"])
         table.writerows([f"Where is town {n}?", f"Town {n} is up north.", f"c{n}"] for n in range(200))
     prompts = (chat(f"Who made case {n}?", None, 1000 + n) for n in range(100))
-    (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, [*rows(), *prompts])))
+    (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, prompts)))
 
 
-CASES: dict[str, dict[str, Any]] = {
-    "augment": {
-        "sources": [
-            {"kind": "file", "path": "rows.jsonl", "task": "thing", "split": SPLIT},
-            {"kind": "file", "path": "rows.csv", "task": "town", "split": SPLIT},
-        ],
-        "augment": {"teacher": "teacher", "variations": 2, "rows": 100},
-        "dedup": {"near": 0.8},
-    },
-    "distill": {
-        "sources": [{"kind": "file", "path": "prompts.jsonl", "task": "thing", "split": SPLIT}],
-        "distill": {"teacher": "teacher"},
-    },
+DATA: dict[str, Any] = {
+    "sources": [
+        {"kind": "file", "path": "rows.jsonl", "task": "thing", "split": SPLIT},
+        {"kind": "file", "path": "rows.csv", "task": "town", "split": SPLIT},
+        {"kind": "file", "path": "prompts.jsonl", "task": "case", "split": SPLIT},
+    ],
+    "augment": {"teacher": "teacher", "variations": 2, "rows": 100},
+    "distill": {"teacher": "teacher"},
+    "dedup": {"near": 0.8},
 }
 
 
@@ -114,13 +110,13 @@ def request(folder: Path, data: dict[str, Any], ray_address: str | None) -> Requ
     )
 
 
-def prepared(folder: Path, data: dict[str, Any], ray_address: str | None, endpoint: Endpoint) -> Any:
+def prepared(folder: Path, ray_address: str | None, endpoint: Endpoint) -> Any:
     """What the stage left, and how often each call was made for it; nothing is known from before."""
     endpoint.calls.clear()
     storage = folder / f"runs-{len(list(folder.glob('runs-*')))}"
     os.environ["TUNEBOOK_STORAGE_URL"] = str(storage)
     os.environ["TUNEBOOK_CACHE_DIR"] = str(storage / "cache")
-    run_stage(request(folder, data, ray_address), Settings.read())
+    run_stage(request(folder, DATA, ray_address), Settings.read())
     (path,) = storage.glob("tiny/stages/prepare-*/artifact.json")
     artifact = Artifact.model_validate_json(path.read_text())
     return {
@@ -133,7 +129,7 @@ def prepared(folder: Path, data: dict[str, Any], ray_address: str | None, endpoi
 
 def failure(folder: Path, ray_address: str | None) -> str:
     """What ends a run that a row ends."""
-    data = {"sources": CASES["augment"]["sources"][:1], "checks": {"max_tokens": 60, "on_too_long": "fail"}}
+    data = {"sources": DATA["sources"][:1], "checks": {"max_tokens": 60, "on_too_long": "fail"}}
     os.environ["TUNEBOOK_STORAGE_URL"] = str(folder / "failed")
     try:
         run_stage(request(folder, data, ray_address), Settings.read())
@@ -177,9 +173,9 @@ def after_a_loss(folder: Path, ray_address: str, out: Path, host: str) -> None:
     write_sources(folder)
     with serving(Endpoint(answer)) as endpoint, small_ranges():
         os.environ["TUNEBOOK_MODELS__TEACHER__BASE_URL"] = endpoint.base_url
-        alone = prepared(folder, CASES["augment"], None, endpoint)
+        alone = prepared(folder, None, endpoint)
         endpoint.reply = losing(host)
-        together = prepared(folder, CASES["augment"], ray_address, endpoint)
+        together = prepared(folder, ray_address, endpoint)
     out.write_text(json.dumps([alone, together]))
 
 
@@ -188,8 +184,7 @@ def main(folder: Path, ray_address: str, out: Path) -> None:
     told: dict[str, Any] = {}
     with serving(Endpoint(answer)) as endpoint, small_ranges():
         os.environ["TUNEBOOK_MODELS__TEACHER__BASE_URL"] = endpoint.base_url
-        for name, data in CASES.items():
-            told[name] = [prepared(folder, data, where, endpoint) for where in (None, ray_address)]
+        told["prepared"] = [prepared(folder, where, endpoint) for where in (None, ray_address)]
     told["failure"] = [failure(folder, where) for where in (None, ray_address)]
     told["tasks"] = tasks_by_host(ray_address)
     out.write_text(json.dumps(told))

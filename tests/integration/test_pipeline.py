@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,10 +121,14 @@ def test_an_earlier_run_and_another_model_answer_beside_the_tuned_one(
 @dataclass(frozen=True)
 class Killed:
     project: Project
-    without_test_rows: tuple[int, str]
-    """Status and output of the run that ended training, with test rows out of sight since it began."""
+    interrupted: tuple[int, str]
+    """Status and output of the run that Ctrl-C ended while the base model answered."""
+    status: str
+    """Of that run, by its record."""
+    resumed: str
+    """Output of the run that ended training, with test rows out of sight, and was killed later."""
     num_kept: int
-    """Answers of the tuned model that were on the disk when the next run was killed."""
+    """Answers of the tuned model that were on the disk then."""
     last: tuple[int, str]
     """Of the run that finished."""
     damaged: str
@@ -144,7 +149,7 @@ def checkpoints(project: Project) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def killed(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Killed:
-    """A project whose runs were killed with SIGKILL in three stages, and then one that finished.
+    """A project of which one run was interrupted and three were killed with SIGKILL, and then one finished.
 
     Training left a newest checkpoint that is damaged.
     """
@@ -156,7 +161,9 @@ def killed(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Kille
         return any(stages.glob(pattern))
 
     project.run_until(lambda: seen("prepare-*/*.jsonl"), *command)
-    remove(project, "train|merge|answer-tuned")
+    remove(project, "answer-base-|train|merge|answer-tuned")
+    interrupted = interrupt_when(lambda: seen("answer-base-*.lock"), project, *command)
+    status = project.record()["status"]
     hidden = project.folder / "hidden.jsonl"
 
     def trained_without_test_rows() -> bool:
@@ -165,18 +172,36 @@ def killed(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Kille
         return len(checkpoints(project)) == 2
 
     project.run_until(trained_without_test_rows, *command)
-    while any(each.info["cwd"] == str(project.folder) for each in psutil.process_iter(["cwd"])):
-        time.sleep(0.05)  # workers find out that their Ray is gone, and train until then
+    for worker in psutil.process_iter(["cwd"]):  # they train until they find that their Ray is gone
+        if worker.info["cwd"] == str(project.folder):
+            worker.kill()
+            worker.wait()
     before, newest = checkpoints(project)
     state = bytearray((newest / "state.pt").read_bytes())
     state[len(state) // 2] ^= 1
     (newest / "state.pt").write_bytes(state)
     step_before = json.loads((before / "position.json").read_text())["step"]
-    without_test_rows = project.run(*command, "--until", "merge")
-    hidden.rename(project.stage("prepare") / "test.jsonl")
-    project.run_until(lambda: answers(project, "answer-tuned") > 0, *command)
+
+    def tuned_model_answers() -> bool:
+        if hidden.exists() and seen("merge-*/artifact.json"):
+            hidden.rename(project.stage("prepare") / "test.jsonl")
+        return answers(project, "answer-tuned") > 0
+
+    resumed = project.run_until(tuned_model_answers, *command)
     num_kept = answers(project, "answer-tuned")
-    return Killed(project, without_test_rows, num_kept, project.run(*command), newest.name, step_before)
+    last = project.run(*command)
+    return Killed(project, interrupted, str(status), resumed, num_kept, last, newest.name, step_before)
+
+
+def interrupt_when(seen: Callable[[], bool], project: Project, *arguments: str) -> tuple[int, str]:
+    """Exit status and output of a command to which Ctrl-C comes once a condition holds."""
+    process = project.start(*arguments)
+    while not seen():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    return process.returncode, output
 
 
 def answers(project: Project, stage: str) -> int:
@@ -185,12 +210,16 @@ def answers(project: Project, stage: str) -> int:
     return sum(path.read_bytes().count(b"\n") for path in files)
 
 
+def test_ctrl_c_exits_130_and_leaves_a_run_that_goes_on(killed: Killed) -> None:
+    status, output = killed.interrupted
+    assert status == 130, output
+    assert "Traceback" not in output
+    assert killed.status == "interrupted"
+
+
 def test_test_rows_are_read_by_evaluation_alone(killed: Killed) -> None:
-    status, output = killed.without_test_rows
-    assert status == 0, output
-    ended = statuses(output)
-    assert (ended["train"], ended["merge"]) == ("done", "done")
-    assert "answer-tuned" not in ended
+    ended = statuses(killed.resumed)
+    assert (ended["train"], ended["merge"]) == ("done", "done"), killed.resumed
 
 
 def test_kill_9_anywhere_and_the_same_command_finishes_the_run(killed: Killed, finished: Project) -> None:
@@ -199,9 +228,8 @@ def test_kill_9_anywhere_and_the_same_command_finishes_the_run(killed: Killed, f
     assert statuses(output)["train"] == "skipped"
     (resumed,) = re.findall(r"answer-tuned +done.* (\d+) of them by an earlier attempt", output)
     assert int(resumed) >= killed.num_kept > 0
-    output = killed.without_test_rows[1]
-    assert re.findall(r"goes on from step (\d+)", output) == [str(killed.step_before)]
-    assert re.findall(r"checkpoint \S*/(\S+) is damaged", output) == [killed.damaged]
+    assert re.findall(r"goes on from step (\d+)", killed.resumed) == [str(killed.step_before)]
+    assert re.findall(r"checkpoint \S*/(\S+) is damaged", killed.resumed) == [killed.damaged]
     for name in ("model.safetensors", "config.json"):
         ours = (killed.project.stage("merge") / "model" / name).read_bytes()
         assert ours == (finished.stage("merge") / "model" / name).read_bytes()
@@ -219,21 +247,6 @@ def test_a_merged_model_that_is_not_the_trained_one_is_asked_nothing(
     assert status == 1, output
     assert "stage answer-tuned: the served model is not the one that was trained: " in output
     assert not any(project.stage("answer-tuned").glob("answers.jsonl"))
-
-
-def test_ctrl_c_exits_130_and_leaves_a_run_that_goes_on(finished: Project, tmp_path: Path) -> None:
-    project = copy_of(finished, tmp_path / "copy", without="answer-base-")
-    process = project.start("run", "tiny", "--profile", "local")
-    stages = project.folder / "runs" / "tiny" / "stages"
-    while not any(stages.glob("answer-base-*.lock")):
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, output
-    assert "Traceback" not in output
-    assert project.record()["status"] == "interrupted"
-    status, output = project.run("run", "tiny", "--profile", "local")
-    assert status == 0, output
 
 
 def test_two_runs_at_once_leave_one_whole_result(finished: Project, tmp_path: Path) -> None:
