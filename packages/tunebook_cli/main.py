@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from tunebook_cli import data
+from tunebook_cli import data, runs
 from tunebook_cli.failure import StageFailed
+from tunebook_cli.runs import RunArgument
 from tunebook_cli.spec_argument import OverridesOption, ProfileOption, SpecArgument, find_spec
 from tunebook_run import log
 from tunebook_run.record import find_run
@@ -25,7 +26,8 @@ logger = logging.getLogger(__name__)
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(data.app, name="data")
 
-RunArgument = Annotated[str, typer.Argument(help="medical, medical@latest or medical@3.", metavar="RUN")]
+for command in (runs.runs, runs.verify, runs.compare):
+    app.command()(command)
 
 VERDICT_STATUS = {"pass": 0, "fail": 3, "inconclusive": 4}
 

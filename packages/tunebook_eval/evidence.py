@@ -32,6 +32,11 @@ class Estimate(Frozen):
             ci95=None if bounds.low is None or bounds.high is None else (bounds.low, bounds.high),
         )
 
+    @property
+    def shown(self) -> str:
+        """The mean and its error, as tables have it."""
+        return f"{self.mean:.3f}" + (f" ± {self.stderr:.3f}" if self.stderr is not None else "")
+
 
 class ArmScores(Frozen):
     """One metric of one set, or a part of it, for one arm."""

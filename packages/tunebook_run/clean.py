@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunebook_run.record import RunRecord, numbers
+from tunebook_run.record import RunRecord, numbers, scenarios
 from tunebook_run.stages import ARTIFACT
 from tunebook_run.store import Store
 
@@ -27,7 +27,7 @@ def plan_clean(store: Store, *, keep: int) -> list[Removal]:
     Runs that did not finish keep their stages too: they can be resumed.
     """
     removals: list[Removal] = []
-    for scenario in _scenarios(store):
+    for scenario in scenarios(store):
         known = numbers(store, scenario)
         kept, old = known[-keep:] if keep else [], known[:-keep] if keep else known
         needed: set[str] = set()
@@ -58,7 +58,3 @@ def unused_tokens(cache_dir: Path, *, keep: int) -> list[Path]:
     """
     since = time.time() - UNUSED_DAYS * 24 * 3600 if keep else float("inf")
     return [path for path in sorted((cache_dir / TOKENS).glob("*/*")) if path.stat().st_mtime < since]
-
-
-def _scenarios(store: Store) -> list[str]:
-    return [key for key in store.list("") if store.exists(f"{key}/stages")]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from tunebook_run.store import Store
-from tunebook_spec.errors import InputError
+from tunebook_spec.errors import InputError, StoreError
 
 Status = Literal["running", "pass", "fail", "inconclusive", "failed", "interrupted", "stopped"]
 """`stopped`: it made the stages that it was asked for, and has no verdict."""
@@ -52,6 +53,11 @@ class RunRecord(BaseModel):
     def key(self) -> str:
         return f"{self.scenario}/{self.number}"
 
+    @property
+    def name(self) -> str:
+        """As commands take it."""
+        return f"{self.scenario}@{self.number}"
+
     def stage(self, name: str) -> StageRecord:
         for stage in self.stages:
             if stage.name == name:
@@ -90,6 +96,40 @@ def _link_latest(store: Store, scenario: str, number: int) -> None:
     fresh.replace(link)
 
 
+def read_record(store: Store, scenario: str, number: int) -> RunRecord | None:
+    """What a run has left of itself; None where it was ended before it could say anything.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
+    key = f"{scenario}/{number}/run.json"
+    try:
+        return RunRecord.model_validate_json(store.read(key))
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        first = error.errors()[0]
+        told = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise StoreError(f"{key} in {store.url} is no record of a run ({told}); delete that folder") from None
+
+
+def all_records(store: Store) -> Iterator[RunRecord]:
+    """Every run of every scenario, by scenario and then oldest first.
+
+    Raises:
+        StoreError: a record is damaged.
+    """
+    for scenario in scenarios(store):
+        for number in numbers(store, scenario):
+            if (record := read_record(store, scenario, number)) is not None:
+                yield record
+
+
+def scenarios(store: Store) -> list[str]:
+    """Those that have made anything."""
+    return [key for key in store.list("") if store.exists(f"{key}/stages")]
+
+
 def find_run(store: Store, name: str) -> RunRecord:
     """A run by `medical`, `medical@latest` or `medical@3`.
 
@@ -106,4 +146,7 @@ def find_run(store: Store, name: str) -> RunRecord:
         number = int(which)
     else:
         raise InputError(f"no run {name!r}; {scenario} has: latest, {', '.join(map(str, known))}")
-    return RunRecord.model_validate_json(store.read(f"{scenario}/{number}/run.json"))
+    record = read_record(store, scenario, number)
+    if record is None:
+        raise InputError(f"run {scenario}@{number} was ended before it began; delete {scenario}/{number}")
+    return record

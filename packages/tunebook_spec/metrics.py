@@ -32,6 +32,11 @@ ALWAYS = ("stop_rate", "answer_tokens")
 RESERVED = frozenset({*ALWAYS, "unscored"})
 
 
+def is_headline(metric: str) -> bool:
+    """Whether a spec names it: it is no part of one, nor what every set has."""
+    return "." not in metric and metric not in ALWAYS
+
+
 def _is_pattern(pattern: str) -> str:
     try:
         re.compile(pattern)
