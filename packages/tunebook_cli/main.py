@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -17,9 +17,12 @@ from tunebook_run import log
 from tunebook_run.record import find_run
 from tunebook_run.settings import Settings
 from tunebook_run.store import Store
-from tunebook_spec import Spec, load, load_gates
+from tunebook_spec import LoadedSpec, Spec, load, load_gates
 from tunebook_spec.errors import TunebookError
 from tunebook_spec.schema import json_schema
+
+if TYPE_CHECKING:
+    from tunebook_inference.served import Served
 
 logger = logging.getLogger(__name__)
 
@@ -47,21 +50,58 @@ def run(
     Exit status: 0 pass, or stopped where --until says; 1 a stage failed, 2 bad spec or usage, 3 a gate
     failed, 4 inconclusive, 130 interrupted.
     """
-    from tunebook_cli import runner
-
     settings = Settings.read()
     loaded = load(find_spec(spec), profile=profile, overrides=overrides or [])
     if dry_run:
+        from tunebook_cli import runner
+
         typer.echo(runner.describe(loaded, settings))
         return
+    _run(loaded, settings, until=until)
+
+
+@app.command("eval")
+def evaluate(
+    spec: SpecArgument,
+    endpoint: Annotated[str, typer.Option(help="Base URL of the OpenAI protocol.", metavar="URL")],
+    model: Annotated[str, typer.Option(help="Name that it is served under.", metavar="NAME")],
+    profile: ProfileOption = None,
+    overrides: OverridesOption = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Most requests under way at once.", metavar="N")
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Tells models apart that bear one name, one after the other.")
+    ] = None,
+) -> None:
+    """Evaluate a served model as a spec's tuned one: the same prompts, report and verdict, nothing trained.
+
+    Exit status: as for run.
+    """
+    from tunebook_inference.find_served import find_served
+    from tunebook_inference.served import ROLE
+
+    settings = Settings.read()
+    loaded = load(find_spec(spec), profile=profile, overrides=overrides or [])
+    of_role = settings.of_model(ROLE)
+    served = find_served(endpoint, model, of_role, concurrency=concurrency, revision=revision)
+    _run(loaded, settings, served=served)
+
+
+def _run(
+    loaded: LoadedSpec, settings: Settings, *, until: str | None = None, served: Served | None = None
+) -> NoReturn:
+    """Make what is missing, say what it has come to, and exit."""
+    from tunebook_cli import runner
+
     try:
-        record = runner.run(loaded, settings, until=until)
+        record = runner.run(loaded, settings, until=until, served=served)
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command goes on from here", err=True)
         raise typer.Exit(130) from None
     if record.status == "stopped":
         typer.echo(f"stopped after {until}, run {record.key}; without --until the same command goes on")
-        return
+        raise typer.Exit
     typer.echo("\n".join(record.verdict))
     raise typer.Exit(VERDICT_STATUS[record.status])
 

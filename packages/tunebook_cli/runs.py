@@ -23,6 +23,7 @@ from tunebook_spec.errors import InputError, TunebookError
 
 if TYPE_CHECKING:
     from tunebook_eval.compare import RunEvidence
+    from tunebook_inference.served import Served
 
 RunArgument = Annotated[str, typer.Argument(help="medical, medical@latest or medical@3.", metavar="RUN")]
 COLUMNS = ("run", "started (UTC)", "took", "verdict", "headline metric", "profile", "seed", "commit")
@@ -105,8 +106,13 @@ def _inputs(found: Verification, record: RunRecord, settings: Settings, spec_dir
     path = spec_dir / f"{record.scenario}.yaml"
     try:
         spec = Spec.model_validate(record.spec)
-        planned = plan(LoadedSpec(spec, path, record.profile, {}), settings)
-    except (TunebookError, ValidationError) as error:
+        planned = plan(LoadedSpec(spec, path, record.profile, {}), settings, _served(record))
+    except ValidationError as error:
+        first = error.errors()[0]
+        told = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        yield Finding("run.json: spec", f"is no spec of this version of Tunebook ({told})")
+        return
+    except TunebookError as error:
         yield Finding("run.json: spec", f"its inputs cannot be found again: {error}")
         return
     compare_inputs(found, planned.stages)
@@ -115,6 +121,15 @@ def _inputs(found: Verification, record: RunRecord, settings: Settings, spec_dir
         if model_digest(model.path, Path(nothing_kept)) != model.digest:
             where = f"base model {model.name}"
             yield Finding(where, f"a file in {model.path} was changed, and its time and size were not")
+
+
+def _served(record: RunRecord) -> Served | None:
+    """As the run knew it: what an endpoint serves now is another matter."""
+    from tunebook_inference.served import Served
+
+    if record.served is None:
+        return None
+    return Served(base_url="", model=record.served.model, who=record.served.who)
 
 
 def _verdict(found: Verification, record: RunRecord, store: Store) -> Iterator[Finding]:

@@ -29,6 +29,16 @@ class StageRecord(BaseModel):
     """What this run spent on it."""
 
 
+class ServedRecord(BaseModel):
+    """What answered in the place of a model that the run would have trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    who: str
+    """The model and its host, as digests have it."""
+
+
 class RunRecord(BaseModel):
     """What one run did, and where what it made can be found."""
 
@@ -45,6 +55,8 @@ class RunRecord(BaseModel):
     seed: int
     git_commit: str | None
     versions: dict[str, str]
+    served: ServedRecord | None = None
+    """None: the run has trained what it evaluated."""
     stages: tuple[StageRecord, ...] = ()
     verdict: tuple[str, ...] = ()
     """The verdict's lines."""

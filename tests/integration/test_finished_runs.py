@@ -93,7 +93,7 @@ def test_a_verdict_that_does_not_follow_from_the_report_is_found(copy: Project, 
     assert status == 1
     assert "does not agree  decide: artifact.json: its report gives 'verdict: pass" in output
     assert "does not agree  run.json: says pass, and the stage that decided says fail" in output
-    assert "does not agree  run.json: spec: its inputs cannot be found again: " in output
+    assert "does not agree  run.json: spec: is no spec of this version of Tunebook (version: " in output
 
 
 def test_a_run_held_against_itself_differs_in_nothing(command: Command) -> None:

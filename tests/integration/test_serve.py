@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import openai
@@ -56,6 +58,30 @@ def test_it_gives_the_answers_that_were_evaluated(client: openai.OpenAI, finishe
         )
         assert served.choices[0].message.content == answer["text"]
         assert served.choices[0].finish_reason == answer["finish_reason"]
+
+
+def test_evaluated_through_its_endpoint_a_run_has_the_same_answers_and_verdict(
+    client: openai.OpenAI, finished: Project, tmp_path: Path
+) -> None:
+    shutil.copytree(finished.folder, tmp_path / "copy", symlinks=True)
+    project = Project(tmp_path / "copy")
+    key = next(each["key"] for each in project.record("1")["stages"] if each["name"] == "answer-tuned")  # type: ignore[attr-defined]
+    at = ("--endpoint", str(client.base_url), "--model", "tiny@latest")
+    status, output = project.run("eval", "tiny", "--profile", "local", *at)
+    assert status == 0, output
+    here, there = (
+        answers(folder) for folder in (project.folder / "runs" / key, project.stage("answer-tuned"))
+    )
+    assert there
+    assert there == {at: each for at, each in here.items() if at[0] != "texts"}
+    assert project.record()["verdict"] == project.record("1")["verdict"]
+
+
+def answers(stage: Path) -> dict[tuple[str, str], tuple[str, str, int, int]]:
+    """Text, end and tokens by set and item."""
+    rows = map(json.loads, (stage / "answers.jsonl").read_text().splitlines())
+    facts = ("text", "finish_reason", "prompt_tokens", "completion_tokens")
+    return {(row["set"], row["item"]): tuple(row[name] for name in facts) for row in rows}
 
 
 def test_an_unknown_model_is_refused_and_the_server_lives(client: openai.OpenAI) -> None:
