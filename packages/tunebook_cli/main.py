@@ -18,7 +18,7 @@ from tunebook_run.record import find_run
 from tunebook_run.settings import Settings
 from tunebook_run.store import Store
 from tunebook_spec import LoadedSpec, Spec, load, load_gates
-from tunebook_spec.errors import TunebookError
+from tunebook_spec.errors import InputError, TunebookError
 from tunebook_spec.schema import json_schema
 
 if TYPE_CHECKING:
@@ -63,8 +63,16 @@ def run(
 @app.command("eval")
 def evaluate(
     spec: SpecArgument,
-    endpoint: Annotated[str, typer.Option(help="Base URL of the OpenAI protocol.", metavar="URL")],
-    model: Annotated[str, typer.Option(help="Name that it is served under.", metavar="NAME")],
+    endpoint: Annotated[
+        str | None, typer.Option(help="Base URL of the OpenAI protocol.", metavar="URL")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Name that it is served under.", metavar="NAME")] = None,
+    from_log: Annotated[
+        Path | None, typer.Option(help="Score what a server has logged instead.", metavar="FILE")
+    ] = None,
+    log_set: Annotated[
+        str | None, typer.Option(help="Set of logged questions that are no test rows.", metavar="SET")
+    ] = None,
     profile: ProfileOption = None,
     overrides: OverridesOption = None,
     concurrency: Annotated[
@@ -76,13 +84,21 @@ def evaluate(
 ) -> None:
     """Evaluate a served model as a spec's tuned one: the same prompts, report and verdict, nothing trained.
 
-    Exit status: as for run.
+    With --from-log, score answers that a server has logged; that has no verdict.
+
+    Exit status: as for run; 0 for a log.
     """
+    from tunebook_cli.logged import score_log_file
     from tunebook_inference.find_served import find_served
     from tunebook_inference.served import ROLE
 
     settings = Settings.read()
     loaded = load(find_spec(spec), profile=profile, overrides=overrides or [])
+    if from_log is not None:
+        typer.echo(score_log_file(loaded, settings, from_log, log_set))
+        return
+    if endpoint is None or model is None:
+        raise InputError("eval needs --endpoint and --model, or --from-log")
     of_role = settings.of_model(ROLE)
     served = find_served(endpoint, model, of_role, concurrency=concurrency, revision=revision)
     _run(loaded, settings, served=served)
@@ -176,14 +192,17 @@ def clean(
 
 @app.command()
 def serve(
-    run: RunArgument,
+    runs: Annotated[list[str], typer.Argument(help="medical, medical@latest, medical@3.", metavar="RUN...")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    traffic: Annotated[
+        Path | None, typer.Option(help="YAML with `split`, `shadow` and `log`.", metavar="FILE")
+    ] = None,
 ) -> None:
-    """Serve a run's tuned model behind the OpenAI protocol."""
+    """Serve the tuned models of runs behind the OpenAI protocol, each by the name of its run."""
     from model_server.server import serve as start
 
-    start(run, Settings.read(), host=host, port=port)
+    start(runs, Settings.read(), host=host, port=port, traffic_file=traffic)
 
 
 def main(arguments: list[str] | None = None) -> int:

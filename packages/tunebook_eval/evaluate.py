@@ -92,16 +92,16 @@ def _scores(
                 if not answers:
                     continue
                 if not isinstance(metric, Judged):
-                    yield from _score_arm(metric, arm, answers, score_all(metric, answers))
+                    yield from score_arm(metric, arm, answers, score_all(metric, answers))
                 elif arm == "tuned" or (answers[0].rule is None and not isinstance(metric, Pairwise)):
                     said = judgements.scores(name, metric, arm)
-                    yield from _score_arm(metric, arm, answers, [said.get(each.item) for each in answers])
+                    yield from score_arm(metric, arm, answers, [said.get(each.item) for each in answers])
         for arm, answers in here.items():
             if answers[0].rule is None and answers[0].log_likelihood is None:
-                yield from _always(arm, answers)
+                yield from score_always(arm, answers)
 
 
-def _score_arm(
+def score_arm(
     metric: AnyMetric, arm: str, answers: Sequence[Answer], found: Sequence[Scores | None]
 ) -> Iterator[ArmScores]:
     """The metric, and each of its parts; `found` has the scores of each answer."""
@@ -111,7 +111,7 @@ def _score_arm(
         yield _arm_scores(name, arm, answers, values, num_unscored=found.count(None))
 
 
-def _always(arm: str, answers: Sequence[Answer]) -> Iterator[ArmScores]:
+def score_always(arm: str, answers: Sequence[Answer]) -> Iterator[ArmScores]:
     """What every model's answers have, whatever the set is scored by."""
     stops = [None if each.error else float(each.finish_reason == "stop") for each in answers]
     tokens = [None if each.error else float(each.completion_tokens) for each in answers]

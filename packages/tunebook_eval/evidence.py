@@ -82,6 +82,17 @@ class Change(Frozen):
             return "unclear"
         return "improved" if self.mean > 0 else "worse"
 
+    @property
+    def shown(self) -> tuple[str, str, str, str, str]:
+        """As tables have it: the difference, its interval, p, p by Holm, and how many rows."""
+        interval = "-" if self.ci95 is None else f"{self.ci95[0]:+.3f} to {self.ci95[1]:+.3f}"
+        p, adjusted = map(_p, (self.p_value, self.adjusted_p_value))
+        return f"{self.mean:+.3f}", interval, p, adjusted, str(self.num_samples)
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+
 
 class ArmCost(Frozen):
     arm: str

@@ -142,8 +142,13 @@ def scenarios(store: Store) -> list[str]:
     return [key for key in store.list("") if store.exists(f"{key}/stages")]
 
 
-def find_run(store: Store, name: str) -> RunRecord:
+def find_run(store: Store, name: str, *, having: str | None = None) -> RunRecord:
     """A run by `medical`, `medical@latest` or `medical@3`.
+
+    Args:
+        store: holds the runs.
+        name: of the run.
+        having: the latest is the newest run that has finished this stage; None: the newest.
 
     Raises:
         InputError: names the runs that there are.
@@ -153,7 +158,7 @@ def find_run(store: Store, name: str) -> RunRecord:
     if not known:
         raise InputError(f"no run of {scenario!r} under {store.url}; make one: make scenario SPEC={scenario}")
     if which in ("", "latest"):
-        number = known[-1]
+        number = known[-1] if having is None else _newest(store, scenario, known, having)
     elif which.isdigit() and int(which) in known:
         number = int(which)
     else:
@@ -162,3 +167,13 @@ def find_run(store: Store, name: str) -> RunRecord:
     if record is None:
         raise InputError(f"run {scenario}@{number} was ended before it began; delete {scenario}/{number}")
     return record
+
+
+def _newest(store: Store, scenario: str, known: list[int], having: str) -> int:
+    for number in reversed(known):
+        record = read_record(store, scenario, number)
+        if record is not None and any(each.name == having for each in record.stages):
+            return number
+    raise InputError(
+        f"no run of {scenario} has finished stage {having!r}; run its spec: tunebook run {scenario}"
+    )
