@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from tunebook_cli import data, runs
+from tunebook_cli import data, runs, top
 from tunebook_cli.failure import StageFailed
 from tunebook_cli.runs import RunArgument
 from tunebook_cli.spec_argument import OverridesOption, ProfileOption, SpecArgument, find_spec
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(data.app, name="data")
 
-for command in (runs.runs, runs.verify, runs.compare):
+for command in (runs.runs, runs.verify, runs.compare, top.top):
     app.command()(command)
 
 VERDICT_STATUS = {"pass": 0, "fail": 3, "inconclusive": 4}

@@ -228,7 +228,7 @@ def run(
             raise
         finally:
             run_.ray.stop()
-            run_.update(status=status, finished_at=datetime.now(UTC))
+            run_.update(status=status, finished_at=datetime.now(UTC), under_way=None)
     return run_.record
 
 
@@ -273,13 +273,15 @@ class _Run:
             started = time.monotonic()
             artifact = find(self.store, stage)
             skipped = artifact is not None
-            artifact = artifact or self._make(stage)
+            if artifact is None:
+                self.update(under_way=stage.key)
+                artifact = self._make(stage)
             _say(stage, artifact, skipped)
             seconds = round(time.monotonic() - started, 1)
             done = StageRecord(
                 name=name, key=stage.key, digest=stage.digest, skipped=skipped, seconds=seconds
             )
-            self.update(stages=(*self.record.stages, done))
+            self.update(stages=(*self.record.stages, done), under_way=None)
             if name == "prepare":
                 self._copy_page(stage.key, CARD_PAGE)
             if name == "train":

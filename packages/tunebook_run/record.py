@@ -58,6 +58,8 @@ class RunRecord(BaseModel):
     served: ServedRecord | None = None
     """None: the run has trained what it evaluated."""
     stages: tuple[StageRecord, ...] = ()
+    under_way: str | None = None
+    """Store key of the stage that is being made; a run that was killed leaves it."""
     verdict: tuple[str, ...] = ()
     """The verdict's lines."""
 

@@ -80,6 +80,11 @@ class Store:
                 digest.update(block)
         return digest.hexdigest()
 
+    def seconds_since(self, key: str) -> float | None:
+        """Since a file was last written; None where there is none."""
+        info = self.filesystem.get_file_info(self.path(key))
+        return None if info.mtime_ns is None else time.time() - info.mtime_ns / 1e9
+
     def write(self, key: str, content: bytes) -> None:
         """Whole or not at all: a rename locally, one PUT remotely."""
         if self.local_root is None:

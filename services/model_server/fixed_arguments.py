@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -11,41 +11,37 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model_server.errors import error
 
-ENVIRONMENT = "TUNEBOOK_SERVED_TEMPLATE_ARGUMENTS"
-"""JSON of the fixed arguments, from the server's parent alone: vLLM gives a middleware no arguments."""
-
 
 class FixedArguments:
-    """ASGI middleware that refuses a request which sets a fixed argument otherwise."""
+    """ASGI middleware that refuses a request which sets a default of the server otherwise."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._fixed: dict[str, Any] = json.loads(os.environ[ENVIRONMENT])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
         body = await Request(scope, receive).body()
-        if (problem := self._problem(body)) is not None:
+        fixed = scope["app"].state.args.default_chat_template_kwargs
+        if (problem := _problem(fixed, body)) is not None:
             await error(400, problem, "chat_template_kwargs")(scope, receive, send)
             return
         await self._app(scope, _replay(body, receive), send)
 
-    def _problem(self, body: bytes) -> str | None:
-        try:
-            asked = json.loads(body).get("chat_template_kwargs")
-        except (ValueError, AttributeError):
-            return None  # the server says what is wrong with it
-        if not isinstance(asked, dict):
-            return None
-        for name, value in self._fixed.items():
-            if name in asked and asked[name] != value:
-                return (
-                    f"chat_template_kwargs.{name} is {value!r}, as the model was trained; it cannot be"
-                    f" {asked[name]!r}"
-                )
+
+def _problem(fixed: Mapping[str, Any], body: bytes) -> str | None:
+    try:
+        asked = json.loads(body).get("chat_template_kwargs")
+    except (ValueError, AttributeError):
+        return None  # the server says what is wrong with it
+    if not isinstance(asked, dict):
         return None
+    for name, value in fixed.items():
+        if name in asked and asked[name] != value:
+            told = f"chat_template_kwargs.{name} is {value!r}, as the model was trained"
+            return f"{told}; it cannot be {asked[name]!r}"
+    return None
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvicorn
 
-from model_server.engines import DRAIN_S, Engine
+from model_server.engine import DRAIN_S, Engine
 from model_server.router import Router, by_name
 from model_server.traffic import Traffic
 from tunebook_spec.errors import StageError

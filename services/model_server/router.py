@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from model_server.answer_log import AnswerLog, Question, is_text
-from model_server.engines import Engine
+from model_server.engine import Engine
 from model_server.errors import error
 from model_server.metrics import merge
 from model_server.traffic import Draws, Traffic

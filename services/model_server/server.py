@@ -7,12 +7,12 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from model_server.engines import DRAIN_S, Engine
-from model_server.fixed_arguments import ENVIRONMENT, FixedArguments
+from model_server.engine import DRAIN_S, Engine
+from model_server.fixed_arguments import FixedArguments
 from tunebook_inference.vllm_engine import MAX_NUM_SEQS, Dtype, engine_environment, machine_arguments
 from tunebook_model.precision import compute_dtype
 from tunebook_run.record import RunRecord, find_run
@@ -62,9 +62,8 @@ def serve(
     listed = ", ".join(name for run in runs for name in run.names)
     logger.info("serving %s at http://%s:%d/v1 in %s", listed, host, port, dtype.reason)
     if len(runs) == 1 and traffic_file is None:
-        place = ("--host", host, "--port", str(port))
-        command = [sys.executable, *arguments(runs[0], place, dtype=dtype.dtype)]
-        os.execve(sys.executable, command, environment(runs[0]))
+        command = _command(runs[0], dtype.dtype, host=host, port=port)
+        os.execve(sys.executable, command, {**os.environ, **engine_environment()})
     from model_server.process import run as serve_all
     from model_server.traffic import Traffic, load_traffic
 
@@ -75,9 +74,9 @@ def serve(
         engines = []
         for run in runs:
             socket = Path(folder) / f"{run.record.name}.sock"
-            place = ("--uds", str(socket), "--gpu-memory-utilization", str(GPU_SHARE / len(runs)))
-            command = [sys.executable, *arguments(run, place, dtype=dtype.dtype)]
-            engines.append(Engine(run.names, socket, command, environment(run)))
+            command = _command(run, dtype.dtype, host=host, port=port)
+            command += ["--uds", str(socket), "--gpu-memory-utilization", str(GPU_SHARE / len(runs))]
+            engines.append(Engine(run.names, socket, command, {**os.environ, **engine_environment()}))
         serve_all(engines, traffic, log_folder, host=host, port=port)
 
 
@@ -101,40 +100,65 @@ def find_served(names: Sequence[str], settings: Settings) -> list[ServedRun]:
     return list(runs.values())
 
 
-def environment(run: ServedRun) -> dict[str, str]:
-    """Of the process that serves this run."""
-    fixed = Spec.model_validate(run.record.spec).base_model.chat_template_kwargs
-    return {**os.environ, **engine_environment(), ENVIRONMENT: json.dumps(fixed)}
-
-
 def served_names(asked: str, record: RunRecord) -> tuple[str, ...]:
     is_latest = asked in (record.scenario, f"{record.scenario}@latest")
     return (f"{record.scenario}@latest", record.name) if is_latest else (record.name,)
 
 
-def arguments(run: ServedRun, place: Sequence[str], *, dtype: Dtype) -> list[str]:
-    """VLLM's command line for this run; `place` says where it listens."""
+def _command(run: ServedRun, dtype: Dtype, *, host: str, port: int) -> list[str]:
+    """Serves this run; a request without a temperature is answered as it was evaluated."""
     spec = Spec.model_validate(run.record.spec)
-    decoding = spec.evaluation.decoding
+    options = arguments(
+        run.model,
+        names=run.names,
+        dtype=dtype,
+        host=host,
+        port=port,
+        temperature=spec.evaluation.decoding.temperature,
+        chat_template_kwargs=spec.base_model.chat_template_kwargs,
+    )
+    return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *options]
+
+
+def arguments(
+    model: Path,
+    *,
+    names: Sequence[str],
+    dtype: Dtype,
+    host: str,
+    port: int,
+    temperature: float,
+    chat_template_kwargs: Mapping[str, str | bool],
+) -> list[str]:
+    """The arguments of vLLM's server for a model.
+
+    Args:
+        model: its folder.
+        names: that it answers to.
+        dtype: to compute in.
+        host: address to listen on.
+        port: port to listen on.
+        temperature: of requests that ask for none.
+        chat_template_kwargs: fixed arguments of its chat template.
+    """
     options = [
-        *("-m", "vllm.entrypoints.openai.api_server", "--model", str(run.model)),
-        *(*place, "--dtype", dtype),
-        *("--served-model-name", *run.names),
-        *("--chat-template", str(run.model / "chat_template.jinja")),
-        # A request without a temperature is answered as the run was evaluated.
+        *("--model", str(model)),
+        *("--host", host, "--port", str(port), "--dtype", dtype),
+        *("--served-model-name", *names),
+        *("--chat-template", str(model / "chat_template.jinja")),
         *("--generation-config", "vllm"),
-        *("--override-generation-config", json.dumps({"temperature": decoding.temperature})),
+        *("--override-generation-config", json.dumps({"temperature": temperature})),
         *("--max-num-seqs", str(MAX_NUM_SEQS)),
         *("--enable-prompt-tokens-details", "--disable-uvicorn-access-log"),
         *("--shutdown-timeout", str(DRAIN_S)),
     ]
-    for argument, value in machine_arguments(run.model, dtype, MAX_NUM_SEQS).items():
+    for argument, value in machine_arguments(model, dtype, MAX_NUM_SEQS).items():
         name = argument.replace("_", "-")
         if isinstance(value, bool):
             options.append(f"--{name}" if value else f"--no-{name}")
         else:
             options += [f"--{name}", str(value)]
-    if pinned := spec.base_model.chat_template_kwargs:
-        options += ["--default-chat-template-kwargs", json.dumps(pinned)]
+    if chat_template_kwargs:
+        options += ["--default-chat-template-kwargs", json.dumps(dict(chat_template_kwargs))]
         options += ["--middleware", f"{FixedArguments.__module__}.{FixedArguments.__name__}"]
     return options

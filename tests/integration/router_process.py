@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from model_server.engines import Engine
+from model_server.engine import Engine
 from model_server.process import run
 from model_server.traffic import Traffic, load_traffic
 from tunebook_spec.errors import TunebookError
@@ -19,7 +19,7 @@ if __name__ == "__main__":
     engines = []
     for number, names in enumerate(each):
         socket = Path(folder) / f"{number}.sock"
-        program = str(Path(__file__).with_name("engine_process.py"))
+        program = str(Path(__file__).with_name("scripted_engine.py"))
         command = [sys.executable, program, names.split(",")[0], str(socket)]
         engines.append(Engine(tuple(names.split(",")), socket, command, dict(os.environ)))
     names = [name for engine in engines for name in engine.names]

@@ -156,6 +156,7 @@ def is_unharmed(client: openai.OpenAI, evaluated: list[Evaluated]) -> bool:
 
 
 LONG: Any = [{"role": "user", "content": "sky " * 600}]
+OTHER_DATE = {"date_string": "today"}
 BAD: dict[str, tuple[bytes, int, str]] = {
     "beyond the context": (json.dumps({"model": MODEL, "messages": LONG}).encode(), 400, "512"),
     "malformed": (b'{"model": "tiny@latest", "messages": [', 400, "JSON"),
@@ -166,6 +167,11 @@ BAD: dict[str, tuple[bytes, int, str]] = {
         json.dumps({"model": MODEL, "messages": QUESTION, "chat_template": "{{ 1 }}"}).encode(),
         400,
         "template",
+    ),
+    "another argument of the template": (
+        json.dumps({"model": MODEL, "messages": QUESTION, "chat_template_kwargs": OTHER_DATE}).encode(),
+        400,
+        "chat_template_kwargs.date_string is '26 Jul 2024', as the model was trained; it cannot be 'today'",
     ),
 }
 
