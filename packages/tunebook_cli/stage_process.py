@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook_cli.request import Request
@@ -179,9 +180,11 @@ def _prepare(work: Work) -> Outcome:
 
 @contextlib.contextmanager
 def _supporting(
-    work: Work, references: Mapping[str, AnySupportingModel]
+    work: Work,
+    references: Mapping[str, AnySupportingModel],
+    settings: Mapping[str, ModelSettings] = MappingProxyType({}),
 ) -> Iterator[dict[str, SupportingModel]]:
-    """Supporting models by role, which keep what they are answered."""
+    """Supporting models by role, which keep what they are answered; `settings` go before the machine's."""
     from tunebook_inference.kept_answers import KeptAnswers
     from tunebook_inference.supporting import open_model
 
@@ -192,7 +195,7 @@ def _supporting(
             role: open_model(
                 role,
                 reference,
-                _model_settings(work, role),
+                settings.get(role, work.settings.of_model(role)),
                 work.request.supporting.get(role),
                 kept,
                 work.request.spec_dir,
@@ -201,12 +204,6 @@ def _supporting(
         }
     finally:
         kept.close()
-
-
-def _model_settings(work: Work, role: str) -> ModelSettings:
-    settings = work.settings.of_model(role)
-    served = work.request.served
-    return settings if served is None or role != ROLE else served.settings(settings)
 
 
 def _train(work: Work) -> Outcome:
@@ -290,8 +287,10 @@ def _answer(work: Work) -> Outcome:
     inputs = AnswerInputs.model_validate(work.fields)
     data = work.parents["prepare"]
     if inputs.model is not None:
-        with _supporting(work, {inputs.arm: inputs.model}) as models:
-            if (there := work.request.served) is not None and inputs.arm == ROLE:
+        there = work.request.served if inputs.arm == ROLE else None
+        settings = {ROLE: there.settings(work.settings.of_model(ROLE))} if there else {}
+        with _supporting(work, {inputs.arm: inputs.model}, settings) as models:
+            if there is not None:
                 models[ROLE] = replace(models[ROLE], who=there.who, is_remote=there.is_remote)
             return _answered(
                 answer(

@@ -177,5 +177,5 @@ def _newest(store: Store, scenario: str, known: list[int], having: str) -> int:
         if record is not None and any(each.name == having for each in record.stages):
             return number
     raise InputError(
-        f"no run of {scenario} has finished stage {having!r}; run its spec: tunebook run {scenario}"
+        f"no run of {scenario!r} has finished stage {having!r}; run its spec: tunebook run {scenario}"
     )

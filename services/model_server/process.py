@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvicorn
@@ -37,14 +36,6 @@ def run(engines: Sequence[Engine], traffic: Traffic, folder: Path, *, host: str,
     asyncio.run(_run(engines, traffic, folder, host, port))
 
 
-class _Server(uvicorn.Server):
-    """Leaves signals alone: uvicorn raises them again once it has stopped, before engines could."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 async def _run(engines: Sequence[Engine], traffic: Traffic, folder: Path, host: str, port: int) -> None:
     failed: list[StageError] = []
     router = Router(by_name(engines), traffic, folder)
@@ -60,7 +51,8 @@ async def _run(engines: Sequence[Engine], traffic: Traffic, folder: Path, host: 
             access_log=False,
             timeout_graceful_shutdown=DRAIN_S,
         )
-        server = _Server(config)
+        server = uvicorn.Server(config)
+        # It takes these over while it serves, and raises what it got again for whoever had them before.
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, _stop, server)
         watching = asyncio.create_task(_watch(engines, server, failed))

@@ -126,6 +126,7 @@ class Router:
         try:
             return await self._pass_on(self.engines[model], request, sent, on_answer)
         except ClientGone:
+            self._requests.labels(name, model, 499).inc()
             return Response(status_code=499)
         except httpx.TransportError as problem:
             self._requests.labels(name, model, 503).inc()

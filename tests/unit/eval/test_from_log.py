@@ -108,6 +108,20 @@ def test_a_shadow_is_paired_with_what_answered_the_same_request(shadowed: LogSco
     assert exact.p_value == paired_p_value(*sides, list(map(str, range(NUM - 1))))
 
 
+def test_two_models_that_are_each_others_shadow_are_two_pairs() -> None:
+    found = score(
+        row(0, "blue"),
+        row(0, "red", model="tiny@3", is_shadow=True),
+        row(1, "blue", model="tiny@3"),
+        row(1, "blue", is_shadow=True),
+    )
+    means = {
+        pair: next(each.mean for each in changes if each.metric == "exact_match")
+        for pair, changes in found.changes.items()
+    }
+    assert means == {("tiny@2", "tiny@3"): -1.0, ("tiny@3", "tiny@2"): 0.0}
+
+
 def test_the_table_has_each_model_and_each_pair(shadowed: LogScores) -> None:
     text = describe(shadowed)
     assert text.splitlines()[0].split() == ["metric", "tiny@2", "tiny@3"]

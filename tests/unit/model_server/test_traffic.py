@@ -33,9 +33,17 @@ def test_requests_are_split_by_weight(traffic: Traffic) -> None:
         assert counts["medical@3"] / 4000 == pytest.approx(0.75, abs=0.03)
 
 
+def test_a_split_may_have_many_models() -> None:
+    traffic = Traffic(split={"medical": {"a": 1, "b": 2, "c": 5}})
+    draws = Draws(traffic)
+    counts = Counter(draws.model("medical", None) for _ in range(8000))
+    assert [counts[model] / 1000 for model in "abc"] == pytest.approx([1, 2, 5], abs=0.2)
+
+
 def test_a_user_is_always_answered_by_the_same_model(traffic: Traffic) -> None:
+    draws = Draws(traffic)
     for number in range(50):
-        assert len({Draws(traffic).model("medical", f"user {number}") for _ in range(20)}) == 1
+        assert len({draws.model("medical", f"user {number}") for _ in range(20)}) == 1
 
 
 def test_a_model_that_is_named_answers_itself(traffic: Traffic) -> None:
