@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import openai
+import psutil
 import pytest
 
 from tunebook_run.traffic_log import read_log
@@ -65,7 +66,9 @@ def serving(*engines: str, traffic: str | None = None) -> Iterator[Served]:
             yield Served(process, url, Path(folder))
         finally:
             process.kill()
-            process.communicate()
+            process.wait()
+            assert process.stderr is not None
+            process.stderr.close()  # an engine left behind would hold its other end
 
 
 def is_healthy(url: str) -> bool:
@@ -175,6 +178,15 @@ def test_told_to_stop_it_finishes_what_is_under_way_and_its_engines_end() -> Non
         assert [chunk.choices[0].delta.content for chunk in stream] == ["1 ", "2 ", "3 ", "4 "]
         assert served.process.wait(10) == 0
         assert not is_healthy(served.url)
+
+
+def test_killed_it_leaves_no_engine_behind() -> None:
+    with serving("medical@3", "voice@2") as served:
+        engines = psutil.Process(served.process.pid).children()
+        assert len(engines) == 2
+        served.process.kill()
+        _, alive = psutil.wait_procs(engines, timeout=10)
+        assert alive == []
 
 
 def test_without_one_of_its_engines_the_server_ends_and_says_why() -> None:
