@@ -140,7 +140,11 @@ def _verdict(found: Verification, record: RunRecord, store: Store) -> Iterator[F
 
     decided = found.artifacts.get("decide")
     if decided is not None and found.agrees("evaluate"):
-        report = EvalReport.model_validate_json(store.read(f"{record.stage('evaluate').key}/{REPORT}"))
+        try:
+            report = EvalReport.model_validate_json(store.read(f"{record.stage('evaluate').key}/{REPORT}"))
+        except ValidationError:
+            yield Finding(f"evaluate: {REPORT}", "is no report of this version of Tunebook")
+            return
         yield from verdict_findings(record, decided, report)
 
 
@@ -166,9 +170,12 @@ def _evidence(store: Store, record: RunRecord) -> RunEvidence:
     from tunebook_eval.compare import RunEvidence
     from tunebook_eval.evaluate import read_report
 
-    prepared = read_artifact(store, record.stage("prepare").key)
-    if prepared is None:
-        raise InputError(f"the data of run {record.name} was cleaned away; run its spec again")
-    report = read_report(store.download(record.stage("evaluate").key))
-    answers = read_answers(store.download(record.stage("answer-tuned").key) / FILE)
+    keys = {name: record.stage(name).key for name in ("prepare", "evaluate", "answer-tuned")}
+    artifacts = {name: read_artifact(store, key) for name, key in keys.items()}
+    gone = [name for name, artifact in artifacts.items() if artifact is None]
+    prepared = artifacts["prepare"]
+    if gone or prepared is None:
+        raise InputError(f"{', '.join(gone)} of run {record.name} is cleaned away; run its spec again")
+    report = read_report(store.download(keys["evaluate"]))
+    answers = read_answers(store.download(keys["answer-tuned"]) / FILE)
     return RunEvidence(record, prepared, report, answers)

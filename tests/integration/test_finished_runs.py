@@ -103,3 +103,14 @@ def test_a_run_held_against_itself_differs_in_nothing(command: Command) -> None:
         assert f" {part}: the same" in output
     assert "+0.000" in output
     assert "not paired" not in output
+
+
+def test_a_run_whose_answers_were_cleaned_away_cannot_be_compared(copy: Project, command: Command) -> None:
+    answers = place(copy, "answer-tuned: artifact.json")
+    answers.rename(answers.with_name("gone"))
+    try:
+        status, output = command("compare", "tiny@1", "tiny@1")
+    finally:
+        answers.with_name("gone").rename(answers)
+    assert status == 2
+    assert "answer-tuned of run tiny@1 is cleaned away; run its spec again" in output
