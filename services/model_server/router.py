@@ -102,8 +102,10 @@ class Router:
     async def _models(self, _: Request) -> Response:
         told = [(await engine.http.get("/v1/models")).json() for engine in self._each]
         cards = [card for each in told for card in each["data"]]
+        roots = {card["id"]: card.get("root") for card in cards}
         for name, weights in self._traffic.split.items():
-            root = json.dumps(weights)
+            # As an engine's does, it changes with what is behind the name.
+            root = json.dumps([(model, weight, roots.get(model)) for model, weight in weights.items()])
             cards.append({"id": name, "object": "model", "created": 0, "owned_by": "tunebook", "root": root})
         return JSONResponse({"object": "list", "data": cards})
 

@@ -84,7 +84,12 @@ async def health(_: Request) -> Response:
 
 async def models(_: Request) -> Response:
     return JSONResponse(
-        {"object": "list", "data": [{"id": NAME, "object": "model", "created": 0, "owned_by": "us"}]}
+        {
+            "object": "list",
+            "data": [
+                {"id": NAME, "object": "model", "created": 0, "owned_by": "us", "root": f"/models/{NAME}"}
+            ],
+        }
     )
 
 
