@@ -27,6 +27,7 @@ from tunebook_eval.golden import golden_digests, golden_problems, judged_metrics
 from tunebook_eval.scorers import metric_problems
 from tunebook_inference.supporting import identity
 from tunebook_model.resolve import ReadyModel, resolve
+from tunebook_plan.brief import brief
 from tunebook_run.record import RunRecord, StageRecord, Status, claim_number, find_run, save
 from tunebook_run.settings import Settings
 from tunebook_run.stages import Artifact, Stage, find, read_artifact
@@ -186,9 +187,12 @@ def run(loaded: LoadedSpec, settings: Settings, *, until: str | None = None) -> 
     """
     check_installed(settings.mlflow_tracking_uri)
     planned = plan(loaded, settings)
+    prepare = planned.stages["prepare"]
     if until is not None:
         planned = _up_to(until, planned)
     store = Store(settings.storage_url, settings.cache_dir)
+    for line in brief(loaded, settings, prepare):
+        logger.info("%-16s %s", "advice", line)
     run_ = _Run(loaded, settings, planned, store, _begin(loaded, store))
     # The models are here: no stage looks anything up on a hub, as bitsandbytes would.
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -207,6 +211,7 @@ def run(loaded: LoadedSpec, settings: Settings, *, until: str | None = None) -> 
         finally:
             run_.ray.stop()
             run_.update(status=status, finished_at=datetime.now(UTC))
+    brief(loaded, settings, prepare)  # kept now, so that the next run begins at once
     return run_.record
 
 

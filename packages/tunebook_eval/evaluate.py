@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from tunebook_eval.answers import FILE, Answer, read_answers
 from tunebook_eval.costs import arm_cost, judge_cost, query_costs, read_result
-from tunebook_eval.evidence import ArmScores, Change, Estimate, EvalReport, Flip, JudgeEvidence
+from tunebook_eval.evidence import REPORT, ArmScores, Change, Estimate, EvalReport, Flip, JudgeEvidence
 from tunebook_eval.examples import choose_examples
 from tunebook_eval.inputs import EvaluateInputs
 from tunebook_eval.judged import Judgements
@@ -19,7 +19,6 @@ from tunebook_eval.statistics import difference_bounds, holm, paired_p_value
 from tunebook_spec.errors import StageError
 from tunebook_spec.metrics import ALWAYS, AnyMetric, Consistency, Judged, Pairwise
 
-REPORT = "report.json"
 THIN_GROUPS = 20
 THIN_ROWS = 200
 
