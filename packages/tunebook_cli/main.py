@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(data.app, name="data")
 app.command()(plan.advise)
+app.command()(plan.init)
 
 RunArgument = Annotated[str, typer.Argument(help="medical, medical@latest or medical@3.", metavar="RUN")]
 

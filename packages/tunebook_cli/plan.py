@@ -1,13 +1,14 @@
-"""Commands for before a run: `tunebook advise`."""
+"""Commands for before a run: `tunebook advise` and `tunebook init`."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tunebook_cli.spec_argument import OverridesOption, ProfileOption, SpecArgument, find_spec
+from tunebook_cli.spec_argument import SPECS, OverridesOption, ProfileOption, SpecArgument, find_spec
 from tunebook_run.progress import progress
 from tunebook_run.settings import Settings
 from tunebook_spec import load
@@ -40,3 +41,23 @@ def advise(
         typer.echo(advice.model_dump_json(indent=1))
     else:
         show(advice, console(width=200))
+
+
+def init(
+    name: Annotated[str, typer.Argument(help="What the scenario is to be called.", metavar="NAME")],
+    like: Annotated[str, typer.Option(help="A scenario that ships, to start from.", metavar="SCENARIO")],
+    folder: Annotated[
+        Path, typer.Option(help="Where NAME.yaml and data/NAME.jsonl go.", file_okay=False)
+    ] = SPECS,
+) -> None:
+    """Begin a spec of one's own from a scenario that ships, with a few of its rows; nothing is overwritten.
+
+    Exit status: 0 written, 2 the name is taken or no name, or no such scenario ships.
+    """
+    from tunebook_plan.new_spec import new_spec
+
+    spec, rows = new_spec(name, like, folder, Settings.read().assets_dir)
+    given = name if folder == SPECS else spec
+    typer.echo(f"{spec}: the spec; its first lines say what to put in")
+    typer.echo(f"{rows}: rows of {like}, to put your own in place of")
+    typer.echo(f"then: tunebook data check {given} --profile local")
