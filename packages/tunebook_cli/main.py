@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tunebook_cli import data, plan
+from tunebook_cli import data, plan, scenarios
 from tunebook_cli.failure import StageFailed
 from tunebook_cli.spec_argument import OverridesOption, ProfileOption, SpecArgument, find_spec
 from tunebook_run import log
@@ -26,6 +26,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(data.app, name="data")
 app.command()(plan.advise)
 app.command()(plan.init)
+app.command()(plan.pin)
+app.command()(scenarios.scenarios)
 
 RunArgument = Annotated[str, typer.Argument(help="medical, medical@latest or medical@3.", metavar="RUN")]
 

@@ -1,8 +1,9 @@
-"""Commands for before a run: `tunebook advise` and `tunebook init`."""
+"""Commands for before a run: `tunebook advise`, `init` and `pin`."""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -61,3 +62,24 @@ def init(
     typer.echo(f"{spec}: the spec; its first lines say what to put in")
     typer.echo(f"{rows}: rows of {like}, to put your own in place of")
     typer.echo(f"then: tunebook data check {given} --profile local")
+
+
+def pin(spec: SpecArgument) -> None:
+    """Write the commit that the hub has now into a spec, for every hub model; all else stays as it is.
+
+    It asks the hub: set TUNEBOOK_HUB_ONLINE=true, and TUNEBOOK_HF_TOKEN for gated models.
+
+    Exit status: 0 pinned, 2 bad spec, or the hub does not answer; then nothing is written.
+    """
+    from tunebook_model.hub import commit_of
+    from tunebook_plan.pin import pin as write
+
+    settings = Settings.read()
+    token = settings.hf_token.get_secret_value() if settings.hf_token else None
+    path = find_spec(spec)
+    pins = write(path, partial(commit_of, online=settings.hub_online, token=token))
+    for each in pins:
+        told = f"{each.before} -> {each.commit}" if each.is_new else f"is at {each.commit} already"
+        typer.echo(f"{path}:{each.line}: {each.where}: {each.repo} {told}")
+    if not pins:
+        typer.echo(f"{path}: names no hub model")

@@ -28,6 +28,7 @@ from tunebook_eval.scorers import metric_problems
 from tunebook_inference.supporting import identity
 from tunebook_model.resolve import ReadyModel, resolve
 from tunebook_plan.brief import brief
+from tunebook_plan.pin import unpinned
 from tunebook_run.record import RunRecord, StageRecord, Status, claim_number, find_run, save
 from tunebook_run.settings import Settings
 from tunebook_run.stages import Artifact, Stage, find, read_artifact
@@ -84,8 +85,11 @@ def plan(loaded: LoadedSpec, settings: Settings) -> Plan:
     """Where the output of every stage lives, with nothing run.
 
     Raises:
-        SpecError: what only a look at the machine can tell, a missing file for one.
+        SpecError: a hub model is at no commit, or what only a look at the machine can tell, a missing file
+            for one.
     """
+    if not settings.allow_unpinned and (moving := tuple(unpinned(loaded))):
+        raise SpecError(str(loaded.path), moving)
     model = base_model(loaded, settings)
     problems = [*preflight(loaded, assets_dir=settings.assets_dir), *_unknown_endpoints(loaded, settings)]
     if isinstance(method := loaded.spec.method, AdapterMethod):

@@ -54,13 +54,12 @@ def measure(record: RunRecord, loaded: LoadedSpec, store: Store) -> Measured:
     """What the run's report says of the headline metric of the spec that ran."""
     report, spec = read_evidence(record, store), Spec.model_validate(record.spec)
     metric = headline(spec)
-    known = [each for each in report.of(metric) if each.arm in WAYS or each.is_rule]
-    known = [each for each in known if each.overall is not None and not each.is_reference]
+    known = _known(report, metric)
     return Measured(
         run=f"{record.scenario}@{record.number}",
         is_of_this_spec=_what_ran(spec) == _what_ran(loaded.spec),
         metric=metric,
-        scores=tuple(map(_score, known)),
+        scores=scores_of(report, metric),
         queries=tuple(of_shared_sets(report.queries)),
         update_s=_update_s(record, store),
         worse=tuple(_worse(report, spec)),
@@ -71,6 +70,16 @@ def measure(record: RunRecord, loaded: LoadedSpec, store: Store) -> Measured:
 
 def _what_ran(spec: Spec) -> dict[str, Any]:
     return spec.model_dump(exclude={"needs": True, "problem": True, "evaluation": {"gates"}})
+
+
+def scores_of(report: EvalReport, metric: str) -> tuple[Score, ...]:
+    """Of a metric, what each arm of the spec's own model and each rule reached."""
+    return tuple(map(_score, _known(report, metric)))
+
+
+def _known(report: EvalReport, metric: str) -> list[ArmScores]:
+    known = [each for each in report.of(metric) if each.arm in WAYS or each.is_rule]
+    return [each for each in known if each.overall is not None and not each.is_reference]
 
 
 def _score(scores: ArmScores) -> Score:
