@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -12,7 +13,7 @@ import orjson
 
 from tunebook_data.fingerprint import source_digests
 from tunebook_data.inputs import PrepareInputs
-from tunebook_data.manifest import DatasetManifest
+from tunebook_data.manifest import DatasetManifest, SourceCounts
 from tunebook_data.rows import REPLAY_TASK
 from tunebook_data.sources import files_of
 from tunebook_plan.facts import Facts, RowFacts
@@ -87,9 +88,7 @@ def _of_data_set(key: str, store: Store) -> RowFacts:
     assert artifact is not None
     result = {name: value for name, value in artifact.result.items() if name != "summary"}
     manifest = DatasetManifest.model_validate(result)
-    train: dict[str, int] = {}
-    for source in manifest.sources:
-        train[source.task] = train.get(source.task, 0) + source.train
+    train = _by_task(manifest.sources)
     written = sum(each.kept for each in (manifest.augment, manifest.distill) if each)
     return RowFacts(
         origin=f"data set {key}",
@@ -101,8 +100,16 @@ def _of_data_set(key: str, store: Store) -> RowFacts:
     )
 
 
-def _num_flawed(source: Any) -> int:
-    return int(source.rejects + source.duplicates + source.near_duplicates)
+def _by_task(sources: Iterable[SourceCounts]) -> dict[str, int]:
+    """Training rows of the tasks that are learnt."""
+    train: Counter[str] = Counter()
+    for source in sources:
+        train[source.task] += source.train
+    return dict(+train)
+
+
+def _num_flawed(source: SourceCounts) -> int:
+    return source.rejects + source.duplicates + source.near_duplicates
 
 
 def _first_rows(key: str, store: Store) -> Iterator[tuple[str, str, str]]:
@@ -149,14 +156,11 @@ def source_rows(loaded: LoadedSpec, settings: Settings, advance: Advance) -> Row
         assets_dir=settings.assets_dir,
         advance=advance,
     )
-    train: dict[str, int] = {}
-    for source in made.sources:
-        train[source.task] = train.get(source.task, 0) + source.train
     rows = made.distinct
     told = ((row.task, _question(list(row.messages)), row.reference) for row in rows["train"])  # type: ignore[arg-type]
     return RowFacts(
         origin="read from the sources, without a model",
-        train=train,
+        train=_by_task(made.sources),
         test=len(rows["test"]),
         rows_in=sum(source.rows_in for source in made.sources),
         flawed=sum(map(_num_flawed, made.sources))

@@ -40,7 +40,8 @@ def new_spec(name: str, like: str, folder: Path, assets_dir: Path) -> tuple[Path
     """Write FOLDER/NAME.yaml and FOLDER/data/NAME.jsonl; both paths.
 
     Of the scenario stay its main task with its metrics, its method, its models and profiles. Left out are its
-    other tasks, judges with their golden answers, and floors that its own rows were measured by.
+    other tasks, judges with their golden answers, floors that its own rows were measured by, and needs that
+    are not of the task.
 
     Raises:
         InputError: the name is none, one of the files is there already, or no such scenario ships.
@@ -68,6 +69,8 @@ def new_spec(name: str, like: str, folder: Path, assets_dir: Path) -> tuple[Path
     adapted = [_adapt(each, name, task, loaded.spec) for each in (document, *profiles.values())]
     document.update(name=name, problem=PROBLEM)
     document["data"]["sources"] = [_source(name, source)]
+    if loaded.spec.needs.teach:
+        document["needs"] = {"teach": list(loaded.spec.needs.teach)}
     rows_file.parent.mkdir(parents=True, exist_ok=True)
     rows_file.write_text("".join(map(_line, rows)), encoding="utf-8")
     head = _head(name, like, folder, len(rows))
@@ -115,7 +118,8 @@ def _adapt(part: dict[str, Any], name: str, task: str, spec: Spec) -> dict[str, 
     data.pop("decontaminate", None)
     if schemas := data.get("checks", {}).get("answer_schema"):
         data["checks"]["answer_schema"] = {name: schemas[task]} if task in schemas else {}
-    part.pop("models", None)
+    for key in ("models", "needs"):
+        part.pop(key, None)
     sets = evaluation.get("sets", {})
     for key, each in list(sets.items()):
         of_task = each.get("task") or getattr(spec.evaluation.sets.get(key), "task", None)
