@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup scenario test lint serve schema bench
+.PHONY: help setup scenario scenarios test lint serve schema bench
 PYTHON ?= python3
 PROFILE ?= local
 
@@ -11,6 +11,9 @@ setup: ## build .venv: packages, data and the base model; done again only where 
 
 scenario: setup ## run a spec to its verdict: SPEC=medical [PROFILE=local]
 	@.venv/bin/tunebook run "$(SPEC)" --profile "$(PROFILE)"
+
+scenarios: setup ## run all specs in specs/, one after another, and print one table: [PROFILE=local]
+	@.venv/bin/tunebook scenarios --profile "$(PROFILE)"
 
 test: setup ## unit tests, then integration tests
 	@.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal tests/unit

@@ -33,7 +33,7 @@ def check(spec: SpecArgument, profile: ProfileOption = None, overrides: Override
     from tunebook_data.terminal import show_check
 
     loaded, settings = _load(spec, profile, overrides)
-    show_check(_assemble(loaded, settings), loaded.spec.data, _console())
+    show_check(_assemble(loaded, settings), loaded.spec.data, console())
 
 
 @app.command()
@@ -57,11 +57,11 @@ def preview(
     loaded, settings = _load(spec, profile, overrides)
     model = base_model(loaded, settings)
     renderer = Renderer.load(model.path, loaded.spec.base_model.chat_template_kwargs)
-    console, data = _console(), loaded.spec.data
+    out, data = console(), loaded.spec.data
     train = _assemble(loaded, settings).stored_splits()["train"]
     found = list(shown(train, rows, renderer, data.checks))
     for each in found:
-        show_row(each, console)
+        show_row(each, out)
     rehearsed = "; rehearsed ones are made in a run" if data.replay else ""
     written = "; those by a teacher are made in a run" if data.augment or data.distill else ""
     judged = "; a judge drops some in a run" if data.quality else ""
@@ -127,9 +127,9 @@ def _assemble(loaded: LoadedSpec, settings: Settings) -> Assembled:
         )
 
 
-def _console() -> Console:
-    """Standard output; what goes into a pipe is not broken at the width of a terminal."""
-    console = Console(markup=False, emoji=False, highlight=False)
-    if not console.is_terminal:
-        console.width = _PIPE_WIDTH
-    return console
+def console(width: int = _PIPE_WIDTH) -> Console:
+    """Standard output; what goes into a pipe is not broken at the width of a terminal, but at this one."""
+    made = Console(markup=False, emoji=False, highlight=False)
+    if not made.is_terminal:
+        made.width = width
+    return made

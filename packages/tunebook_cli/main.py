@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from tunebook_cli import data, runs, top
+from tunebook_cli import data, plan, runs, scenarios, top
 from tunebook_cli.failure import StageFailed
 from tunebook_cli.runs import RunArgument
 from tunebook_cli.spec_argument import OverridesOption, ProfileOption, SpecArgument, find_spec
@@ -28,8 +29,11 @@ logger = logging.getLogger(__name__)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(data.app, name="data")
-
-for command in (runs.runs, runs.verify, runs.compare, top.top):
+COMMANDS: tuple[Callable[..., None], ...] = (
+    *(plan.advise, plan.init, plan.pin, scenarios.scenarios),
+    *(runs.runs, runs.verify, runs.compare, top.top),
+)
+for command in COMMANDS:
     app.command()(command)
 
 VERDICT_STATUS = {"pass": 0, "fail": 3, "inconclusive": 4}

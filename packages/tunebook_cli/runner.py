@@ -28,6 +28,8 @@ from tunebook_eval.scorers import metric_problems
 from tunebook_inference.served import Served
 from tunebook_inference.supporting import identity
 from tunebook_model.resolve import ReadyModel, resolve
+from tunebook_plan.brief import brief
+from tunebook_plan.pin import unpinned
 from tunebook_run.record import RunRecord, ServedRecord, StageRecord, Status, claim_number, find_run, save
 from tunebook_run.settings import Settings
 from tunebook_run.stages import Artifact, Stage, find, read_artifact
@@ -98,8 +100,11 @@ def plan(loaded: LoadedSpec, settings: Settings, served: Served | None = None) -
         served: answers as the tuned model, and nothing is trained.
 
     Raises:
-        SpecError: what only a look at the machine can tell, a missing file for one.
+        SpecError: a hub model is at no commit, or what only a look at the machine can tell, a missing file
+            for one.
     """
+    if not settings.allow_unpinned and (moving := tuple(unpinned(loaded))):
+        raise SpecError(str(loaded.path), moving)
     model = base_model(loaded, settings)
     problems = [*preflight(loaded, assets_dir=settings.assets_dir), *_unknown_endpoints(loaded, settings)]
     if isinstance(method := loaded.spec.method, AdapterMethod):
@@ -208,9 +213,13 @@ def run(
     """
     check_installed(settings.mlflow_tracking_uri)
     planned = plan(loaded, settings, served)
+    prepare = planned.stages["prepare"]
     if until is not None:
         planned = _up_to(until, planned)
     store = Store(settings.storage_url, settings.cache_dir)
+    if served is None:
+        for line in brief(loaded, settings, prepare):
+            logger.info("%-16s %s", "advice", line)
     run_ = _Run(loaded, settings, planned, store, _begin(loaded, store, served))
     # The models are here: no stage looks anything up on a hub, as bitsandbytes would.
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -229,6 +238,8 @@ def run(
         finally:
             run_.ray.stop()
             run_.update(status=status, finished_at=datetime.now(UTC), under_way=None)
+    if served is None:
+        brief(loaded, settings, prepare)  # kept now, so that the next run begins at once
     return run_.record
 
 

@@ -134,8 +134,7 @@ def _served(record: RunRecord) -> Served | None:
 
 def _verdict(found: Verification, record: RunRecord, store: Store) -> Iterator[Finding]:
     """Judged again, where what it is judged by is sound."""
-    from tunebook_eval.evaluate import REPORT
-    from tunebook_eval.evidence import EvalReport
+    from tunebook_eval.evidence import REPORT, EvalReport
     from tunebook_eval.verified import verdict_findings
 
     decided = found.artifacts.get("decide")

@@ -11,6 +11,7 @@ from tunebook_data.answer_schema import schema_problem
 from tunebook_data.datasets.catalogue import CATALOGUE
 from tunebook_data.hub_files import fetch
 from tunebook_data.records import check_kind
+from tunebook_data.rows import REPLAY_TASK
 from tunebook_data.source_files import SourceFile
 from tunebook_data.sources import files_of, source_name
 from tunebook_data.wheels import pinned_wheels
@@ -21,7 +22,6 @@ from tunebook_spec.evaluation import TaskSet
 
 DATASET_FORMAT = 1
 """Raised when the code of a built-in data set makes other rows of the same packages."""
-_REPLAY_TASK = "replay"
 
 
 def source_digests(data: Data, *, spec_dir: Path, assets_dir: Path) -> dict[str, str]:
@@ -73,8 +73,8 @@ def _problems(loaded: LoadedSpec, assets_dir: Path) -> Iterator[tuple[tuple[str 
         if keys & seen:
             yield (*at, field), "is listed twice for the same task: every row would be a duplicate"
         seen |= keys
-        if spec.data.replay and source.task == _REPLAY_TASK:
-            yield (*at, "task"), f"{_REPLAY_TASK!r} is the task of rehearsed rows; name it otherwise"
+        if spec.data.replay and source.task == REPLAY_TASK:
+            yield (*at, "task"), f"{REPLAY_TASK!r} is the task of rehearsed rows; name it otherwise"
     for task, schema in spec.data.checks.answer_schema.items():
         if (message := schema_problem(schema)) is not None:
             yield ("data", "checks", "answer_schema", task), message

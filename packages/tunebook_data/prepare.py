@@ -28,8 +28,8 @@ from tunebook_data.kept_tokens import KeptTokens
 from tunebook_data.manifest import Attribution, DatasetManifest, ReplayCounts, SplitCounts
 from tunebook_data.quality import drop_low_quality
 from tunebook_data.rejects import write_listing
-from tunebook_data.replay import REPLAY_TASK, contaminated, mix_replay, read_pool
-from tunebook_data.rows import row_line
+from tunebook_data.replay import contaminated, mix_replay, read_pool
+from tunebook_data.rows import REPLAY_TASK, row_line
 from tunebook_data.split import Keys, check_leaks
 from tunebook_data.stored_rows import RenderedRows, StoredRows, joined
 from tunebook_data.tokens import write_table

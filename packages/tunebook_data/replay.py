@@ -20,7 +20,7 @@ from tunebook_data.decontaminate import HeldOut, find_leaks
 from tunebook_data.inputs import ReplayInputs
 from tunebook_data.manifest import ReplayCounts, ReplayManifest
 from tunebook_data.prompts import asked, prompt_key
-from tunebook_data.rows import Row, content_id, read_rows, write_rows
+from tunebook_data.rows import REPLAY_TASK, Row, content_id, read_rows, write_rows
 from tunebook_data.suites import load_replay_prompts
 from tunebook_data.tokens import TokenTable, write_tokens
 from tunebook_inference.generator import ChatRequest, Completion, Generator
@@ -30,7 +30,6 @@ from tunebook_run.progress import Advance
 from tunebook_spec.data import Decontaminate
 from tunebook_spec.errors import DataError, StageError
 
-REPLAY_TASK = "replay"
 Rehearsal = tuple[Row, Rendered]
 ANSWERS, ROWS, TOKENS = "answers.jsonl", "rows.jsonl", "tokens.arrow"
 NUM_ALTERNATIVES = 20

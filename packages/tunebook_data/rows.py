@@ -13,6 +13,9 @@ import orjson
 from tunebook_model.conversation import FunctionTool, Message
 from tunebook_spec.errors import DataError
 
+REPLAY_TASK = "replay"
+"""The task of rehearsed rows."""
+
 
 @dataclass(frozen=True)
 class Row:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunebook_eval.answers import SUMMARY, Answer, AnswerResult
 from tunebook_eval.evidence import ArmCost, QueryCost
-from tunebook_eval.judging import JudgeRun
+
+if TYPE_CHECKING:
+    from tunebook_eval.judging import JudgeRun
 
 
 def read_result(folder: Path) -> AnswerResult:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from tunebook_eval.answers import FILE, Answer, read_answers
 from tunebook_eval.changes import paired_changes
 from tunebook_eval.costs import arm_cost, judge_cost, query_costs, read_result
-from tunebook_eval.evidence import ArmScores, Change, Estimate, EvalReport, Flip, JudgeEvidence
+from tunebook_eval.evidence import REPORT, ArmScores, Change, Estimate, EvalReport, Flip, JudgeEvidence
 from tunebook_eval.examples import choose_examples
 from tunebook_eval.inputs import EvaluateInputs
 from tunebook_eval.judged import Judgements
@@ -19,7 +19,6 @@ from tunebook_eval.scorers import Scores, score_all
 from tunebook_spec.errors import StageError
 from tunebook_spec.metrics import ALWAYS, AnyMetric, Consistency, Judged, Pairwise, is_headline
 
-REPORT = "report.json"
 THIN_GROUPS = 20
 THIN_ROWS = 200
 

@@ -10,6 +10,8 @@ from pydantic import ConfigDict
 from tunebook_eval.statistics import clustered_stderr, mean_bounds
 from tunebook_spec.fields import Frozen
 
+REPORT = "report.json"
+
 
 class Estimate(Frozen):
     num_samples: int

@@ -1,16 +1,34 @@
-"""What a run comes to in one number: the metric of its first gate, of the tuned model."""
+"""What a run comes to in one number."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from pydantic import ValidationError
 
-from tunebook_eval.evaluate import REPORT
-from tunebook_eval.evidence import EvalReport
+from tunebook_eval.evidence import REPORT, EvalReport
 from tunebook_run.record import RunRecord
 from tunebook_run.store import Store
+from tunebook_spec import Spec
+from tunebook_spec.evaluation import TaskSet
+
+
+def headline(spec: Spec) -> str:
+    """The metric that a scenario is about: the first that gates ask a gain of, else the first of a task.
+
+    Where no task is gated, the first metric of the first set.
+    """
+    sets = spec.evaluation.sets
+    gated = [
+        gate
+        for gate in spec.evaluation.gates
+        if gate.arm == "tuned" and isinstance(sets[gate.metric.partition(".")[0]], TaskSet)
+    ]
+    gains = [gate for gate in gated if gate.gain_over is not None]
+    for gate in (*gains, *gated):
+        return gate.metric
+    name, first = next(iter(sets.items()))
+    return f"{name}.{first.metrics[0].label}"
 
 
 @dataclass
@@ -30,8 +48,10 @@ class Headlines:
         report = self._reports[key]
         if isinstance(report, str):
             return report
-        evaluation: Any = record.spec["evaluation"]  # of a version whose other fields may be others
-        metric = evaluation["gates"][0]["metric"]
+        try:
+            metric = headline(Spec.model_validate(record.spec))
+        except ValidationError:
+            return "of another version of Tunebook"
         found = next((each.overall for each in report.of(metric) if each.arm == "tuned"), None)
         return f"{metric} {found.shown if found else '-'}"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import httpx2
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 
 from tunebook_model.folder import BEHAVIOUR_FILES
 from tunebook_spec.errors import ModelError
@@ -52,16 +52,40 @@ def download(
             )
         )
     except (OSError, httpx2.HTTPError) as error:
-        reason = str(error).strip().splitlines()[0]
-        if online and isinstance(error, httpx2.TransportError):
-            way_out = "the connection broke off; run again to go on with the download"
-        elif online:
-            way_out = "check the repository's name and revision; for a gated one set TUNEBOOK_HF_TOKEN"
-        else:
-            way_out = (
-                "it is not complete in the local cache; set TUNEBOOK_HUB_ONLINE=true to download it"
-                " (and TUNEBOOK_HF_TOKEN for a gated one)"
-            )
-        raise ModelError(
-            f"{_CALLED[kind]} {repo!r} at revision {revision!r}: {way_out}\n  the hub's client: {reason}"
-        ) from None
+        raise _refused(error, repo, revision, kind, online=online) from None
+
+
+def commit_of(repo: str, revision: str, *, online: bool, token: str | None) -> str:
+    """The commit that a branch or tag of a model is at now: 40 hex digits.
+
+    Raises:
+        ModelError: the hub may not be asked, refuses, or the connection breaks off.
+    """
+    if not online:
+        message = "only the hub knows its commit; set TUNEBOOK_HUB_ONLINE=true to ask it"
+        raise ModelError(f"base model {repo!r} at revision {revision!r}: {message}")
+    try:
+        commit = HfApi(token=token or False).model_info(repo, revision=revision).sha
+    except (OSError, httpx2.HTTPError) as error:
+        raise _refused(error, repo, revision, "model", online=True) from None
+    assert commit is not None, "the hub tells the commit of every revision"
+    return commit
+
+
+def _refused(
+    error: Exception, repo: str, revision: str, kind: Literal["model", "dataset"], *, online: bool
+) -> ModelError:
+    """What to do where the hub's client gave up."""
+    reason = str(error).strip().splitlines()[0]
+    if online and isinstance(error, httpx2.TransportError):
+        way_out = "the connection broke off; run again to go on with the download"
+    elif online:
+        way_out = "check the repository's name and revision; for a gated one set TUNEBOOK_HF_TOKEN"
+    else:
+        way_out = (
+            "it is not complete in the local cache; set TUNEBOOK_HUB_ONLINE=true to download it"
+            " (and TUNEBOOK_HF_TOKEN for a gated one)"
+        )
+    return ModelError(
+        f"{_CALLED[kind]} {repo!r} at revision {revision!r}: {way_out}\n  the hub's client: {reason}"
+    )

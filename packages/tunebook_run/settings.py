@@ -97,6 +97,8 @@ class Settings(BaseSettings):
     """What can be made again: converted models, downloads, copies of remote artifacts."""
     hub_online: bool = False
     """Whether the Hugging Face hub may be asked."""
+    allow_unpinned: bool = False
+    """Whether a run may take a hub model whose revision is a branch or tag, and no commit."""
     hf_token: SecretStr | None = None
     """For gated models."""
     models: dict[str, ModelSettings] = {}

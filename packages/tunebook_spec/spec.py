@@ -11,6 +11,7 @@ from tunebook_spec.data import Data
 from tunebook_spec.evaluation import Evaluation
 from tunebook_spec.fields import Frozen, Name
 from tunebook_spec.method import AnyMethod
+from tunebook_spec.needs import Needs
 
 
 class Spec(Frozen):
@@ -29,6 +30,8 @@ class Spec(Frozen):
     """Supporting models by role, e.g. `teacher`."""
     method: AnyMethod
     evaluation: Evaluation
+    needs: Needs = Needs()
+    """What only you know, for `tunebook advise`."""
 
     @property
     def roles(self) -> tuple[str, ...]:

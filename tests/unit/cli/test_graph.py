@@ -16,6 +16,7 @@ from tunebook_run.stages import Stage
 from tunebook_spec import Spec, load
 from tunebook_spec.method import AdapterMethod, TrainingMethod
 from tunebook_spec.metrics import Judged
+from tunebook_spec.needs import Needs
 
 SPEC = """\
 version: 1
@@ -335,6 +336,8 @@ SAME_AS = {
     },
     "SftObjective.kind": "DpoObjective.kind",
 }
+FOR_ADVICE = {f"Needs.{name}" for name in Needs.model_fields}
+"""What only `tunebook advise` reads; tests/unit/plan changes each."""
 ONE_VALUE = {"Spec.version", "SuiteSet.suite", "TextsSet.texts"}
 UNDER = {"LoraMethod": "lora", "QloraMethod": "qlora", "DpoObjective": "dpo"}
 UNDER |= {"Retrieval": "retrieval", "RunArm": "arms", "ModelArm": "arms"}
@@ -401,7 +404,7 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stage]:
 
 
 def test_the_table_covers_every_field_of_the_spec() -> None:
-    assert set(leaves(Spec)) == (set(MOVES) | set(SAME_AS) | ONE_VALUE)
+    assert set(leaves(Spec)) == (set(MOVES) | set(SAME_AS) | ONE_VALUE | FOR_ADVICE)
 
 
 @pytest.mark.parametrize("field", MOVES)
@@ -419,6 +422,11 @@ def test_a_field_moves_the_stages_that_read_it_and_those_after_them(
     moved = {name for name in before if name in after and before[name].digest != after[name].digest}
     assert moved == expected
     assert moved
+
+
+def test_what_only_advice_reads_moves_no_stage(tmp_path: Path, before: dict[str, Stage]) -> None:
+    after = plan(tmp_path, "needs={teach: [terms], facts_change: daily, private_data: true}")
+    assert {name: stage.digest for name, stage in after.items()} == {n: s.digest for n, s in before.items()}
 
 
 @pytest.mark.parametrize(("profile", "moves"), [(None, True), ("similar", False)], ids=["seeded", "similar"])
