@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
 
 from tunebook_data.checks import personal_data
 from tunebook_data.rows import Row, read_rows
-from tunebook_data.tokens import TokenTable
 from tunebook_model.conversation import FunctionTool, Message, is_learnt
 from tunebook_spec.errors import DataError
 from tunebook_spec.method import AnyObjective, DpoObjective
@@ -127,6 +127,7 @@ def _unanswered(messages: Sequence[Message]) -> Iterator[str]:
 
 def _lengths(data_dir: Path, side: str) -> Iterator[tuple[str, int]]:
     """Id and number of tokens of each row that was tokenised."""
-    table = TokenTable.open(data_dir / f"{side}.tokens.arrow").batch
-    lengths = table["input_ids"].value_lengths()
-    return zip(table["id"].to_pylist(), lengths.to_pylist(), strict=True)
+    with pa.memory_map(str(data_dir / f"{side}.tokens.arrow")) as file:
+        table = pa.ipc.open_file(file).get_batch(0)
+        lengths = table["input_ids"].value_lengths()
+        return zip(table["id"].to_pylist(), lengths.to_pylist(), strict=True)

@@ -110,6 +110,12 @@ def the_job(
         ledger.write(State(attempt=state.attempt))
         raise cannot_train(provider, method, refusal) from None
     ledger.write(state, job=job.id)
+    if (job.metadata or {}).get(STAGE) != ledger.stage.digest:
+        logger.warning(
+            "%s keeps no metadata of job %s: a run that is killed while it creates a job may create another",
+            provider.host,
+            job.id,
+        )
     return job
 
 
