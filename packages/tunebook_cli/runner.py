@@ -145,7 +145,7 @@ def _earlier_runs(loaded: LoadedSpec, settings: Settings) -> dict[str, StageReco
     for index, arm in enumerate(loaded.spec.evaluation.arms):
         if isinstance(arm, RunArm):
             try:
-                record = find_run(store, arm.run).stage("merge")
+                record = find_run(store, arm.run).merged
                 if read_artifact(store, record.key) is None:
                     raise InputError(f"the model of run {arm.run} was cleaned away; run its spec again")
                 found[arm.name] = record

@@ -241,14 +241,19 @@ def _train(work: Work) -> Outcome:
 
 def _train_hosted(work: Work) -> Outcome:
     from tunebook_data.inputs import PrepareInputs
+    from tunebook_data.manifest import DatasetManifest
+    from tunebook_train.hosted.card import hosted_card
     from tunebook_train.hosted.train import train_hosted
     from tunebook_train.inputs import HostedInputs
+    from tunebook_train.model_card import NAME
+
+    inputs = HostedInputs.model_validate(work.fields)
 
     prepared = read_artifact(work.store, work.request.parents["prepare"])
     assert prepared is not None
     checks = PrepareInputs.model_validate(prepared.inputs["fields"]).data.checks
     done = train_hosted(
-        HostedInputs.model_validate(work.fields),
+        inputs,
         stage=work.request.stage,
         store=work.store,
         data_dir=work.parents["prepare"],
@@ -257,6 +262,10 @@ def _train_hosted(work: Work) -> Outcome:
         sends_personal=checks.personal_data == "allow",
         advance=work.advance,
     )
+    manifest = DatasetManifest.model_validate(_without_summary(prepared))
+    digests = {"prepare": prepared.digest, "train": work.request.stage.digest}
+    card = hosted_card(work.request.stage.scenario, inputs, done, manifest, digests)
+    (work.out / NAME).write_text(card)
     return Outcome(done.model_dump(mode="json"), done.summary())
 
 
