@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.fine_tuning_endpoint import BASE, FineTuning, serving_fine_tuning
+from tests.fine_tuning_endpoint import BASE, FineTuning, error, serving_fine_tuning
 from tests.integration.project import COLOURS, TOPICS, Project
 
 KEY = "sk-never-to-be-seen"
@@ -72,8 +72,28 @@ def test_a_provider_trains_and_answers_to_a_verdict(hosted: Project, service: Fi
     report = (hosted.folder / "runs" / "tiny" / "1" / "report.html").read_text()
     for told in (trained["provider"], job["id"], job["fine_tuned_model"], "Training and validation loss"):
         assert told in report
+    card = (hosted.stage("train") / "README.md").read_text()
+    assert f"`{job['fine_tuned_model']}` at {trained['provider']}, made there of {BASE}" in card
 
+
+def test_an_organisation_that_cannot_train_is_told_before_anything_is_paid_for(
+    hosted: Project, service: FineTuning
+) -> None:
+    closed = error(403, "Fine-tuning is no longer available to your organization.")
+    service.trouble = lambda call, count: closed if call == "POST /fine_tuning/jobs" else None
     status, output = hosted.run("run", "tiny", "--profile", "hosted")
-    assert status == 0, output
-    assert "train            skipped" in output
-    assert len(service.jobs) == 1
+    assert status == 1
+    assert "error: this organisation cannot create fine-tuning jobs at 127.0.0.1" in output
+    assert "no longer available to your organization" in output
+    assert not service.chats
+    assert not service.files
+
+
+def test_where_the_provider_is_has_to_be_set(hosted: Project) -> None:
+    del hosted.environment["TUNEBOOK_HOSTED__BASE_URL"]
+    status, output = hosted.run("run", "tiny", "--profile", "hosted", "--dry-run")
+    assert status == 2
+    assert (
+        "method.model: is trained by a provider, and nothing says where: set TUNEBOOK_HOSTED__BASE_URL"
+        in output
+    )

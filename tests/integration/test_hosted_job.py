@@ -13,12 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import SecretStr
 
 from tests.fine_tuning_endpoint import BASE, FineTuning, error, serving_fine_tuning
-from tests.hosted_training import KEY, TOKENS, Training, row, training
+from tests.hosted_training import KEY, Training
 from tests.openai_endpoint import Reply
+from tunebook_data.rows import Row, write_rows
+from tunebook_data.tokens import write_tokens
+from tunebook_model.conversation import Message
+from tunebook_model.render import Rendered
 from tunebook_run.settings import HostedSettings
 from tunebook_spec.errors import DataError, StageError
 from tunebook_spec.method import HostedMethod
@@ -26,6 +31,8 @@ from tunebook_train.hosted import job as module
 from tunebook_train.hosted.provider import Provider
 from tunebook_train.hosted.refusals import probe
 
+TOKENS = 7
+"""Of each row."""
 SOON = {"Retry-After": "0.01"}
 METHOD = HostedMethod(kind="hosted", model=BASE)
 
@@ -34,6 +41,32 @@ METHOD = HostedMethod(kind="hosted", model=BASE)
 def service() -> Iterator[FineTuning]:
     with serving_fine_tuning(FineTuning(states=("queued", "running", "succeeded"))) as service:
         yield service
+
+
+def row(number: int, answer: str = "Yes.", **fields: Any) -> Row:
+    messages: list[Message] = [
+        {"role": "user", "content": f"Is {number} a number?"},
+        {"role": "assistant", "content": answer},
+    ]
+    known = {"messages": tuple(messages), "task": "t", "group": str(number), "source": "rows.jsonl"}
+    return Row(**{"id": f"r{number}", "line": number + 1, **known, **fields})
+
+
+def prepare(stage: Training, train: list[Row], validation: list[Row]) -> None:
+    """What the stage reads."""
+    stage.data_dir.mkdir(parents=True)
+    rendered = Rendered(np.arange(TOKENS, dtype=np.int32), np.ones(TOKENS, np.bool_))
+    for side, rows in (("train", train), ("validation", validation)):
+        write_rows(stage.data_dir / f"{side}.jsonl", rows)
+        ids = [each.id for each in rows] + [f"{each.id}-rejected" for each in rows if each.rejected]
+        write_tokens(stage.data_dir / f"{side}.tokens.arrow", [(name, rendered) for name in ids])
+
+
+def training(folder: Path, service: FineTuning, **fields: Any) -> Training:
+    """With twelve rows to train on and two for validation."""
+    made = Training(folder, service.base_url, **fields)
+    prepare(made, [row(number) for number in range(12)], [row(number) for number in (20, 21)])
+    return made
 
 
 def uploads(service: FineTuning) -> list[str]:
@@ -210,8 +243,9 @@ def test_an_interrupted_run_leaves_its_job_unless_told_to_cancel_it(
     while service.calls["GET /fine_tuning/jobs/ID/events"] < 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    os.kill(process.pid or 0, signal.SIGINT)
-    process.join(30)
+    while process.is_alive():  # an interrupt is lost if a destructor is what it interrupts
+        os.kill(process.pid or 0, signal.SIGINT)
+        process.join(10)
     (job,) = service.jobs.values()
     assert job["status"] == ("cancelled" if cancels else "running")
     service.states = ("queued", "succeeded")
@@ -292,7 +326,7 @@ def test_a_budget_that_holds_lets_the_job_go(tmp_path: Path, service: FineTuning
 
 def test_too_few_rows_never_leave(tmp_path: Path, service: FineTuning) -> None:
     stage = Training(tmp_path, service.base_url)
-    stage.prepare([row(number) for number in range(9)], [])
+    prepare(stage, [row(number) for number in range(9)], [])
     with pytest.raises(DataError, match=r"training.jsonl: 9 training rows, and providers take 10 at least"):
         stage.run()
     assert service.calls.total() == 0
@@ -301,19 +335,19 @@ def test_too_few_rows_never_leave(tmp_path: Path, service: FineTuning) -> None:
 def test_rows_with_personal_data_stay_here(tmp_path: Path, service: FineTuning) -> None:
     stage = Training(tmp_path, service.base_url)
     personal = row(12, "Write to jane.doe@pebblewick.com about it.")
-    stage.prepare([*(row(number) for number in range(12)), personal], [])
+    prepare(stage, [*(row(number) for number in range(12)), personal], [])
     done = stage.run()
     assert (done.rows, done.withheld, done.validation_file) == (12, 1, None)
     assert not any(b"jane.doe" in content for content in service.contents.values())
     allowed = replace(stage, folder=tmp_path / "allowed", sends_personal=True)
-    allowed.prepare([*(row(number) for number in range(12)), personal], [])
+    prepare(allowed, [*(row(number) for number in range(12)), personal], [])
     assert allowed.run().withheld == 0
 
 
 def test_pairs_leave_in_the_form_of_preferences(tmp_path: Path, service: FineTuning) -> None:
     stage = Training(tmp_path, service.base_url, method={"objective": {"kind": "dpo", "beta": 0.3}})
     worse = {"role": "assistant", "content": "No."}
-    stage.prepare([row(number, rejected=worse) for number in range(10)], [])
+    prepare(stage, [row(number, rejected=worse) for number in range(10)], [])
     stage.run()
     (job,) = service.jobs.values()
     assert job["method"]["type"] == "dpo"
