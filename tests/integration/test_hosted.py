@@ -11,13 +11,14 @@ import pytest
 
 from tests.fine_tuning_endpoint import BASE, FineTuning, error, serving_fine_tuning
 from tests.integration.project import COLOURS, TOPICS, Project
+from tunebook_cli.main import main
 
 KEY = "sk-never-to-be-seen"
 PROFILE = f"""\
   hosted:
     data: {{replay: null}}
     method: {{kind: hosted, model: {BASE}, hyperparameters: {{n_epochs: 3}}, suffix: colours}}
-    evaluation: {{sets: {{texts: null}}}}
+    evaluation: {{sets: {{colour: {{metrics: [exact_match]}}, texts: null}}}}
 """
 
 
@@ -89,11 +90,11 @@ def test_an_organisation_that_cannot_train_is_told_before_anything_is_paid_for(
     assert not service.files
 
 
-def test_where_the_provider_is_has_to_be_set(hosted: Project) -> None:
-    del hosted.environment["TUNEBOOK_HOSTED__BASE_URL"]
-    status, output = hosted.run("run", "tiny", "--profile", "hosted", "--dry-run")
+def test_where_the_provider_is_has_to_be_set(
+    hosted: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(hosted.folder)
+    status = main(["run", "tiny", "--profile", "hosted", "--dry-run"])
     assert status == 2
-    assert (
-        "method.model: is trained by a provider, and nothing says where: set TUNEBOOK_HOSTED__BASE_URL"
-        in output
-    )
+    told = "method.model: is trained by a provider, and nothing says where: set TUNEBOOK_HOSTED__BASE_URL"
+    assert told in capfd.readouterr().err
