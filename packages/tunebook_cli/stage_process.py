@@ -26,9 +26,10 @@ from tunebook_spec.errors import TunebookError
 if TYPE_CHECKING:
     from tunebook_eval.answers import AnswerResult
     from tunebook_eval.shots import Embed
+    from tunebook_inference.kept_answers import KeptAnswers
     from tunebook_inference.supporting import SupportingModel
     from tunebook_inference.vllm_engine import VLLMEngine
-    from tunebook_spec.base_model import AnySupportingModel
+    from tunebook_spec.base_model import AnySupportingModel, HostedModel
     from tunebook_train.inputs import TrainInputs
     from tunebook_train.result import TrainResult
 
@@ -97,7 +98,7 @@ def _dispatch(work: Work) -> Outcome:
         case "prepare":
             return _prepare(work)
         case "train":
-            return _train(work)
+            return _train_hosted(work) if work.fields["method"]["kind"] == "hosted" else _train(work)
         case "merge":
             return _merge(work)
         case "answer":
@@ -185,12 +186,9 @@ def _supporting(
     settings: Mapping[str, ModelSettings] = MappingProxyType({}),
 ) -> Iterator[dict[str, SupportingModel]]:
     """Supporting models by role, which keep what they are answered; `settings` go before the machine's."""
-    from tunebook_inference.kept_answers import KeptAnswers
     from tunebook_inference.supporting import open_model
 
-    # Beside the artifacts, since money paid for it; an object store can hold no database.
-    kept = KeptAnswers((work.store.local_root or work.settings.cache_dir) / "answers.sqlite")
-    try:
+    with _kept_answers(work) as kept:
         yield {
             role: open_model(
                 role,
@@ -202,6 +200,16 @@ def _supporting(
             )
             for role, reference in references.items()
         }
+
+
+@contextlib.contextmanager
+def _kept_answers(work: Work) -> Iterator[KeptAnswers]:
+    from tunebook_inference.kept_answers import KeptAnswers
+
+    # Beside the artifacts, since money paid for it; an object store can hold no database.
+    kept = KeptAnswers((work.store.local_root or work.settings.cache_dir) / "answers.sqlite")
+    try:
+        yield kept
     finally:
         kept.close()
 
@@ -228,6 +236,36 @@ def _train(work: Work) -> Outcome:
     if (work.out / ADAPTER).is_dir():
         digest = work.request.stage.digest
         _write_card(work, work.out / ADAPTER, inputs, done, work.request.parents["prepare"], digest)
+    return Outcome(done.model_dump(mode="json"), done.summary())
+
+
+def _train_hosted(work: Work) -> Outcome:
+    from tunebook_data.inputs import PrepareInputs
+    from tunebook_data.manifest import DatasetManifest
+    from tunebook_train.hosted.card import hosted_card
+    from tunebook_train.hosted.train import train_hosted
+    from tunebook_train.inputs import HostedInputs
+    from tunebook_train.model_card import NAME
+
+    inputs = HostedInputs.model_validate(work.fields)
+
+    prepared = read_artifact(work.store, work.request.parents["prepare"])
+    assert prepared is not None
+    checks = PrepareInputs.model_validate(prepared.inputs["fields"]).data.checks
+    done = train_hosted(
+        inputs,
+        stage=work.request.stage,
+        store=work.store,
+        data_dir=work.parents["prepare"],
+        out=work.out,
+        settings=work.settings.hosted,
+        sends_personal=checks.personal_data == "allow",
+        advance=work.advance,
+    )
+    manifest = DatasetManifest.model_validate(_without_summary(prepared))
+    digests = {"prepare": prepared.digest, "train": work.request.stage.digest}
+    card = hosted_card(work.request.stage.scenario, inputs, done, manifest, digests)
+    (work.out / NAME).write_text(card)
     return Outcome(done.model_dump(mode="json"), done.summary())
 
 
@@ -286,20 +324,18 @@ def _answer(work: Work) -> Outcome:
 
     inputs = AnswerInputs.model_validate(work.fields)
     data = work.parents["prepare"]
+    embed = _embed(work.settings.assets_dir) if inputs.retrieval else None
     if inputs.model is not None:
-        there = work.request.served if inputs.arm == ROLE else None
-        settings = {ROLE: there.settings(work.settings.of_model(ROLE))} if there else {}
-        with _supporting(work, {inputs.arm: inputs.model}, settings) as models:
-            if there is not None:
-                models[ROLE] = replace(models[ROLE], who=there.who, is_remote=there.is_remote)
+        with _elsewhere(work, inputs.arm, inputs.model) as generator:
             return _answered(
                 answer(
                     inputs,
                     data_dir=data,
                     model_dir=None,
-                    generator=models[inputs.arm],
+                    generator=generator,
                     out=work.out,
                     advance=work.advance,
+                    embed=embed,
                 )
             )
     model, engine = None, None
@@ -322,7 +358,6 @@ def _answer(work: Work) -> Outcome:
         )
         if merged:
             _check_merge(work, merged, engine)
-    embed = _embed(work.settings.assets_dir) if inputs.retrieval else None
     done = answer(
         inputs,
         data_dir=data,
@@ -333,6 +368,32 @@ def _answer(work: Work) -> Outcome:
         embed=embed,
     )
     return _answered(done)
+
+
+@contextlib.contextmanager
+def _elsewhere(work: Work, arm: str, model: AnySupportingModel | HostedModel) -> Iterator[SupportingModel]:
+    """What answers for an arm and is no model of the spec's own that runs here."""
+    from tunebook_inference.supporting import open_model
+    from tunebook_spec.base_model import EndpointModel, HostedModel
+
+    if not isinstance(model, HostedModel):
+        there = work.request.served if arm == ROLE else None
+        own = {ROLE: there.settings(work.settings.of_model(ROLE))} if there else {}
+        with _supporting(work, {arm: model}, own) as models:
+            found = models[arm]
+            yield replace(found, who=there.who, is_remote=there.is_remote) if there else found
+        return
+    name, trained = model.model, work.request.parents.get("train")
+    if trained is not None:
+        artifact = read_artifact(work.store, trained)
+        assert artifact is not None
+        name = str(artifact.result["fine_tuned_model"])
+    settings = work.settings.hosted.of_answers(is_tuned=trained is not None)
+    reference = EndpointModel(kind="endpoint", model=name)
+    with _kept_answers(work) as kept:
+        yield open_model(
+            arm, reference, settings, None, kept, work.request.spec_dir, prefix="TUNEBOOK_HOSTED"
+        )
 
 
 def _answered(done: AnswerResult) -> Outcome:
@@ -429,6 +490,8 @@ def _decide(work: Work) -> Outcome:
     trained = work.parents.get("train")
     training_metrics = _training_metrics(trained / "metrics.jsonl") if trained else []
     price = work.settings.local_price_per_hour
+    made = read_artifact(work.store, work.request.parents["train"]) if trained else None
+    hosted = made.result if made and "provider" in made.result else None
     write_report(
         work.out,
         name=inputs.name,
@@ -441,9 +504,10 @@ def _decide(work: Work) -> Outcome:
         stages=facts["stages"],
         price_per_hour=price,
         lineage=facts["lineage"],
+        hosted=hosted,
     )
     update_s = update_seconds(facts["stages"], training_metrics)
-    lines = summary(verdict, report, update_s=update_s, price_per_hour=price).splitlines()
+    lines = summary(verdict, report, update_s=update_s, price_per_hour=price, hosted=hosted).splitlines()
     return Outcome({"verdict": verdict.outcome, "lines": lines}, f"{verdict.outcome}; report.html")
 
 

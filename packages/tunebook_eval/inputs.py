@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from tunebook_spec import Spec
-from tunebook_spec.base_model import AnySupportingModel, EndpointModel
+from tunebook_spec.base_model import AnySupportingModel, EndpointModel, HostedModel
 from tunebook_spec.evaluation import (
     PROMPTED,
     AnySet,
@@ -26,6 +26,7 @@ from tunebook_spec.evaluation import (
     arm_name,
 )
 from tunebook_spec.fields import Frozen
+from tunebook_spec.method import HostedMethod
 from tunebook_spec.metrics import AnyMetric, Consistency, JsonSchema, Judge, Judged, Pairwise
 
 AnswerArm = Arm | RunArm | ModelArm | Literal["baselines"]
@@ -107,8 +108,8 @@ class AnswerInputs(Frozen):
     retrieval: Retrieval | None
     """Rows to find and show; none in every arm but retrieval."""
     chat_template_kwargs: dict[str, str | bool]
-    model: AnySupportingModel | None = None
-    """What answers in the place of this spec's own model."""
+    model: AnySupportingModel | HostedModel | None = None
+    """What answers in the place of a model of this spec's that runs here."""
     personal_data: Literal["allow", "flag", "mask", "drop"] | None = None
     """As `data.checks` has it, for such a model: whether rows with such data may leave this machine."""
 
@@ -116,7 +117,7 @@ class AnswerInputs(Frozen):
     def of(cls, spec: Spec, arm: AnswerArm, served: EndpointModel | None = None) -> AnswerInputs:
         """What an arm reads of a spec; `served` answers in the place of the arm's own model."""
         evaluation = spec.evaluation
-        other = spec.models[arm.model] if isinstance(arm, ModelArm) else served
+        other = served or _elsewhere(spec, arm)
         only_tasks = arm in (*PROMPTED, "baselines")
         sets = {
             name: PromptSet.of(
@@ -140,6 +141,15 @@ class AnswerInputs(Frozen):
             model=other,
             personal_data=spec.data.checks.personal_data if other else None,
         )
+
+
+def _elsewhere(spec: Spec, arm: AnswerArm) -> AnySupportingModel | HostedModel | None:
+    """What answers for an arm and is no model of this spec's own that runs here."""
+    if isinstance(arm, ModelArm):
+        return spec.models[arm.model]
+    if isinstance(spec.method, HostedMethod) and isinstance(arm, str) and arm != "baselines":
+        return HostedModel(kind="hosted", model=spec.method.model)
+    return None
 
 
 class JudgeInputs(Frozen):

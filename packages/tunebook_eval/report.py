@@ -54,6 +54,7 @@ def write_report(
     stages: Sequence[Mapping[str, Any]],
     price_per_hour: float | None,
     lineage: Mapping[str, JsonValue],
+    hosted: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write `report.html`.
 
@@ -71,11 +72,13 @@ def write_report(
         stages: A mapping per stage: name, seconds, status.
         price_per_hour: Money for an hour of the machine that answered and trained; None: not known.
         lineage: What the run came from: digests, versions, seed, commit; nested mappings become sections.
+        hosted: What a provider said of the training, where it has trained: the fields of `HostedResult`.
     """
     metrics = _by_metric(report)
     templates = environment("tunebook_eval", "tunebook_data")
     templates.filters["score"] = _score
     templates.filters["cell"] = _cell
+    templates.filters["taken"] = _taken
     page = templates.get_template(TEMPLATE).render(
         name=name,
         problem=problem,
@@ -90,7 +93,8 @@ def write_report(
         },
         averages={f"{each.set}.{each.metric}": _averages(each, report) for each in report.changes},
         queries=of_shared_sets(report.queries),
-        update=update_seconds(stages, training_metrics),
+        update=None if hosted else update_seconds(stages, training_metrics),
+        hosted=hosted,
         price=None if price_per_hour is None else price_per_hour / 3600,
         models=(models := _models(report)),
         answers=_embedded(report.examples, models),
@@ -121,6 +125,7 @@ def summary(
     *,
     update_s: float | None = None,
     price_per_hour: float | None = None,
+    hosted: Mapping[str, Any] | None = None,
 ) -> str:
     """What the command prints: each metric by arm, what a query takes, the gates, and last the verdict.
 
@@ -129,6 +134,7 @@ def summary(
         report: What `evaluate` found.
         update_s: What training and merging took; None: not told.
         price_per_hour: As for `write_report`.
+        hosted: Likewise.
     """
     gated = {each.gate.metric for each in verdict.results}
     metrics = {name: of for name, of in _by_metric(report).items() if _is_headline(name) or name in gated}
@@ -146,7 +152,8 @@ def summary(
             rows += f", {tuned.num_unscored} unscored"
         cells = [_cell(by_arm.get(arm)) for arm in arms]
         table.add_row(metric, *cells, f"{_cell(best)} {best.arm}" if best else "-", rows)
-    costs = _query_lines(report, update_s, price_per_hour)
+    costs = _query_lines(report, None if hosted else update_s, price_per_hour)
+    costs += [f" one update of tuned, at {hosted['provider']}: {_taken(hosted)}"] if hosted and costs else []
     return "\n".join([*lines_of(table), "", *costs, *([""] if costs else []), *verdict.lines])
 
 
@@ -172,6 +179,15 @@ def _query_lines(report: EvalReport, update_s: float | None, price_per_hour: flo
         paid = "" if price is None else f", cost {update_s * price:.4f}"
         lines.append(f" one update of tuned, training and merging: {update_s:.0f} s{paid}")
     return lines
+
+
+def _taken(hosted: Mapping[str, Any]) -> str:
+    """What a provider's training took, as far as it says."""
+    seconds, tokens, cost = (hosted[name] for name in ("job_seconds", "trained_tokens", "cost"))
+    parts = [] if seconds is None else [f"{seconds} s"]
+    parts += [] if tokens is None else [f"{tokens} trained tokens"]
+    parts += [] if cost is None else [f"cost {cost:.4f}"]
+    return ", ".join(parts) or "it does not say what it took"
 
 
 def _models(report: EvalReport) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tunebook_data.checks import personal_data
 from tunebook_data.near_duplicates import said
 from tunebook_data.rows import Row, identity, read_rows
 from tunebook_eval.inputs import AnswerInputs
@@ -64,6 +65,8 @@ def choose_shots(
     if (chosen := inputs.few_shot or inputs.retrieval) is None:
         return {}
     train = read_rows(data_dir / "train.jsonl")
+    if inputs.personal_data not in (None, "allow"):
+        train = [row for row in train if personal_data(row) is None]
     by_task: dict[str, list[Item]] = {}
     for item in items:
         if item.learns_from is not None:

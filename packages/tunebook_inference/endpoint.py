@@ -37,7 +37,7 @@ INTERRUPT_S = 10.0
 """How long an interrupted caller waits for what is under way, since it is paid for."""
 _WORTH_SAYING_S = 5.0
 _EXCERPT_BYTES = 300
-_BUSY = {408, 409, 425, 429}
+BUSY = {408, 409, 425, 429}
 _REFUSES_ALL = {401, 402, 403, 404, 405}
 
 
@@ -226,9 +226,9 @@ class EndpointGenerator:
                 raise StageError(
                     f"{self.base_url} refuses {self.model!r}: {self._said(error)}; {role}"
                 ) from None
-            if error.status_code in _BUSY or error.status_code >= 500:
+            if error.status_code in BUSY or error.status_code >= 500:
                 kind, said = f"HTTP {error.status_code}", self._said(error)
-                raise self._trouble(kind, said, _retry_after_s(error.response.headers)) from None
+                raise self._trouble(kind, said, retry_after_s(error.response.headers)) from None
             self.troubles[f"HTTP {error.status_code}"] += 1
             raise
         return self._completion(request, response.content)
@@ -301,7 +301,7 @@ class _Answer(BaseModel):
     usage: _Usage | None = None
 
 
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Seconds to wait (RFC 9110, sec. 10.2.3: seconds or a date; some endpoints send milliseconds too)."""
     try:
         if "retry-after-ms" in headers:

@@ -114,6 +114,8 @@ class SupportingModel:
     """It can say how likely each of a request's choices is."""
     prices: Prices | None = None
     budget: Budget = Budget()
+    settings: str | None = None
+    """What its settings begin with; None: TUNEBOOK_MODELS__ and its role."""
     spent: Spent = field(default_factory=Spent)
     troubles: Counter[str] = field(default_factory=Counter)
     """Calls of this process that were not answered, by what was wrong; the generator counts them."""
@@ -189,7 +191,7 @@ class SupportingModel:
 
     def _stop_at_budget(self) -> None:
         spent, budget = self.spent, self.budget
-        name = f"TUNEBOOK_MODELS__{self.role.upper()}__BUDGET"
+        name = f"{self.settings or f'TUNEBOOK_MODELS__{self.role.upper()}'}__BUDGET"
         told = None
         if budget.tokens is not None and spent.tokens >= budget.tokens:
             told = f"{spent.tokens} tokens of {name}_TOKENS={budget.tokens}"
@@ -232,8 +234,9 @@ def open_model(
     ready: ReadyModel | None,
     kept: KeptAnswers,
     spec_dir: Path,
+    prefix: str | None = None,
 ) -> SupportingModel:
-    """A supporting model of a spec, ready to be asked.
+    """A supporting model of a spec, ready to be asked; `prefix` begins its settings, if not by its role.
 
     Raises:
         DataError: its script cannot be read.
@@ -245,6 +248,7 @@ def open_model(
         prices = Prices(settings.price_in, settings.price_out)
     return SupportingModel(
         role=role,
+        settings=prefix,
         who=identity(reference, settings, ready, spec_dir),
         generator=generator,
         kept=kept,

@@ -122,9 +122,11 @@ def _adapt(part: dict[str, Any], name: str, task: str, spec: Spec) -> dict[str, 
         part.pop(key, None)
     sets = evaluation.get("sets", {})
     for key, each in list(sets.items()):
-        of_task = each.get("task") or getattr(spec.evaluation.sets.get(key), "task", None)
+        of_task = (each or {}).get("task") or getattr(spec.evaluation.sets.get(key), "task", None)
         if of_task not in (None, task):
             del sets[key]
+            continue
+        if each is None:  # a profile leaves it out
             continue
         if "task" in each:
             each["task"] = name

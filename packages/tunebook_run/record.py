@@ -79,6 +79,22 @@ class RunRecord(BaseModel):
         done = ", ".join(stage.name for stage in self.stages) or "none"
         raise InputError(f"run {self.key} has no finished stage {name!r}; finished: {done}")
 
+    @property
+    def merged(self) -> StageRecord:
+        """The stage that holds the weights of what the run has tuned.
+
+        Raises:
+            InputError: a provider holds them, or the run has not come so far.
+        """
+        method = self.spec["method"]
+        if isinstance(method, dict) and method["kind"] == "hosted":
+            name = f"{self.scenario}@{self.number}"
+            raise InputError(
+                f"the model of run {name} is a provider's: ask it there, or let it answer as an arm by"
+                " `{model: ROLE}` and an endpoint under `models`; the report has its name"
+            )
+        return self.stage("merge")
+
 
 def save(store: Store, record: RunRecord) -> None:
     store.write(f"{record.key}/run.json", record.model_dump_json(indent=1).encode())

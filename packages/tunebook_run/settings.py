@@ -70,6 +70,43 @@ class ModelSettings(BaseModel):
         return self
 
 
+class HostedSettings(ModelSettings):
+    """The provider of `method: hosted`: where it is, what its training and its answers may cost.
+
+    The prices and budgets of `ModelSettings` are those of answers, of the model that is tuned.
+    """
+
+    tuned_price_in: float | None = Field(None, ge=0)
+    """Money for a million prompt tokens of the tuned model; none: `price_in`."""
+    tuned_price_out: float | None = Field(None, ge=0)
+    """Money for a million tokens of its answers; none: `price_out`."""
+    training_price: float | None = Field(None, ge=0)
+    """Money for a million trained tokens, in the currency of the others."""
+    training_budget_tokens: int | None = Field(None, ge=1)
+    """Most tokens that a job may train, over all epochs; more by our count: nothing is uploaded."""
+    training_budget_cost: float | None = Field(None, gt=0)
+    """The same in money."""
+    poll_s: float = Field(5.0, gt=0)
+    """Between two looks at a job, at first; later up to a minute."""
+    cancel_on_interrupt: bool = False
+    """Whether Ctrl-C cancels the job; it is paid for, so that else it goes on, and the next run finds it."""
+
+    @model_validator(mode="after")
+    def training_price_is_known_where_money_counts(self) -> HostedSettings:
+        if (self.tuned_price_in is None) != (self.tuned_price_out is None):
+            raise ValueError("TUNED_PRICE_IN and TUNED_PRICE_OUT go together")
+        if self.training_budget_cost is not None and self.training_price is None:
+            raise ValueError("TRAINING_BUDGET_COST needs TRAINING_PRICE")
+        return self
+
+    def of_answers(self, *, is_tuned: bool) -> ModelSettings:
+        """As for a supporting model, with the prices of the model that answers."""
+        known = self.model_dump(include=set(ModelSettings.model_fields))
+        if is_tuned and self.tuned_price_in is not None:
+            known |= {"price_in": self.tuned_price_in, "price_out": self.tuned_price_out}
+        return ModelSettings(**known)
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="TUNEBOOK_",
@@ -103,6 +140,8 @@ class Settings(BaseSettings):
     """For gated models."""
     models: dict[str, ModelSettings] = {}
     """By role of a spec, e.g. TUNEBOOK_MODELS__TEACHER__BASE_URL."""
+    hosted: HostedSettings = HostedSettings()
+    """The provider that `method: hosted` trains at, e.g. TUNEBOOK_HOSTED__BASE_URL."""
     price_per_hour: float | None = Field(None, ge=0)
     """Money for an hour of this machine, in any currency, by which the report tells what queries and an
     update cost; none, or with `ray_address`, where other machines train: it tells no money."""
@@ -156,7 +195,8 @@ def _line(detail: dict[str, Any]) -> str:
     name = "__".join(map(str, detail["loc"])).upper()
     message = str(detail["msg"]).removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
-        return f"  TUNEBOOK_{name}: unknown; known: {', '.join(ModelSettings.model_fields).upper()}"
+        group = HostedSettings if detail["loc"][0] == "hosted" else ModelSettings
+        return f"  TUNEBOOK_{name}: unknown; known: {', '.join(group.model_fields).upper()}"
     secret = ("api_key", "base_url", "hf_token", "mlflow_tracking_uri")
     hidden = isinstance(detail["input"], dict) or detail["loc"][-1] in secret
     return f"  TUNEBOOK_{name}: {message}" + ("" if hidden else f" (got {detail['input']!r})")

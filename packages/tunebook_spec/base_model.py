@@ -54,6 +54,14 @@ class EndpointModel(Frozen):
     """The name that the endpoint knows the model by."""
 
 
+class HostedModel(Frozen):
+    """What `method: hosted` tunes, or has made of it; no supporting model, so no part of `models`."""
+
+    kind: Literal["hosted"]
+    model: str
+    """The name of the model that is tuned; what was made of it is known when it is."""
+
+
 class ScriptedReply(Frozen):
     pattern: str
     """A regular expression (Python's), looked for in the last message that the model is sent."""

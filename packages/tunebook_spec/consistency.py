@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from tunebook_spec.base_model import BaseModelReference, is_same_model
 from tunebook_spec.data import DatasetSource, RowsSource
 from tunebook_spec.evaluation import PROMPTED, EvaluationSet, Gate, ModelArm, TaskSet, TextsSet
-from tunebook_spec.method import DpoObjective
+from tunebook_spec.method import DpoObjective, HostedMethod
 from tunebook_spec.metrics import ALWAYS, AnyMetric, Consistency, JsonSchema, Judged, Pairwise
 from tunebook_spec.spec import Spec
 
@@ -40,6 +40,8 @@ def inconsistencies(spec: Spec) -> Iterator[tuple[Path_, str]]:
             yield ("data", "sources", index, "columns", "assistant"), message
     if isinstance(spec.method.objective, DpoObjective):
         yield from _beside_preferences(spec)
+    if isinstance(spec.method, HostedMethod):
+        yield from _at_no_provider(spec)
     augment, distill, quality = spec.data.augment, spec.data.distill, spec.data.quality
     for at, role in (
         (("augment", "teacher"), augment and augment.teacher),
@@ -79,6 +81,23 @@ def _beside_preferences(spec: Spec) -> Iterator[tuple[Path_, str]]:
     for name in ("replay", "augment", "distill"):
         if getattr(spec.data, name) is not None:
             yield ("data", name), f"makes rows of one answer, and dpo learns from pairs: {way_out}"
+
+
+def _at_no_provider(spec: Spec) -> Iterator[tuple[Path_, str]]:
+    """What only a model whose weights are here can be asked for."""
+    if spec.base_model.chat_template_kwargs:
+        message = "a provider renders chats by its own template, which takes no arguments: leave it out"
+        yield ("base_model", "chat_template_kwargs"), message
+    if spec.data.replay and spec.data.replay.share:
+        message = "rehearses answers of `base_model`, which is not what a provider tunes: set `replay: null`"
+        yield ("data", "replay"), message
+    if spec.data.loss_outliers is not None:
+        message = "ranks by the loss of `base_model`, which is not what a provider tunes: leave it out"
+        yield ("data", "loss_outliers"), message
+    for name, each in spec.evaluation.sets.items():
+        if isinstance(each, TextsSet):
+            message = "an endpoint tells no likelihood of given texts: leave this set out (a profile sets it"
+            yield ("evaluation", "sets", name), f"{message} to null), or train here"
 
 
 def _scored(spec: Spec) -> dict[str, tuple[str, ...]]:

@@ -47,6 +47,7 @@ class DpoObjective(Frozen):
     """The lower, the further answers may move from what the untrained model finds likely."""
 
 
+MAX_HOSTED_BETA = 2.0
 SFT = SftObjective(kind="sft")
 AnyObjective = Annotated[SftObjective | DpoObjective, Field(discriminator="kind")]
 
@@ -160,4 +161,48 @@ class QloraMethod(AdapterMethod):
         return strategy
 
 
-AnyMethod = Annotated[FullMethod | LoraMethod | QloraMethod, Field(discriminator="kind")]
+Auto = Literal["auto"]
+"""The provider chooses."""
+
+
+class HostedHyperparameters(Frozen):
+    """As the OpenAI protocol spells and bounds them."""
+
+    n_epochs: Auto | Annotated[int, Field(ge=1, le=50)] = "auto"
+    batch_size: Auto | Annotated[int, Field(ge=1, le=256)] = "auto"
+    """Examples of one step."""
+    learning_rate_multiplier: Auto | Annotated[float, Field(gt=0)] = "auto"
+    """Of the rate that the provider takes for the model."""
+
+
+class HostedMethod(Frozen):
+    """A provider of the OpenAI fine-tuning protocol trains a model of its own, and answers with it.
+
+    Where it is, its key, prices and budgets are settings of the machine: TUNEBOOK_HOSTED__BASE_URL and so on.
+    `base_model` is then whose tokenizer counts and limits rows, which leave as messages; its weights do
+    nothing.
+    """
+
+    kind: Literal["hosted"]
+    model: str = Field(min_length=1)
+    """The name that the provider knows the model by; it is tuned, and answers as base and few-shot."""
+    objective: AnyObjective = SFT
+    """What is learnt of the rows: their answers (sft), or to prefer one answer to another (dpo), which takes
+    rows of the format `preference`."""
+    hyperparameters: HostedHyperparameters = HostedHyperparameters()
+    suffix: str | None = Field(None, min_length=1, max_length=64)
+    """A part of the tuned model's name."""
+
+    @field_validator("objective")
+    @classmethod
+    def beta_is_in_the_protocols_bounds(cls, objective: AnyObjective) -> AnyObjective:
+        if isinstance(objective, DpoObjective) and objective.beta > MAX_HOSTED_BETA:
+            raise ValueError(
+                f"beta is at most {MAX_HOSTED_BETA:g} where a provider trains (got {objective.beta})"
+            )
+        return objective
+
+
+LocalMethod = Annotated[FullMethod | LoraMethod | QloraMethod, Field(discriminator="kind")]
+"""What trains here or on a cluster of one's own, and leaves weights."""
+AnyMethod = Annotated[FullMethod | LoraMethod | QloraMethod | HostedMethod, Field(discriminator="kind")]

@@ -10,7 +10,7 @@ from tunebook_spec.base_model import AnyBaseModel, AnySupportingModel, EndpointM
 from tunebook_spec.data import Data
 from tunebook_spec.evaluation import Evaluation
 from tunebook_spec.fields import Frozen, Name
-from tunebook_spec.method import AnyMethod
+from tunebook_spec.method import AnyMethod, HostedMethod
 from tunebook_spec.needs import Needs
 
 
@@ -25,6 +25,7 @@ class Spec(Frozen):
     seed: int = Field(0, ge=0, lt=2**31)
     """Splits, shuffles and the choice of few-shot rows follow from it."""
     base_model: AnyBaseModel
+    """What is tuned; under `method: hosted`, only whose tokenizer and chat template count and limit rows."""
     data: Data
     models: dict[Name, AnySupportingModel] = Field({})
     """Supporting models by role, e.g. `teacher`."""
@@ -40,7 +41,9 @@ class Spec(Frozen):
 
     def is_tuned_or_base(self, model: AnySupportingModel) -> bool:
         """Whether a supporting model is, by its name, the base model or what is made of it."""
-        base = self.base_model
+        base, method = self.base_model, self.method
+        if isinstance(method, HostedMethod):
+            return isinstance(model, EndpointModel) and model.model == method.model
         if isinstance(model, EndpointModel):
             served = model.model.startswith(f"{self.name}@")  # as `tunebook serve` names it
             return served or (isinstance(base, HubModel) and model.model == base.repo)

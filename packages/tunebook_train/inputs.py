@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from tunebook_spec import Spec
 from tunebook_spec.fields import Frozen
-from tunebook_spec.method import AnyMethod, MergeBase, QloraMethod
+from tunebook_spec.method import HostedMethod, LocalMethod, MergeBase, QloraMethod
 
 
 class TrainInputs(Frozen):
-    method: AnyMethod
+    method: LocalMethod
     seed: int
 
     @classmethod
     def of(cls, spec: Spec) -> TrainInputs:
         method = spec.method
+        assert not isinstance(method, HostedMethod), "a provider is told HostedInputs"
         if isinstance(method, QloraMethod):
             # Training knows nothing of the merge, which must not move it.
             method = method.model_copy(update={"merge_into": "dequantised"})
         return cls(method=method, seed=spec.seed)
+
+
+class HostedInputs(Frozen):
+    method: HostedMethod
+    seed: int
+
+    @classmethod
+    def of(cls, spec: Spec) -> HostedInputs:
+        assert isinstance(spec.method, HostedMethod)
+        return cls(method=spec.method, seed=spec.seed)
 
 
 class MergeInputs(Frozen):

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from tunebook_data.manifest import DatasetManifest
 from tunebook_model import builtin
 from tunebook_model.resolve import ReadyModel
-from tunebook_spec.method import DpoObjective
+from tunebook_spec.method import AnyObjective, DpoObjective
 from tunebook_train.inputs import TrainInputs
 from tunebook_train.result import TrainResult
 
@@ -61,19 +61,7 @@ def _lines(facts: ModelFacts, licence: str | None, *, is_adapter: bool) -> Itera
     yield f"{what} {base.name}{revision}, by Tunebook.\n"
     stated = licence or "not stated in its folder; ask where it came from"
     yield f"Licence of the base: {stated}. The data below may have terms of their own.\n"
-    yield "## Data\n"
-    yield "| source | task | rows in | train | validation | test |\n|---|---|---|---|---|---|"
-    for source in facts.manifest.sources:
-        counts = (source.rows_in, source.train, source.validation, source.test)
-        yield f"| {source.source} | {source.task} | {' | '.join(map(str, counts))} |"
-    train = facts.manifest.splits["train"]
-    learnt = f"{train.tokens} tokens, {train.supervised_tokens} of them learnt"
-    what = "pairs of answers" if isinstance(facts.inputs.method.objective, DpoObjective) else "rows"
-    yield f"\nTrained on {train.rows} {what} of {learnt}.\n"
-    if facts.manifest.replay:
-        yield f"Of these, {facts.manifest.replay.rows} rows rehearse answers of the base itself.\n"
-    for each in facts.manifest.attribution:
-        yield f"{each.name}, {each.licence}: {'; '.join(each.attribution)}\n"
+    yield from data_lines(facts.manifest, facts.inputs.method.objective)
     yield "## Training\n"
     yield "| parameter | value |\n|---|---|"
     for name, value in facts.inputs.method.model_dump(mode="json").items():
@@ -101,3 +89,20 @@ def _lines(facts: ModelFacts, licence: str | None, *, is_adapter: bool) -> Itera
     yield f"| base model | {base.digest} |"
     for stage, digest in facts.digests.items():
         yield f"| {stage} | {digest} |"
+
+
+def data_lines(manifest: DatasetManifest, objective: AnyObjective) -> Iterator[str]:
+    """What a model has learnt from."""
+    yield "## Data\n"
+    yield "| source | task | rows in | train | validation | test |\n|---|---|---|---|---|---|"
+    for source in manifest.sources:
+        counts = (source.rows_in, source.train, source.validation, source.test)
+        yield f"| {source.source} | {source.task} | {' | '.join(map(str, counts))} |"
+    train = manifest.splits["train"]
+    learnt = f"{train.tokens} tokens, {train.supervised_tokens} of them learnt"
+    what = "pairs of answers" if isinstance(objective, DpoObjective) else "rows"
+    yield f"\nTrained on {train.rows} {what} of {learnt}.\n"
+    if manifest.replay:
+        yield f"Of these, {manifest.replay.rows} rows rehearse answers of the base itself.\n"
+    for each in manifest.attribution:
+        yield f"{each.name}, {each.licence}: {'; '.join(each.attribution)}\n"

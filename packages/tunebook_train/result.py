@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tunebook_spec.fields import Frozen
 
 
@@ -45,6 +47,46 @@ class TrainResult(Frozen):
         if self.validation_accuracy is not None:
             line += f", {self.validation_accuracy:.1%} of pairs as preferred"
         return line if self.best_step is None else f"{line}, of step {self.best_step}, which was the best"
+
+
+class HostedResult(Frozen):
+    """What a provider has trained, and where it is asked for."""
+
+    provider: str
+    """Its host and path, as its base URL has them."""
+    base_model: str
+    job: str
+    fine_tuned_model: str
+    """The name by which the provider answers with it."""
+    training_file: str
+    """The file at the provider, which stays there until someone deletes it; likewise the next."""
+    validation_file: str | None
+    hyperparameters: dict[str, Any]
+    """As the provider has taken them."""
+    rows: int
+    withheld: int
+    """Rows for training and validation that did not leave, since personal data were found in them."""
+    trained_tokens: int | None
+    """As the provider counts them, over all epochs; None: it does not say."""
+    cost: float | None
+    """Of these tokens, where their price is known."""
+    steps: int | None
+    loss: float | None
+    """Of the last step; likewise below. None: the provider does not tell."""
+    validation_loss: float | None
+    checkpoints: int
+    """Models of steps on the way that the provider has kept; checkpoints.jsonl names them."""
+    job_seconds: int | None
+    """From the job's creation to its end, queue included."""
+    seconds: float
+    """Of the attempt that finished."""
+
+    def summary(self) -> str:
+        trained = "" if self.trained_tokens is None else f", {self.trained_tokens} trained tokens"
+        cost = "" if self.cost is None else f", cost {self.cost:.4f}"
+        withheld = f", {self.withheld} withheld for personal data" if self.withheld else ""
+        made = f"{self.fine_tuned_model} at {self.provider}, by job {self.job}"
+        return f"{made}: {self.rows} rows{withheld}{trained}{cost}"
 
 
 def share(trainable: int, total: int) -> str:

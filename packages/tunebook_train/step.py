@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from tunebook_spec.errors import StageError
-from tunebook_spec.method import AdapterMethod, AnyMethod, QloraMethod
+from tunebook_spec.method import AdapterMethod, LocalMethod, QloraMethod
 from tunebook_train.attention import SEGMENT_ATTENTION, Segments
 from tunebook_train.head_loss import summed_cross_entropy, target_log_probabilities
 from tunebook_train.pack import Pack
@@ -140,7 +140,7 @@ def check_loss(loss: SupervisedLoss, pack: Pack) -> None:
 
 
 def load_model(
-    folder: Path, compute_dtype: torch.dtype, device: torch.device, method: AnyMethod
+    folder: Path, compute_dtype: torch.dtype, device: torch.device, method: LocalMethod
 ) -> SupervisedLoss:
     """The base model, attending within rows alone, with float32 weights where it is trained.
 

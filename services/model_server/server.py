@@ -90,7 +90,7 @@ def find_served(names: Sequence[str], settings: Settings) -> list[ServedRun]:
     runs: dict[str, ServedRun] = {}
     for name in names:
         record = find_run(store, name, having="merge")
-        merged = record.stage("merge").key
+        merged = record.merged.key
         if read_artifact(store, merged) is None:
             raise InputError(f"the model of run {record.name} was cleaned away; run its spec again")
         found = ServedRun(record, store.download(merged) / "model", served_names(name, record))

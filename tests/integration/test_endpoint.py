@@ -150,11 +150,11 @@ def test_a_retry_after_beyond_patience_ends_the_work(endpoint: Endpoint) -> None
     [("2", 2.0), ("0.5", 0.5), ("-1", 0.0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0), ("soon", None)],
 )
 def test_retry_after_may_be_seconds_or_a_date(text: str, seconds: float | None) -> None:
-    assert module._retry_after_s({"retry-after": text}) == seconds
+    assert module.retry_after_s({"retry-after": text}) == seconds
 
 
 def test_retry_after_in_milliseconds_goes_first() -> None:
-    assert module._retry_after_s({"retry-after": "2", "retry-after-ms": "150"}) == 0.15
+    assert module.retry_after_s({"retry-after": "2", "retry-after-ms": "150"}) == 0.15
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])

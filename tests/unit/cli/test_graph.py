@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from pydantic import BaseModel
 
-from tunebook_cli.graph import stages
+from tunebook_cli.graph import generates, stages
 from tunebook_inference.served import Served
 from tunebook_run.stages import Stage
 from tunebook_spec import Spec, load
@@ -79,6 +79,10 @@ profiles:
       augment: null
       distill: null
     method: {kind: full, objective: {kind: dpo}}
+  hosted:
+    data: {replay: null}
+    method: {kind: hosted, model: gpt-x}
+    evaluation: {sets: {texts: null}}
   similar:
     evaluation: {few_shot: {k: 3, choose: similar}}
   arms:
@@ -222,6 +226,15 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "QloraMethod.learning_rate": ("method.learning_rate=1e-3", TRAIN),
     "QloraMethod.r": ("method.r=8", TRAIN),
     "QloraMethod.merge_into": ("method.merge_into=base", ("merge",)),
+    "HostedMethod.kind": ("method={kind: full}", (*TRAIN, *ARMS)),
+    "HostedMethod.model": ("method.model=gpt-y", (*TRAIN, *ARMS)),
+    "HostedMethod.suffix": ("method.suffix=ours", TRAIN),
+    "HostedHyperparameters.n_epochs": ("method.hyperparameters.n_epochs=2", TRAIN),
+    "HostedHyperparameters.batch_size": ("method.hyperparameters.batch_size=8", TRAIN),
+    "HostedHyperparameters.learning_rate_multiplier": (
+        "method.hyperparameters.learning_rate_multiplier=0.5",
+        TRAIN,
+    ),
     "Decoding.temperature": ("evaluation.decoding.temperature=0.5", ARMS),
     "Decoding.max_tokens": ("evaluation.decoding.max_tokens=32", TASKS),
     "FewShot.k": ("evaluation.few_shot=5", ("answer-few_shot",)),
@@ -340,6 +353,7 @@ FOR_ADVICE = {f"Needs.{name}" for name in Needs.model_fields}
 """What only `tunebook advise` reads; tests/unit/plan changes each."""
 ONE_VALUE = {"Spec.version", "SuiteSet.suite", "TextsSet.texts"}
 UNDER = {"LoraMethod": "lora", "QloraMethod": "qlora", "DpoObjective": "dpo"}
+UNDER |= {"HostedMethod": "hosted", "HostedHyperparameters": "hosted"}
 UNDER |= {"Retrieval": "retrieval", "RunArm": "arms", "ModelArm": "arms"}
 """Profiles in which a model stands; the others stand in the spec without one."""
 
@@ -367,6 +381,7 @@ def plan(
     profile: str | None = None,
     price_per_hour: float | None = None,
     served: Served | None = None,
+    provider: str | None = None,
 ) -> dict[str, Stage]:
     path = folder / "tiny.yaml"
     path.write_text(SPEC)
@@ -393,6 +408,7 @@ def plan(
         golden=golden,
         runs={name: f"what {name} made" for name in ("a@1", "a@2")},
         served=served,
+        provider=provider,
         price_per_hour=price_per_hour,
     )
 
@@ -466,6 +482,16 @@ def test_a_served_model_answers_as_the_tuned_one_and_nothing_is_trained(
     assert plan(tmp_path, "", served=elsewhere) == after, "the way to it is a fact of the machine"
     another = plan(tmp_path, "", served=SERVED.model_copy(update={"who": "tiny@3 at other"}))
     assert another["answer-tuned"].digest != after["answer-tuned"].digest
+
+
+def test_a_provider_trains_and_answers_and_nothing_is_merged_or_run_here(tmp_path: Path) -> None:
+    before, after = (plan(tmp_path, "", "hosted", provider=host) for host in ("gpt-x at a", "gpt-x at b"))
+    assert {"replay", "merge"}.isdisjoint(before)
+    assert before["answer-tuned"].parents == ("prepare", "train")
+    assert not any(generates(stage) for stage in before.values())
+    moved = {name for name in before if before[name].digest != after[name].digest}
+    assert {"train", "answer-base", "answer-few_shot", "answer-tuned"} <= moved
+    assert {"prepare", "answer-baselines"}.isdisjoint(moved)
 
 
 def test_the_price_of_the_machine_moves_only_what_tells_money(

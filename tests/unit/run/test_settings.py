@@ -59,3 +59,33 @@ def test_a_price_is_told_only_where_this_machine_does_all_the_work(monkeypatch: 
     monkeypatch.setenv("TUNEBOOK_PRICE_PER_HOUR", "-1")
     with pytest.raises(SettingsError, match=r"PRICE_PER_HOUR: .* greater than or equal to 0 \(got '-1'\)"):
         Settings.read()
+
+
+def test_the_tuned_model_of_a_provider_may_have_prices_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("BASE_URL", "https://a/v1"), ("PRICE_IN", "1"), ("PRICE_OUT", "2")):
+        monkeypatch.setenv(f"TUNEBOOK_HOSTED__{name}", value)
+    assert Settings.read().hosted.of_answers(is_tuned=True).price_out == 2
+    monkeypatch.setenv("TUNEBOOK_HOSTED__TUNED_PRICE_IN", "3")
+    with pytest.raises(SettingsError, match="HOSTED: TUNED_PRICE_IN and TUNED_PRICE_OUT go together"):
+        Settings.read()
+    monkeypatch.setenv("TUNEBOOK_HOSTED__TUNED_PRICE_OUT", "4")
+    hosted = Settings.read().hosted
+    prices = [hosted.of_answers(is_tuned=is_tuned).price_out for is_tuned in (False, True)]
+    assert (prices, hosted.of_answers(is_tuned=True).base_url) == ([2, 4], "https://a/v1")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("TRAINING_BUDGET_COST", "5", "HOSTED: TRAINING_BUDGET_COST needs TRAINING_PRICE"),
+        ("BASE_URL", "https://me:sk-secret@a/v1", "BASE_URL: holds a user, password or query"),
+        ("POLL", "5", "POLL: unknown; known: BASE_URL, API_KEY, .*TRAINING_PRICE"),
+    ],
+)
+def test_a_bad_setting_of_the_provider_is_named_and_shows_no_secret(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: str
+) -> None:
+    monkeypatch.setenv(f"TUNEBOOK_HOSTED__{name}", value)
+    with pytest.raises(SettingsError, match=expected) as caught:
+        Settings.read()
+    assert "sk-secret" not in str(caught.value)

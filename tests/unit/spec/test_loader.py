@@ -7,7 +7,7 @@ import pytest
 
 from tunebook_spec import load
 from tunebook_spec.errors import SpecError
-from tunebook_spec.method import DpoObjective
+from tunebook_spec.method import DpoObjective, HostedMethod
 
 SPEC = """\
 version: 1
@@ -562,3 +562,69 @@ def test_few_shot_that_cannot_be_is_refused_with_its_place(
 ) -> None:
     text = SPEC.replace("evaluation:\n", f"evaluation:\n  few_shot: {written}\n")
     assert problems(tmp_path, text) == [problem]
+
+
+HOSTED = SPEC.replace("{kind: full, epochs: 2, learning_rate: 1e-4}", "{kind: hosted, model: gpt-x}")
+HOSTED = HOSTED[: HOSTED.index("profiles:")]
+
+
+def test_a_provider_trains_what_the_method_names(tmp_path: Path) -> None:
+    method = load(write(tmp_path, HOSTED)).spec.method
+    assert isinstance(method, HostedMethod)
+    assert method.hyperparameters.model_dump() == {
+        "n_epochs": "auto",
+        "batch_size": "auto",
+        "learning_rate_multiplier": "auto",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (
+            ("path: models/tiny}", "path: models/tiny, chat_template_kwargs: {a: b}}"),
+            "base_model.chat_template_kwargs: a provider renders chats by its own template",
+        ),
+        (("method:", "  replay: {share: 0.1}\nmethod:"), "data.replay: rehearses answers of `base_model`"),
+        (("method:", "  loss_outliers: 5\nmethod:"), "data.loss_outliers: ranks by the loss of `base_model`"),
+        (
+            ("  gates:", "    texts: {texts: fixed_texts, metrics: [log_likelihood]}\n  gates:"),
+            "evaluation.sets.texts: an endpoint tells no likelihood",
+        ),
+        (
+            ("model: gpt-x}", "model: gpt-x, parallel_strategy: fsdp}"),
+            "method.parallel_strategy: unknown key",
+        ),
+        (("model: gpt-x}", "model: gpt-x, hyperparameters: {n_epochs: 51}}"), "less than or equal to 50"),
+        (
+            ("model: gpt-x}", "model: gpt-x, hyperparameters: {batch_size: fast}}"),
+            "method.hyperparameters.batch_size",
+        ),
+        (("model: gpt-x}", "model: gpt-x, suffix: ''}"), "method.suffix: String should have at least 1"),
+        (
+            ("model: gpt-x}", "model: gpt-x, objective: {kind: dpo, beta: 3}}"),
+            "method.objective: beta is at most 2 where a provider trains (got 3.0)",
+        ),
+    ],
+    ids=["kwargs", "replay", "losses", "texts", "optim", "epochs", "batch", "suffix", "beta"],
+)
+def test_what_needs_the_weights_is_refused_where_a_provider_has_them(
+    tmp_path: Path, changed: tuple[str, str], told: str
+) -> None:
+    found = problems(tmp_path, HOSTED.replace(*changed))
+    assert any(told in problem for problem in found), found
+
+
+def test_a_profile_leaves_a_set_out_by_null(tmp_path: Path) -> None:
+    text = SPEC.replace("  gates:", "    own: {suite: general, metrics: [contains]}\n  gates:")
+    path = write(tmp_path, text + "  less:\n    evaluation: {sets: {own: null}}\n")
+    assert set(load(path).spec.evaluation.sets) == {"chat", "own"}
+    assert set(load(path, profile="less").spec.evaluation.sets) == {"chat"}
+
+
+def test_the_model_that_a_provider_tunes_does_not_judge_itself(tmp_path: Path) -> None:
+    judged = "metrics: [{kind: judge, judge: same, criteria: {a: Is it so?}}]"
+    text = HOSTED.replace("metrics: [exact_match]", judged).replace("chat.exact_match", "chat.judge")
+    text += "models:\n  same: {kind: endpoint, model: gpt-x}\n"
+    (problem,) = problems(tmp_path, text)
+    assert "is the model that is tuned, which tends to like its own answers" in problem
