@@ -13,6 +13,9 @@ import orjson
 from tunebook_model.conversation import FunctionTool, Message
 from tunebook_spec.errors import DataError
 
+ACROSS_TASKS = "any task: "
+"""Begins the name of a group that rows of several tasks share."""
+
 
 @dataclass(frozen=True)
 class Row:
