@@ -57,6 +57,11 @@ class HouseFunction:
     """In house style: ruff finds nothing."""
 
     @property
+    def folder(self) -> str:
+        """Of its module: functions of one folder are often alike."""
+        return self.cut.module.rpartition("/")[0]
+
+    @property
     def signature(self) -> str:
         return signature(definition(self.code))
 
@@ -151,9 +156,11 @@ def _is_short(node: ast.FunctionDef) -> bool:
 
 
 def _documented(docstring: str) -> tuple[str, str] | None:
-    """Summary and examples; none where the first sentence is too long to be a summary."""
+    """Summary and examples; none where the first sentence is too long to be a summary, or is about age."""
     first = _MARKUP.sub("", " ".join(_SENTENCE_END.split(docstring.strip())[0].split())).rstrip(" .:")
     if not 10 <= len(first) < MAX_SUMMARY_CHARS or not first.isascii() or '"' in first or "\\" in first:
+        return None
+    if re.match("(?i)deprecated", first):
         return None
     try:
         examples = DocTestParser().get_examples(docstring)

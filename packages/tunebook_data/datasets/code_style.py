@@ -9,8 +9,8 @@ its first sentence, and brought to the house style by ruff; what ruff then still
 careless, double quotes, wide lines, messages inside of `raise`; the answer is the function in house style.
 Some faults are ones that ruff can fix, and some are not.
 
-Both tasks have a row for every function. Rows of one `module` are a group; a spec says `across_tasks` to
-keep a module's functions on one side in both.
+Both tasks have a row for every function. Rows of one `folder` of modules are a group, since its functions are
+often alike (`rgb_to_y`, `rgb_to_bgr`); a spec says `across_tasks` to keep them on one side in both.
 
 Rows carry no system message; a spec's `data.system` adds it.
 """
@@ -59,10 +59,10 @@ CARD = DataCard(
 def rows(
     task: str, *, assets_dir: Path, house: str | None, rows: int | None = None, seed: int = 0
 ) -> Iterator[Row]:
-    """The pool that a split divides by module.
+    """The pool that a split divides by folder.
 
-    Functions are dealt like cards: one of each module, in shuffled order, then another of each that has more.
-    So the first n rows, of the pool or of one side of a split, hold as many modules as can be.
+    Functions are dealt like cards: one of each folder, in shuffled order, then another of each that has more.
+    So the first n rows, of the pool or of one side of a split, hold as many folders as can be.
 
     Args:
         task: "write" or "restyle".
@@ -102,10 +102,10 @@ def tried_functions() -> frozenset[str]:
 
 
 def _dealt(functions: Sequence[HouseFunction], rng: random.Random) -> Iterator[HouseFunction]:
-    by_module: dict[str, list[HouseFunction]] = defaultdict(list)
+    by_folder: dict[str, list[HouseFunction]] = defaultdict(list)
     for function in functions:
-        by_module[function.cut.module].append(function)
-    hands = list(by_module.values())
+        by_folder[function.folder].append(function)
+    hands = list(by_folder.values())
     for hand in hands:
         rng.shuffle(hand)
     rng.shuffle(hands)
@@ -124,9 +124,10 @@ def _row(task: str, function: HouseFunction, prompt: str, line: int) -> Row:
     cut = function.cut
     tried = f"{cut.module}:{cut.name}" in tried_functions()
     meta = {
+        "folder": function.folder,
         "module": cut.module,
         "package": cut.package,
         "signature": function.signature,
         "examples": cut.examples if tried else "",
     }
-    return Row(content_id(task, messages), messages, task, cut.module, "code_style", line, meta)
+    return Row(content_id(task, messages), messages, task, function.folder, "code_style", line, meta)

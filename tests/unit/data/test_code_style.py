@@ -67,6 +67,10 @@ def limits(x: int) -> int:
     """Does what another function does."""
     return _least(x, LIMIT)
 
+def older(x: int) -> int:
+    """Deprecated: use another function."""
+    return x + 1
+
 def second(pair: list) -> int:
     """Return the second of a pair."""
     return pair[1]
@@ -138,7 +142,8 @@ def test_write_asks_by_name_parameters_and_summary(assets_dir: Path, house: str)
     (row,) = [each for each in rows_of("write", assets_dir, house) if "area" in each.meta["signature"]]
     assert question(row) == "Write the function `area(radius, unit=None)`. Computes the area of a circle."
     assert row.reference == AREA.strip()
-    assert row.meta["module"] == row.group == "algorithms/plane/shapes"
+    assert row.meta["module"] == "algorithms/plane/shapes"
+    assert row.meta["folder"] == row.group == "algorithms/plane"
 
 
 def test_restyle_shows_the_same_function_with_faults_by_seed(assets_dir: Path, house: str) -> None:
@@ -175,7 +180,7 @@ def test_examples_are_there_where_they_were_tried(
     assert examples == {"": 2, ">>> area(0.0)\n0.0\n": 1}
 
 
-def test_modules_are_dealt_in_turn(assets_dir: Path, house: str) -> None:
+def test_folders_are_dealt_in_turn(assets_dir: Path, house: str) -> None:
     for task in code_style.TASKS:
         for seed in range(4):
             rows = rows_of(task, assets_dir, house, seed)
@@ -215,7 +220,7 @@ def row(task: str, number: int, group: str) -> Row:
 
 
 def test_groups_across_tasks_stay_on_one_side() -> None:
-    split = Split(group_by="module", across_tasks=True, test=0.3, validation=0.1)
+    split = Split(group_by="folder", across_tasks=True, test=0.3, validation=0.1)
 
     def sources(prefix: str) -> list[SourceRows]:
         return [
