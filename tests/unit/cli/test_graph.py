@@ -482,6 +482,12 @@ def test_losses_depend_on_the_torch_that_computes_them(tmp_path: Path, before: d
     assert [isinstance(each, dict) and "torch" in each for each in libraries] == [False, True]
 
 
+def test_code_depends_on_the_ruff_that_brings_it_to_a_style(tmp_path: Path, before: dict[str, Stage]) -> None:
+    after = plan(tmp_path, "data.sources.0={kind: dataset, name: code_style, task: glossary, ruff: ''}")
+    libraries = [each["prepare"].inputs["libraries"] for each in (before, after)]
+    assert [isinstance(each, dict) and "ruff" in each for each in libraries] == [False, True]
+
+
 def test_another_scenario_has_its_own_stages(tmp_path: Path, before: dict[str, Stage]) -> None:
     after = plan(tmp_path, "name=other")
     assert not {stage.key for stage in before.values()} & {stage.key for stage in after.values()}
