@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel
 
+from tunebook_data.datasets.catalogue import CATALOGUE
 from tunebook_data.inputs import PrepareInputs, ReplayInputs
 from tunebook_data.wheels import pinned_wheels
 from tunebook_eval.inputs import AnswerArm, AnswerInputs, DecideInputs, EvaluateInputs, JudgeInputs
@@ -13,6 +14,7 @@ from tunebook_inference.served import Served
 from tunebook_run.stages import Stage
 from tunebook_spec import Spec
 from tunebook_spec.base_model import BaseModelReference
+from tunebook_spec.data import DatasetSource
 from tunebook_spec.evaluation import Arm, ModelArm, RunArm, arm_name
 from tunebook_spec.method import HostedMethod
 from tunebook_train.inputs import HostedInputs, MergeInputs, TrainInputs
@@ -118,6 +120,7 @@ def stages(
         *PREPARES,
         *(GENERATES if writes_here else ()),
         *(("torch",) if spec.data.loss_outliers else ()),
+        *sorted(_tools(spec)),
     )
     add("prepare", PrepareInputs.of(spec), *replay, contents=contents, libraries=made_by)
     answers = []
@@ -162,3 +165,9 @@ def stages(
     trained = () if served else ("train",)
     add("decide", DecideInputs.of(spec), "evaluate", "prepare", *trained, contents=price)
     return made
+
+
+def _tools(spec: Spec) -> set[str]:
+    """The libraries whose version decides what rows built-in data sets make."""
+    used = [source.name for source in spec.data.sources if isinstance(source, DatasetSource)]
+    return {tool for name in used for tool in CATALOGUE[name].tools}

@@ -3,11 +3,13 @@
 `copy`, `majority` and `letter_match` know the task and the training answers as a heap, not which meaning
 belongs to which abbreviation; the best of them is the best non-learned baseline. `lookup` is that knowledge
 itself, a dictionary made from the training rows: it solves every seen abbreviation and no unseen one, so it
-is shown beside the verdict as a reference and is not the bar.
+is shown beside the verdict as a reference and is not the bar. References of code are `ruff`, the tool that
+says what house style is and mends what it can, and `stub`, a function in style that does nothing.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +18,7 @@ from typing import Any
 
 import orjson
 
+from tunebook_data import ruff
 from tunebook_data.letters import letter_score
 from tunebook_data.rows import Row
 
@@ -42,6 +45,7 @@ _DAY = re.compile(
     r"(?:bill|charge|renew|pay|paid|due|fee|payment)(?:[^.]|\.\d){0,40}?\bthe (?P<day>\d{1,2})(?:st|nd|rd|th)"
 )
 _ORDER = re.compile(r"(?P<order>\b(?:[A-Z]{1,3}-?)?\d{4,}(?:-\w+)?)")
+_FUNCTION = re.compile(r"Write the function `(?P<signature>.+)`\. (?P<summary>.+)")
 _NOTE = re.compile(r"Note: (?P<note>.+?)\n\n(?P<asked>.+)", re.DOTALL)
 _SENTENCE_END = re.compile(r"(?<=[.;])\s+")
 _OPENING = "Hi there, here's what you need to know."
@@ -55,8 +59,14 @@ class Baseline:
     """Shown for comparison; a tuned model need not beat it."""
 
 
-def baselines(task: str, train: Sequence[Row]) -> tuple[Baseline, ...]:
-    """The rules that fit a task; any other has `copy` and `majority`, and JSON two more."""
+def baselines(task: str, train: Sequence[Row], house: str | None = None) -> tuple[Baseline, ...]:
+    """The rules that fit a task; any other has `copy` and `majority`, JSON two more, and code `ruff`.
+
+    Args:
+        task: what its rows ask for.
+        train: its training rows.
+        house: what ruff finds fault with, where answers are code.
+    """
     match task:
         case "glossary":
             return (
@@ -74,8 +84,18 @@ def baselines(task: str, train: Sequence[Row]) -> tuple[Baseline, ...]:
                 Baseline("note_sentence", note_sentence_between(train)),
                 Baseline("majority", majority(train)),
             )
+        case "write":
+            return (
+                Baseline("majority", majority(train)),
+                *([Baseline("stub", stub(house), is_reference=True)] if house else []),
+            )
         case _:
-            return (Baseline("copy", copy), Baseline("majority", majority(train)), *_of_objects(train))
+            return (
+                Baseline("copy", copy),
+                Baseline("majority", majority(train)),
+                *_of_objects(train),
+                *([Baseline("ruff", ruff_fixes(house), is_reference=True)] if house else []),
+            )
 
 
 def _of_objects(train: Sequence[Row]) -> tuple[Baseline, ...]:
@@ -214,6 +234,30 @@ def _note(asked: str) -> tuple[str, str]:
 
 def _content_words(text: str) -> list[str]:
     return [word for word in re.findall(r"\w+", text.casefold()) if len(word) > 3 or word.isdigit()]
+
+
+def stub(house: str) -> Rule:
+    """The function that is asked for, without what it does, which a linter cannot tell from a good one."""
+
+    def answer(asked: str) -> str:
+        found = _FUNCTION.match(asked)
+        if found is None:
+            return ""
+        function = ast.parse(f"def {found['signature']}: ...").body[0]
+        assert isinstance(function, ast.FunctionDef)
+        for each in ast.walk(function):
+            if isinstance(each, ast.arg):
+                each.annotation = ast.Name("object")
+        function.returns = ast.Name("object")
+        function.body = [ast.Expr(ast.Constant(found["summary"])), ast.Raise(ast.Name("NotImplementedError"))]
+        return ruff_fixes(house)(ast.unparse(ast.fix_missing_locations(function)))
+
+    return answer
+
+
+def ruff_fixes(house: str) -> Rule:
+    """The question's code as ruff mends and formats it, and as it is where ruff cannot read it."""
+    return lambda asked: ruff.fixed([asked], house)[0].strip()
 
 
 def abbreviations(text: str) -> list[str]:

@@ -15,6 +15,8 @@ from tunebook_spec.errors import DataError
 
 REPLAY_TASK = "replay"
 """The task of rehearsed rows."""
+ACROSS_TASKS = "any task: "
+"""Begins the name of a group that rows of several tasks share."""
 
 
 @dataclass(frozen=True)

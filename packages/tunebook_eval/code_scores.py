@@ -15,15 +15,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
+from tunebook_data import ruff
+from tunebook_data.datasets.code_functions import signature as signature_of
 from tunebook_eval import doctest_child
-from tunebook_spec.errors import StageError
+from tunebook_spec.errors import DataError, StageError
 from tunebook_spec.metrics import CodeDoctests
 
 logger = logging.getLogger(__name__)
 
-RUFF = (sys.executable, "-I", "-m", "ruff")
 NOBODY = "65534"
 _FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)^```", re.DOTALL | re.MULTILINE | re.IGNORECASE)
 
@@ -44,50 +44,32 @@ def parses(text: str) -> bool:
     return True
 
 
+def defines(text: str, signature: str) -> bool:
+    """Whether an answer defines, at its top, a function of this name and these parameters."""
+    if not parses(text):
+        return False
+    functions = ast.FunctionDef | ast.AsyncFunctionDef
+    return signature in [
+        signature_of(node) for node in ast.parse(code_of(text)).body if isinstance(node, functions)
+    ]
+
+
 def passes_ruff(texts: Sequence[str], config: str) -> list[bool]:
     """Whether ruff finds nothing in each answer, all read by one process.
 
     Raises:
         StageError: the configuration is refused.
     """
-    done = _ruff([code_of(text) for text in texts], config)
-    if done.returncode != 0:
-        raise StageError(f"ruff cannot be used with this configuration: {done.stderr.strip()}")
-    found = {Path(each["filename"]).name for each in json.loads(done.stdout)}
-    return [_name(number) not in found for number in range(len(texts))]
+    try:
+        return ruff.is_clean([code_of(text) for text in texts], config)
+    except DataError as error:
+        raise StageError(str(error)) from None
 
 
 def ruff_problem(config: str) -> str | None:
     """What ruff says of a configuration that it refuses."""
-    done = _ruff([""], config)
-    return f"ruff refuses it: {done.stderr.strip()}" if done.returncode != 0 else None
-
-
-def _ruff(codes: Sequence[str], config: str) -> subprocess.CompletedProcess[str]:
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        for number, code in enumerate(codes):
-            (folder / _name(number)).write_text(code, encoding="utf-8", errors="replace")
-        (folder / "ruff.toml").write_text(config, encoding="utf-8")
-        options = [
-            "--config",
-            "ruff.toml",
-            "--output-format",
-            "json",
-            "--ignore-noqa",
-            "--no-fix",
-            "--no-cache",
-        ]
-        return subprocess.run(
-            [*RUFF, "check", "--exit-zero", "--quiet", *options, "."],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-        )
-
-
-def _name(number: int) -> str:
-    return f"answer_{number:06}.py"
+    problem = ruff.config_problem(config)
+    return None if problem is None else f"ruff refuses it: {problem}"
 
 
 def pass_doctests(

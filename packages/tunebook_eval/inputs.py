@@ -27,7 +27,7 @@ from tunebook_spec.evaluation import (
 )
 from tunebook_spec.fields import Frozen
 from tunebook_spec.method import HostedMethod
-from tunebook_spec.metrics import AnyMetric, Consistency, JsonSchema, Judge, Judged, Pairwise
+from tunebook_spec.metrics import AnyMetric, CodeRuff, Consistency, JsonSchema, Judge, Judged, Pairwise
 
 AnswerArm = Arm | RunArm | ModelArm | Literal["baselines"]
 """`baselines` answers by rules, without a model."""
@@ -53,6 +53,8 @@ class PromptSet(Frozen):
     """What an answer must match as it is made; none: it is free."""
     max_tokens: int
     """Longest answer; of no meaning for texts."""
+    ruff: str | None = None
+    """What `code_ruff` finds fault by, for the rules that mend code; models do not see it."""
     rewordings: Rewordings | None = None
     """None: each question is asked once, as it always is of rules."""
 
@@ -71,6 +73,7 @@ class PromptSet(Frozen):
                     learns_from=each.learns_from,
                     json_schema=schema,
                     max_tokens=max_tokens,
+                    ruff=next((one.config for one in each.metrics if isinstance(one, CodeRuff)), None),
                     rewordings=rewordings,
                 )
             case SuiteSet():
@@ -86,7 +89,8 @@ class PromptSet(Frozen):
         """
         if arm == "baselines":
             return self.model_copy(update={"json_schema": None, "rewordings": None})
-        return self if arm in PROMPTED else self.model_copy(update={"learns_from": None})
+        unread = {"ruff": None} if arm in PROMPTED else {"ruff": None, "learns_from": None}
+        return self.model_copy(update=unread)
 
 
 def _rewordings(metric: Consistency) -> Rewordings:

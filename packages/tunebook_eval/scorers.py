@@ -49,7 +49,10 @@ def score_all(metric: AnyMetric, answers: Sequence[Answer]) -> list[Scores | Non
     match metric:
         case CodeRuff():
             found = code_scores.passes_ruff([each.text for each in answered], metric.config)
-            whole: list[Scores | None] = [{"": float(passes)} for passes in found]
+            whole: list[Scores | None] = [
+                {"": float(passes and _is_asked_for(metric, each))}
+                for passes, each in zip(found, answered, strict=True)
+            ]
         case CodeDoctests():
             texts = [each.text for each in answered]
             whole = [
@@ -220,6 +223,18 @@ def last_number(text: str) -> Decimal | None:
     """`1,234.5` is one number, and the hyphen of `10-3` no sign."""
     found = _NUMBER.findall(text)
     return Decimal(found[-1].replace(",", "").replace("\u2212", "-")) if found else None
+
+
+def _is_asked_for(metric: CodeRuff, answer: Answer) -> bool:
+    if metric.defines is None:
+        return True
+    signature = answer.meta.get(metric.defines)
+    if not isinstance(signature, str):
+        raise StageError(
+            f"set {answer.set!r}, item {answer.item!r}: no text {metric.defines!r} says what code_ruff should"
+            " find defined; give every row such a field, or leave `defines` out"
+        )
+    return code_scores.defines(answer.text, signature)
 
 
 def _examples(metric: CodeDoctests, answers: Sequence[Answer]) -> list[str | None]:

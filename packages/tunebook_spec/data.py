@@ -8,19 +8,27 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from tunebook_spec.fields import Frozen, Name, Share
+from tunebook_spec.fields import Frozen, Name, Share, toml
 
-DatasetName = Literal["medical_glossary", "support_tickets"]
+DatasetName = Literal["medical_glossary", "support_tickets", "code_style"]
 RowFormat = Literal["messages", "preference", "alpaca", "sharegpt", "prompt_completion"]
 
 
 class Split(Frozen):
     group_by: Name | None = None
     """Rows that share this field stay on one side of every split; none: each row is a group of its own."""
+    across_tasks: bool = False
+    """Whether that holds for rows of other tasks too that say so; else groups are of one task."""
     test: float = Field(0.15, ge=0, le=1)
     """Share of the groups held out for `evaluate`; 1: nothing is learnt from this source."""
     validation: Share = 0.05
     """Share of the groups held out for the validation loss."""
+
+    @model_validator(mode="after")
+    def only_named_groups_span_tasks(self) -> Split:
+        if self.across_tasks and self.group_by is None:
+            raise ValueError("`across_tasks` needs `group_by`, the field that rows of several tasks share")
+        return self
 
     @model_validator(mode="after")
     def some_groups_are_left_to_train_on_or_all_are_tested(self) -> Split:
@@ -51,6 +59,8 @@ class DatasetSource(Source):
     """Rows to derive, before the split; none: the data set's own number."""
     num_terms: int = Field(200, ge=10, le=200)
     """Abbreviations in the house glossary, which `task: glossary` asks for."""
+    ruff: Annotated[str, AfterValidator(toml)] | None = None
+    """The house style of `code_style`, as `ruff.toml` has it."""
 
 
 def template_fields(template: str) -> tuple[str, ...]:

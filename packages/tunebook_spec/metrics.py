@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from tunebook_spec.fields import toml
 
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 PlainMetric = Literal[
@@ -43,14 +44,6 @@ def _is_pattern(pattern: str) -> str:
     except re.error as error:
         raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
     return pattern
-
-
-def _is_toml(text: str) -> str:
-    try:
-        tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"is no TOML: {error}") from None
-    return text
 
 
 Pattern = Annotated[str, Field(min_length=1), AfterValidator(_is_pattern)]
@@ -142,8 +135,11 @@ class JsonFields(Metric):
 
 class CodeRuff(Metric):
     kind: Literal["code_ruff"]
-    config: Annotated[str, AfterValidator(_is_toml)]
+    config: Annotated[str, AfterValidator(toml)]
     """Ruff's configuration, as `ruff.toml` has it; 1 if ruff finds nothing. `noqa` comments do not count."""
+    defines: str | None = None
+    """Field of the rows with the function that was asked for, as `name(a, b=1)`: an answer that does not
+    define it, with these parameters, is 0, however clean. None: any code will do."""
 
 
 class CodeDoctests(Metric):

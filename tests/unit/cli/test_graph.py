@@ -150,8 +150,10 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "DatasetSource.max_test_rows": ("data.sources.0.max_test_rows=5", DATA),
     "DatasetSource.num_rows": ("data.sources.0.num_rows=50", DATA),
     "DatasetSource.num_terms": ("data.sources.0.num_terms=50", DATA),
+    "DatasetSource.ruff": ("data.sources.0.ruff='line-length = 79'", DATA),
     "Replay.max_prompts": ("data.replay.max_prompts=20", ("replay", "prepare")),
     "Split.group_by": ("data.sources.1.split.group_by=topic", DATA),
+    "Split.across_tasks": ("data.sources.0.split.across_tasks=true", DATA),
     "Split.test": ("data.sources.1.split.test=0.3", DATA),
     "Split.validation": ("data.sources.1.split.validation=0.3", DATA),
     "Checks.min_response_chars": ("data.checks.min_response_chars=2", DATA),
@@ -260,7 +262,14 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
         ("evaluate",),
     ),
     "JsonFields.fields": (metrics("exact_match, {kind: json_fields, fields: [a]}"), ("evaluate",)),
-    "CodeRuff.config": (metrics("exact_match, {kind: code_ruff, config: 'line-length = 79'}"), ("evaluate",)),
+    "CodeRuff.config": (
+        metrics("exact_match, {kind: code_ruff, config: 'line-length = 79'}"),
+        ("answer-baselines", "evaluate"),
+    ),
+    "CodeRuff.defines": (
+        metrics("exact_match, {kind: code_ruff, config: '', defines: signature}"),
+        ("answer-baselines", "evaluate"),
+    ),
     "CodeDoctests.examples": (metrics("exact_match, {kind: code_doctests, examples: tests}"), ("evaluate",)),
     "CodeDoctests.timeout_s": (metrics("exact_match, {kind: code_doctests, timeout_s: 5}"), ("evaluate",)),
     "CodeDoctests.memory_mib": (metrics("exact_match, {kind: code_doctests, memory_mib: 64}"), ("evaluate",)),
@@ -505,6 +514,12 @@ def test_losses_depend_on_the_torch_that_computes_them(tmp_path: Path, before: d
     after = plan(tmp_path, "data.loss_outliers=20")
     libraries = [each["prepare"].inputs["libraries"] for each in (before, after)]
     assert [isinstance(each, dict) and "torch" in each for each in libraries] == [False, True]
+
+
+def test_code_depends_on_the_ruff_that_brings_it_to_a_style(tmp_path: Path, before: dict[str, Stage]) -> None:
+    after = plan(tmp_path, "data.sources.0={kind: dataset, name: code_style, task: glossary, ruff: ''}")
+    libraries = [each["prepare"].inputs["libraries"] for each in (before, after)]
+    assert [isinstance(each, dict) and "ruff" in each for each in libraries] == [False, True]
 
 
 def test_another_scenario_has_its_own_stages(tmp_path: Path, before: dict[str, Stage]) -> None:

@@ -297,3 +297,12 @@ def test_only_listed_fields_count() -> None:
 
 def test_true_is_not_1() -> None:
     assert score("json_fields", answered('{"urgent": 1}', '{"urgent": true}')) == 0.0
+
+
+def test_clean_code_counts_only_as_the_function_that_was_asked_for() -> None:
+    metric = {"kind": "code_ruff", "config": "", "defines": "signature"}
+    for text, expected in (("def f(a): ...\n", 1.0), ("def g(a): ...\n", 0.0), ("def f(a): return b", 0.0)):
+        assert score(metric, answered(text, meta={"signature": "f(a)"})) == expected
+    assert score({"kind": "code_ruff", "config": ""}, answered("def g(a): ...\n")) == 1.0
+    with pytest.raises(StageError, match="no text 'signature'"):
+        score(metric, answered("def f(a): ...\n"))
