@@ -42,6 +42,8 @@ class Endpoint:
     """Of these, answered with status 200."""
     bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
+    models: list[dict[str, Any]] | int = 404
+    """What it says it serves, or the status with which it does not say."""
     under_way: int = 0
     most_under_way: int = 0
     base_url: str = ""
@@ -78,6 +80,13 @@ def serving(endpoint: Endpoint) -> Iterator[Endpoint]:
                 self.send(reply, body)
             else:
                 self.close_connection = True
+
+        def do_GET(self) -> None:
+            endpoint.keys.add(self.headers["Authorization"])
+            known = endpoint.models
+            status = known if isinstance(known, int) else 200
+            body = {"object": "list", "data": known} if status == 200 else {"error": {"message": "no"}}
+            self.send(Reply(status=status, body=json.dumps(body).encode()), {})
 
         def send(self, reply: Reply, body: dict[str, Any]) -> None:
             sent = reply.body if reply.body is not None else json.dumps(completion(reply, body)).encode()

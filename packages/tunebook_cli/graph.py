@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from tunebook_data.inputs import PrepareInputs, ReplayInputs
 from tunebook_data.wheels import pinned_wheels
 from tunebook_eval.inputs import AnswerArm, AnswerInputs, DecideInputs, EvaluateInputs, JudgeInputs
+from tunebook_inference.served import Served
 from tunebook_run.stages import Stage
 from tunebook_spec import Spec
 from tunebook_spec.base_model import BaseModelReference
@@ -57,6 +58,7 @@ def stages(
     supporting: Mapping[str, str],
     golden: Mapping[str, str],
     runs: Mapping[str, str] | None = None,
+    served: Served | None = None,
     price_per_hour: float | None = None,
 ) -> dict[str, Stage]:
     """Every stage of a spec by name, in an order in which they can be made.
@@ -68,6 +70,7 @@ def stages(
         supporting: what answers for each supporting model that is asked, by role.
         golden: digest of the content of each golden set, by its path in the spec.
         runs: digest of the model that each earlier run has made, by the name of its arm.
+        served: answers as the tuned model; None: that is trained.
         price_per_hour: of the machine, which the report reckons by; None: it tells no money.
     """
     model = {"base_model": base_model}
@@ -119,25 +122,29 @@ def stages(
             libraries = GENERATES if runs_here else ()
         if arm == "retrieval":
             contents = {**contents, "embeddings": repr(pinned_wheels("tunebook_eval"))}
-        if arm == "tuned":
+        if arm == "tuned" and served is not None:
+            contents, libraries = {"model:tuned": served.who}, ()
+        elif arm == "tuned":
             trains = {"full": TRAINS, "lora": ADAPTS, "qlora": QUANTISES}[spec.method.kind]
             add("train", TrainInputs.of(spec), "prepare", contents=model, libraries=trains)
             add("merge", MergeInputs.of(spec), "train", contents=model, libraries=trains)
             parents, contents = ("prepare", "merge"), {}
         answers.append(f"answer-{arm if arm == 'baselines' else arm_name(arm)}")
-        add(answers[-1], AnswerInputs.of(spec, arm), *parents, contents=contents, libraries=libraries)
+        inputs = AnswerInputs.of(spec, arm, served.reference if served and arm == "tuned" else None)
+        add(answers[-1], inputs, *parents, contents=contents, libraries=libraries)
     judges = []
     of_models = [each for each in answers if each != "answer-baselines"]
     for role in spec.evaluation.roles:
-        inputs = JudgeInputs.of(spec, role)
+        judged = JudgeInputs.of(spec, role)
         judges.append(f"{JUDGE}{role}")
         contents = {f"model:{role}": supporting[role]}
-        contents |= {f"golden:{path}": golden[path] for path in inputs.golden}
+        contents |= {f"golden:{path}": golden[path] for path in judged.golden}
         runs_here = isinstance(spec.models[role], BaseModelReference)
         libraries = ("jsonschema", *GENERATES) if runs_here else ("jsonschema",)
-        weights = ("merge",) if runs_here else ()  # it must not be the judge's own
-        add(judges[-1], inputs, "prepare", *weights, *of_models, contents=contents, libraries=libraries)
+        weights = ("merge",) if runs_here and not served else ()  # it must not be the judge's own
+        add(judges[-1], judged, "prepare", *weights, *of_models, contents=contents, libraries=libraries)
     add("evaluate", EvaluateInputs.of(spec), *answers, *judges, libraries=SCORES)
     price = {} if price_per_hour is None else {"price_per_hour": str(price_per_hour)}
-    add("decide", DecideInputs.of(spec), "evaluate", "prepare", "train", contents=price)
+    trained = () if served else ("train",)
+    add("decide", DecideInputs.of(spec), "evaluate", "prepare", *trained, contents=price)
     return made

@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from tunebook_cli import data, plan, scenarios
+from tunebook_cli import data, plan, runs, scenarios, top
 from tunebook_cli.failure import StageFailed
+from tunebook_cli.runs import RunArgument
 from tunebook_cli.spec_argument import OverridesOption, ProfileOption, SpecArgument, find_spec
 from tunebook_run import log
 from tunebook_run.record import find_run
 from tunebook_run.settings import Settings
 from tunebook_run.store import Store
-from tunebook_spec import Spec, load, load_gates
-from tunebook_spec.errors import TunebookError
+from tunebook_spec import LoadedSpec, Spec, load, load_gates
+from tunebook_spec.errors import InputError, TunebookError
 from tunebook_spec.schema import json_schema
+
+if TYPE_CHECKING:
+    from tunebook_inference.served import Served
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +33,8 @@ app.command()(plan.init)
 app.command()(plan.pin)
 app.command()(scenarios.scenarios)
 
-RunArgument = Annotated[str, typer.Argument(help="medical, medical@latest or medical@3.", metavar="RUN")]
+for command in (runs.runs, runs.verify, runs.compare, top.top):
+    app.command()(command)
 
 VERDICT_STATUS = {"pass": 0, "fail": 3, "inconclusive": 4}
 
@@ -49,21 +54,74 @@ def run(
     Exit status: 0 pass, or stopped where --until says; 1 a stage failed, 2 bad spec or usage, 3 a gate
     failed, 4 inconclusive, 130 interrupted.
     """
-    from tunebook_cli import runner
-
     settings = Settings.read()
     loaded = load(find_spec(spec), profile=profile, overrides=overrides or [])
     if dry_run:
+        from tunebook_cli import runner
+
         typer.echo(runner.describe(loaded, settings))
         return
+    _run(loaded, settings, until=until)
+
+
+@app.command("eval")
+def evaluate(
+    spec: SpecArgument,
+    endpoint: Annotated[
+        str | None, typer.Option(help="Base URL of the OpenAI protocol.", metavar="URL")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Name that it is served under.", metavar="NAME")] = None,
+    from_log: Annotated[
+        Path | None, typer.Option(help="Score what a server has logged instead.", metavar="FILE")
+    ] = None,
+    log_set: Annotated[
+        str | None, typer.Option(help="Set of logged questions that are no test rows.", metavar="SET")
+    ] = None,
+    profile: ProfileOption = None,
+    overrides: OverridesOption = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Most requests under way at once.", metavar="N")
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Tells models apart that bear one name, one after the other.")
+    ] = None,
+) -> None:
+    """Evaluate a served model as a spec's tuned one: the same prompts, report and verdict, nothing trained.
+
+    With --from-log, score answers that a server has logged; that has no verdict.
+
+    Exit status: as for run; 0 for a log.
+    """
+    from tunebook_cli.logged import score_log_file
+    from tunebook_inference.find_served import find_served
+    from tunebook_inference.served import ROLE
+
+    settings = Settings.read()
+    loaded = load(find_spec(spec), profile=profile, overrides=overrides or [])
+    if from_log is not None:
+        typer.echo(score_log_file(loaded, settings, from_log, log_set))
+        return
+    if endpoint is None or model is None:
+        raise InputError("eval needs --endpoint and --model, or --from-log")
+    of_role = settings.of_model(ROLE)
+    served = find_served(endpoint, model, of_role, concurrency=concurrency, revision=revision)
+    _run(loaded, settings, served=served)
+
+
+def _run(
+    loaded: LoadedSpec, settings: Settings, *, until: str | None = None, served: Served | None = None
+) -> NoReturn:
+    """Make what is missing, say what it has come to, and exit."""
+    from tunebook_cli import runner
+
     try:
-        record = runner.run(loaded, settings, until=until)
+        record = runner.run(loaded, settings, until=until, served=served)
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command goes on from here", err=True)
         raise typer.Exit(130) from None
     if record.status == "stopped":
         typer.echo(f"stopped after {until}, run {record.key}; without --until the same command goes on")
-        return
+        raise typer.Exit
     typer.echo("\n".join(record.verdict))
     raise typer.Exit(VERDICT_STATUS[record.status])
 
@@ -138,14 +196,17 @@ def clean(
 
 @app.command()
 def serve(
-    run: RunArgument,
+    runs: Annotated[list[str], typer.Argument(help="medical, medical@latest, medical@3.", metavar="RUN...")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    traffic: Annotated[
+        Path | None, typer.Option(help="YAML with `split`, `shadow` and `log`.", metavar="FILE")
+    ] = None,
 ) -> None:
-    """Serve a run's tuned model behind the OpenAI protocol."""
+    """Serve the tuned models of runs behind the OpenAI protocol, each by the name of its run."""
     from model_server.server import serve as start
 
-    start(run, Settings.read(), host=host, port=port)
+    start(runs, Settings.read(), host=host, port=port, traffic_file=traffic)
 
 
 def main(arguments: list[str] | None = None) -> int:

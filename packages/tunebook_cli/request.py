@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from tunebook_inference.served import Served
 from tunebook_model.resolve import ReadyModel
 from tunebook_run.stages import Stage
 
@@ -23,6 +24,8 @@ class Request(BaseModel):
     """Supporting models that run on this machine, by role."""
     runs: dict[str, str] = {}
     """Store key of what each earlier run has made that answers as an arm, by the arm's name."""
+    served: Served | None = None
+    """What answers in the place of the tuned model."""
     spec_dir: Path
     """What paths of the spec are relative to."""
     ray_address: str | None

@@ -25,16 +25,24 @@ from tunebook_data.fingerprint import preflight, source_digests
 from tunebook_data.manifest import CARD_PAGE
 from tunebook_eval.golden import golden_digests, golden_problems, judged_metrics
 from tunebook_eval.scorers import metric_problems
+from tunebook_inference.served import Served
 from tunebook_inference.supporting import identity
 from tunebook_model.resolve import ReadyModel, resolve
 from tunebook_plan.brief import brief
 from tunebook_plan.pin import unpinned
-from tunebook_run.record import RunRecord, StageRecord, Status, claim_number, find_run, save
+from tunebook_run.record import RunRecord, ServedRecord, StageRecord, Status, claim_number, find_run, save
 from tunebook_run.settings import Settings
 from tunebook_run.stages import Artifact, Stage, find, read_artifact
 from tunebook_run.store import Store
 from tunebook_spec import LoadedSpec
-from tunebook_spec.base_model import AnyBaseModel, BaseModelReference, EndpointModel, FolderModel, GgufModel
+from tunebook_spec.base_model import (
+    AnyBaseModel,
+    BaseModelReference,
+    EndpointModel,
+    FolderModel,
+    GgufModel,
+    is_same_model,
+)
 from tunebook_spec.errors import InputError, Problem, SpecError, StageError
 from tunebook_spec.evaluation import RunArm
 from tunebook_spec.method import AdapterMethod
@@ -79,10 +87,17 @@ class Plan:
     supporting: dict[str, ReadyModel]
     runs: dict[str, str]
     """Store key of the model that each earlier run has made, by the name of its arm."""
+    served: Served | None
+    """What answers in the place of the tuned model."""
 
 
-def plan(loaded: LoadedSpec, settings: Settings) -> Plan:
+def plan(loaded: LoadedSpec, settings: Settings, served: Served | None = None) -> Plan:
     """Where the output of every stage lives, with nothing run.
+
+    Args:
+        loaded: the spec.
+        settings: of this machine.
+        served: answers as the tuned model, and nothing is trained.
 
     Raises:
         SpecError: a hub model is at no commit, or what only a look at the machine can tell, a missing file
@@ -101,7 +116,7 @@ def plan(loaded: LoadedSpec, settings: Settings) -> Plan:
     if problems:
         raise SpecError(str(loaded.path), tuple(problems))
     ready = supporting_models(loaded, settings)
-    if itself := [*_own_judges(loaded, ready, model)]:
+    if itself := [*_own_judges(loaded, ready, model, served)]:
         raise SpecError(str(loaded.path), tuple(itself))
     who = {
         role: identity(loaded.spec.models[role], settings.of_model(role), ready.get(role), folder)
@@ -116,9 +131,10 @@ def plan(loaded: LoadedSpec, settings: Settings) -> Plan:
         supporting=who,
         golden=golden_digests(loaded.spec, folder),
         runs={arm: record.digest for arm, record in runs.items()},
+        served=served,
         price_per_hour=settings.local_price_per_hour,
     )
-    return Plan(made, model, ready, {arm: record.key for arm, record in runs.items()})
+    return Plan(made, model, ready, {arm: record.key for arm, record in runs.items()}, served)
 
 
 def _earlier_runs(loaded: LoadedSpec, settings: Settings) -> dict[str, StageRecord]:
@@ -144,14 +160,17 @@ def _earlier_runs(loaded: LoadedSpec, settings: Settings) -> dict[str, StageReco
     return found
 
 
-def _own_judges(loaded: LoadedSpec, ready: Mapping[str, ReadyModel], model: ReadyModel) -> Iterator[Problem]:
-    """Judges with the base model's weights, whatever the spec calls these."""
+def _own_judges(
+    loaded: LoadedSpec, ready: Mapping[str, ReadyModel], model: ReadyModel, served: Served | None
+) -> Iterator[Problem]:
+    """Judges with the base model's weights, or the name of the served one, whatever the spec calls these."""
     for at, metric in judged_metrics(loaded.spec):
-        judge = ready.get(metric.judge)
-        if judge is not None and judge.digest == model.digest and not metric.may_judge_itself:
-            itself = (
-                f"{metric.judge!r} has the weights of the model that is tuned, which likes its own answers"
-            )
+        judge, reference = ready.get(metric.judge), loaded.spec.models[metric.judge]
+        is_base = judge is not None and judge.digest == model.digest
+        is_served = served is not None and is_same_model(reference, served.reference)
+        if (is_base or is_served) and not metric.may_judge_itself:
+            what = "has the weights of the model that is tuned" if is_base else "is the model that is served"
+            itself = f"{metric.judge!r} {what}, which likes its own answers"
             way_out = "name another model, or set `may_judge_itself: true`"
             yield loaded.problem((*at, "judge"), f"{itself}: {way_out}")
 
@@ -175,13 +194,16 @@ def describe(loaded: LoadedSpec, settings: Settings) -> str:
     return "\n".join([loaded.spec.model_dump_json(indent=2), *lines])
 
 
-def run(loaded: LoadedSpec, settings: Settings, *, until: str | None = None) -> RunRecord:
+def run(
+    loaded: LoadedSpec, settings: Settings, *, until: str | None = None, served: Served | None = None
+) -> RunRecord:
     """Make every stage that is not there yet, in order, and record the run.
 
     Args:
         loaded: the spec.
         settings: of this machine.
         until: the last stage to make; none: all, to the verdict.
+        served: answers as the tuned model, and nothing is trained.
 
     Raises:
         InputError: the spec has no such stage.
@@ -190,14 +212,14 @@ def run(loaded: LoadedSpec, settings: Settings, *, until: str | None = None) -> 
         KeyboardInterrupt: after the stage's process has ended; the run can be resumed.
     """
     check_installed(settings.mlflow_tracking_uri)
-    planned = plan(loaded, settings)
+    planned = plan(loaded, settings, served)
     prepare = planned.stages["prepare"]
     if until is not None:
         planned = _up_to(until, planned)
     store = Store(settings.storage_url, settings.cache_dir)
-    for line in brief(loaded, settings, prepare):
+    for line in () if served else brief(loaded, settings, prepare):
         logger.info("%-16s %s", "advice", line)
-    run_ = _Run(loaded, settings, planned, store, _begin(loaded, store))
+    run_ = _Run(loaded, settings, planned, store, _begin(loaded, store, served))
     # The models are here: no stage looks anything up on a hub, as bitsandbytes would.
     os.environ["HF_HUB_OFFLINE"] = "1"
     status: Status = "failed"
@@ -214,8 +236,9 @@ def run(loaded: LoadedSpec, settings: Settings, *, until: str | None = None) -> 
             raise
         finally:
             run_.ray.stop()
-            run_.update(status=status, finished_at=datetime.now(UTC))
-    brief(loaded, settings, prepare)  # kept now, so that the next run begins at once
+            run_.update(status=status, finished_at=datetime.now(UTC), under_way=None)
+    if not served:
+        brief(loaded, settings, prepare)  # kept now, so that the next run begins at once
     return run_.record
 
 
@@ -244,6 +267,8 @@ class _Run:
         asked = set(self.loaded.spec.data.roles) if "prepare" in missing else set()
         asked |= {name.removeprefix(JUDGE) for name in missing if name.startswith(JUDGE)}
         asks_here = not asked.isdisjoint(self.plan.supporting)
+        if self.plan.served is not None:
+            missing = [name for name in missing if name != "answer-tuned"]
         return StageProcesses(engines=asks_here or any(generates(name) for name in missing))
 
     def update(self, **changes: Any) -> None:
@@ -258,13 +283,15 @@ class _Run:
             started = time.monotonic()
             artifact = find(self.store, stage)
             skipped = artifact is not None
-            artifact = artifact or self._make(stage)
+            if artifact is None:
+                self.update(under_way=stage.key)
+                artifact = self._make(stage)
             _say(stage, artifact, skipped)
             seconds = round(time.monotonic() - started, 1)
             done = StageRecord(
                 name=name, key=stage.key, digest=stage.digest, skipped=skipped, seconds=seconds
             )
-            self.update(stages=(*self.record.stages, done))
+            self.update(stages=(*self.record.stages, done), under_way=None)
             if name == "prepare":
                 self._copy_page(stage.key, CARD_PAGE)
             if name == "train":
@@ -296,6 +323,7 @@ class _Run:
             model=self.plan.model,
             supporting=self.plan.supporting,
             runs=self.plan.runs,
+            served=self.plan.served,
             spec_dir=self.loaded.path.parent.resolve(),
             ray_address=address,
             facts=_facts(self.record, self.plan.model, self.store),
@@ -312,7 +340,7 @@ class _Run:
         return artifact
 
 
-def _begin(loaded: LoadedSpec, store: Store) -> RunRecord:
+def _begin(loaded: LoadedSpec, store: Store, served: Served | None) -> RunRecord:
     record = RunRecord(
         scenario=loaded.spec.name,
         number=claim_number(store, loaded.spec.name),
@@ -323,6 +351,7 @@ def _begin(loaded: LoadedSpec, store: Store) -> RunRecord:
         seed=loaded.spec.seed,
         git_commit=_git_commit(loaded.path.parent),
         versions={each["Name"]: each["Version"] for each in (found.metadata for found in distributions())},
+        served=ServedRecord(model=served.model, who=served.who) if served else None,
     )
     save(store, record)
     logger.info("run %s under %s", record.key, store.url.split("?")[0])
@@ -342,6 +371,7 @@ def _facts(record: RunRecord, model: ReadyModel, store: Store) -> dict[str, Any]
         "run": record.key,
         "git commit": record.git_commit,
         "seed": record.seed,
+        **({"tuned is": record.served.who} if record.served else {}),
         "base model": {"name": model.name, "revision": model.revision, "digest": model.digest},
         "stages": {each.name: each.digest for each in record.stages},
         "versions": {name: record.versions[name] for name in shown if name in record.versions},

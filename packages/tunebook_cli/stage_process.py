@@ -9,13 +9,16 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook_cli.request import Request
+from tunebook_inference.served import ROLE
 from tunebook_run import log
 from tunebook_run.progress import Advance, progress
-from tunebook_run.settings import Settings
+from tunebook_run.settings import ModelSettings, Settings
 from tunebook_run.stages import Artifact, commit, find, read_artifact, stage_key, writing
 from tunebook_run.store import Store, is_disk_full
 from tunebook_spec.errors import TunebookError
@@ -177,9 +180,11 @@ def _prepare(work: Work) -> Outcome:
 
 @contextlib.contextmanager
 def _supporting(
-    work: Work, references: Mapping[str, AnySupportingModel]
+    work: Work,
+    references: Mapping[str, AnySupportingModel],
+    settings: Mapping[str, ModelSettings] = MappingProxyType({}),
 ) -> Iterator[dict[str, SupportingModel]]:
-    """Supporting models by role, which keep what they are answered."""
+    """Supporting models by role, which keep what they are answered; `settings` go before the machine's."""
     from tunebook_inference.kept_answers import KeptAnswers
     from tunebook_inference.supporting import open_model
 
@@ -190,7 +195,7 @@ def _supporting(
             role: open_model(
                 role,
                 reference,
-                work.settings.of_model(role),
+                settings.get(role, work.settings.of_model(role)),
                 work.request.supporting.get(role),
                 kept,
                 work.request.spec_dir,
@@ -282,7 +287,11 @@ def _answer(work: Work) -> Outcome:
     inputs = AnswerInputs.model_validate(work.fields)
     data = work.parents["prepare"]
     if inputs.model is not None:
-        with _supporting(work, {inputs.arm: inputs.model}) as models:
+        there = work.request.served if inputs.arm == ROLE else None
+        settings = {ROLE: there.settings(work.settings.of_model(ROLE))} if there else {}
+        with _supporting(work, {inputs.arm: inputs.model}, settings) as models:
+            if there is not None:
+                models[ROLE] = replace(models[ROLE], who=there.who, is_remote=there.is_remote)
             return _answered(
                 answer(
                     inputs,
@@ -347,8 +356,9 @@ def _judge(work: Work) -> Outcome:
     inputs = JudgeInputs.model_validate(work.fields)
     is_judged = False
     if (ready := work.request.supporting.get(inputs.role)) is not None:
-        tuned = model_digest(work.parents["merge"] / "model", work.settings.cache_dir)
-        is_judged = ready.digest in (work.request.model.digest, tuned)
+        merged = [path / "model" for name, path in work.parents.items() if name == "merge"]
+        tuned = [model_digest(each, work.settings.cache_dir) for each in merged]
+        is_judged = ready.digest in (work.request.model.digest, *tuned)
     with _supporting(work, {inputs.role: inputs.model}) as models:
         done = judge_answers(
             inputs,
@@ -416,7 +426,8 @@ def _decide(work: Work) -> Outcome:
     prepared = read_artifact(work.store, work.request.parents["prepare"])
     assert prepared is not None
     facts = work.request.facts
-    training_metrics = _training_metrics(work.parents["train"] / "metrics.jsonl")
+    trained = work.parents.get("train")
+    training_metrics = _training_metrics(trained / "metrics.jsonl") if trained else []
     price = work.settings.local_price_per_hour
     write_report(
         work.out,

@@ -73,8 +73,9 @@ def answer(
                 _score_texts(texts, model_dir, sheet)
             shots = choose_shots(inputs, items, data_dir, embed)
             chats = [item for item in left if item.messages]
-            if isinstance(generator, SupportingModel) and generator.is_remote:
-                chats = _sendable(chats, inputs, sheet)
+            if isinstance(generator, SupportingModel) and generator.is_endpoint:
+                may_leave = not generator.is_remote or inputs.personal_data == "allow"
+                chats = _sendable(chats, sheet, may_leave=may_leave)
             timed = _answer_chats(chats, inputs.temperature, shots, generator, sheet)
     result = _result(inputs.arm, sheet.answers, len(kept), timed, time.monotonic() - started)
     if isinstance(generator, SupportingModel):
@@ -112,14 +113,20 @@ class _Sheet:
         self.advance(len({item for item, _ in self.keys}), self.num_items)
 
 
-def _sendable(items: Sequence[Item], inputs: AnswerInputs, sheet: _Sheet) -> list[Item]:
-    """What an endpoint may be asked; the rest fails, with the reason."""
+def _sendable(items: Sequence[Item], sheet: _Sheet, *, may_leave: bool) -> list[Item]:
+    """What an endpoint may be asked; the rest fails, with the reason.
+
+    Args:
+        items: What is to be asked.
+        sheet: Gets what fails.
+        may_leave: Whether personal data may be sent there.
+    """
     kept = []
     for item in items:
         error = None
         if item.tools:
             error = "not asked: an endpoint is asked for text, not for calls"
-        elif inputs.personal_data != "allow" and any(scan(text)[1] for text in said(item.messages)):
+        elif not may_leave and any(scan(text)[1] for text in said(item.messages)):
             error = "not asked: personal data, which `personal_data: allow` would let go"
         if error is None:
             kept.append(item)

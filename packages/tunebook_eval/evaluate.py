@@ -9,15 +9,15 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tunebook_eval.answers import FILE, Answer, read_answers
+from tunebook_eval.changes import paired_changes
 from tunebook_eval.costs import arm_cost, judge_cost, query_costs, read_result
 from tunebook_eval.evidence import REPORT, ArmScores, Change, Estimate, EvalReport, Flip, JudgeEvidence
 from tunebook_eval.examples import choose_examples
 from tunebook_eval.inputs import EvaluateInputs
 from tunebook_eval.judged import Judgements
 from tunebook_eval.scorers import Scores, score_all
-from tunebook_eval.statistics import difference_bounds, holm, paired_p_value
 from tunebook_spec.errors import StageError
-from tunebook_spec.metrics import ALWAYS, AnyMetric, Consistency, Judged, Pairwise
+from tunebook_spec.metrics import ALWAYS, AnyMetric, Consistency, Judged, Pairwise, is_headline
 
 THIN_GROUPS = 20
 THIN_ROWS = 200
@@ -91,16 +91,16 @@ def _scores(
                 if not answers:
                     continue
                 if not isinstance(metric, Judged):
-                    yield from _score_arm(metric, arm, answers, score_all(metric, answers))
+                    yield from score_arm(metric, arm, answers, score_all(metric, answers))
                 elif arm == "tuned" or (answers[0].rule is None and not isinstance(metric, Pairwise)):
                     said = judgements.scores(name, metric, arm)
-                    yield from _score_arm(metric, arm, answers, [said.get(each.item) for each in answers])
+                    yield from score_arm(metric, arm, answers, [said.get(each.item) for each in answers])
         for arm, answers in here.items():
             if answers[0].rule is None and answers[0].log_likelihood is None:
-                yield from _always(arm, answers)
+                yield from score_always(arm, answers)
 
 
-def _score_arm(
+def score_arm(
     metric: AnyMetric, arm: str, answers: Sequence[Answer], found: Sequence[Scores | None]
 ) -> Iterator[ArmScores]:
     """The metric, and each of its parts; `found` has the scores of each answer."""
@@ -110,7 +110,7 @@ def _score_arm(
         yield _arm_scores(name, arm, answers, values, num_unscored=found.count(None))
 
 
-def _always(arm: str, answers: Sequence[Answer]) -> Iterator[ArmScores]:
+def score_always(arm: str, answers: Sequence[Answer]) -> Iterator[ArmScores]:
     """What every model's answers have, whatever the set is scored by."""
     stops = [None if each.error else float(each.finish_reason == "stop") for each in answers]
     tokens = [None if each.error else float(each.completion_tokens) for each in answers]
@@ -156,32 +156,14 @@ def _groups(arms: Arms) -> dict[str, dict[str, str]]:
 
 
 def _changes(scores: Sequence[ArmScores], groups: Mapping[str, Mapping[str, str]]) -> Iterator[Change]:
-    """Tuned minus base of every metric that the spec names, with p-values adjusted for their number."""
+    """Tuned minus base of every metric that the spec names."""
     bases = {(each.set, each.metric): each for each in scores if each.arm == "base" and not each.is_rule}
-    found = []
-    for tuned in scores:
-        if tuned.arm != "tuned" or tuned.metric in ALWAYS or "." in tuned.metric:
-            continue
-        base = bases[tuned.set, tuned.metric].scores if (tuned.set, tuned.metric) in bases else {}
-        items = [item for item in tuned.scores if item in base]  # none where the two are compared directly
-        if items:
-            sides = [tuned.scores[item] for item in items], [base[item] for item in items]
-            of = [groups[tuned.set][item] for item in items]
-            bounds = difference_bounds(*sides, of, alpha=0.025)
-            found.append((tuned, bounds, paired_p_value(*sides, of)))
-    tested = [p for *_, p in found if p is not None]
-    adjusted = iter(holm(tested))
-    for tuned, bounds, p_value in found:
-        yield Change(
-            set=tuned.set,
-            metric=tuned.metric,
-            num_samples=bounds.num_samples,
-            num_groups=bounds.num_groups,
-            mean=bounds.mean,
-            ci95=None if bounds.low is None or bounds.high is None else (bounds.low, bounds.high),
-            p_value=p_value,
-            adjusted_p_value=None if p_value is None else next(adjusted),
-        )
+    pairs = [
+        (bases[tuned.set, tuned.metric], tuned)
+        for tuned in scores
+        if tuned.arm == "tuned" and is_headline(tuned.metric) and (tuned.set, tuned.metric) in bases
+    ]
+    return paired_changes(pairs, groups)
 
 
 def _flips(
@@ -219,7 +201,7 @@ def _flips(
 
 def _warnings(scores: Sequence[ArmScores]) -> Iterator[str]:
     for each in scores:
-        if each.arm != "tuned" or each.metric in ALWAYS or "." in each.metric:
+        if each.arm != "tuned" or not is_headline(each.metric):
             continue
         where, overall = f"{each.set}.{each.metric}", each.overall
         if overall is None:

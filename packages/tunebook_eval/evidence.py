@@ -34,6 +34,11 @@ class Estimate(Frozen):
             ci95=None if bounds.low is None or bounds.high is None else (bounds.low, bounds.high),
         )
 
+    @property
+    def shown(self) -> str:
+        """The mean and its error, as tables have it."""
+        return f"{self.mean:.3f}" + (f" ± {self.stderr:.3f}" if self.stderr is not None else "")
+
 
 class ArmScores(Frozen):
     """One metric of one set, or a part of it, for one arm."""
@@ -78,6 +83,17 @@ class Change(Frozen):
         if self.adjusted_p_value is None or self.adjusted_p_value >= 0.05:
             return "unclear"
         return "improved" if self.mean > 0 else "worse"
+
+    @property
+    def shown(self) -> tuple[str, str, str, str, str]:
+        """As tables have it: the difference, its interval, p, p by Holm, and how many rows."""
+        interval = "-" if self.ci95 is None else f"{self.ci95[0]:+.3f} to {self.ci95[1]:+.3f}"
+        p, adjusted = map(_p, (self.p_value, self.adjusted_p_value))
+        return f"{self.mean:+.3f}", interval, p, adjusted, str(self.num_samples)
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else "< 0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
 class ArmCost(Frozen):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from tunebook_spec import Spec
-from tunebook_spec.base_model import AnySupportingModel
+from tunebook_spec.base_model import AnySupportingModel, EndpointModel
 from tunebook_spec.evaluation import (
     PROMPTED,
     AnySet,
@@ -113,9 +113,10 @@ class AnswerInputs(Frozen):
     """As `data.checks` has it, for such a model: whether rows with such data may leave this machine."""
 
     @classmethod
-    def of(cls, spec: Spec, arm: AnswerArm) -> AnswerInputs:
+    def of(cls, spec: Spec, arm: AnswerArm, served: EndpointModel | None = None) -> AnswerInputs:
+        """What an arm reads of a spec; `served` answers in the place of the arm's own model."""
         evaluation = spec.evaluation
-        other = spec.models[arm.model] if isinstance(arm, ModelArm) else None
+        other = spec.models[arm.model] if isinstance(arm, ModelArm) else served
         only_tasks = arm in (*PROMPTED, "baselines")
         sets = {
             name: PromptSet.of(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import orjson
 from markupsafe import Markup
 from pydantic import JsonValue
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from tunebook_data.card import DataCard
@@ -29,8 +27,9 @@ from tunebook_eval.evidence import (
 )
 from tunebook_eval.verdict import GateVerdict
 from tunebook_run.page import environment
+from tunebook_run.table import lines as lines_of
 from tunebook_spec.evaluation import PROMPTED
-from tunebook_spec.metrics import ALWAYS
+from tunebook_spec.metrics import ALWAYS, is_headline
 
 REPORT = "report.html"
 TEMPLATE = "report.html.j2"
@@ -38,8 +37,6 @@ ARMS: tuple[str, ...] = ("base", *PROMPTED)
 """What comes first."""
 MAX_FLIPS = 200
 """Flips to list; the table of answers and `report.json` have all of them."""
-MAX_WIDTH = 240
-"""Characters in a line of the summary, with as many arms as anyone has; a table takes what it needs."""
 MAX_DISPUTED = 10
 """Golden answers to show of those on which judge and people are furthest apart."""
 
@@ -150,7 +147,7 @@ def summary(
         cells = [_cell(by_arm.get(arm)) for arm in arms]
         table.add_row(metric, *cells, f"{_cell(best)} {best.arm}" if best else "-", rows)
     costs = _query_lines(report, update_s, price_per_hour)
-    return "\n".join([*_lines(table), "", *costs, *([""] if costs else []), *verdict.lines])
+    return "\n".join([*lines_of(table), "", *costs, *([""] if costs else []), *verdict.lines])
 
 
 def _query_lines(report: EvalReport, update_s: float | None, price_per_hour: float | None) -> list[str]:
@@ -170,17 +167,11 @@ def _query_lines(report: EvalReport, update_s: float | None, price_per_hour: flo
         is_paid = price is not None and each.seconds is not None and not each.is_remote
         paid = f"{1000 * (each.seconds or 0) * (price or 0):.4f}" if is_paid else "-"
         table.add_row(each.arm, *tokens, seconds, *([paid] if price is not None else []))
-    lines = _lines(table)
+    lines = lines_of(table)
     if update_s is not None:
         paid = "" if price is None else f", cost {update_s * price:.4f}"
         lines.append(f" one update of tuned, training and merging: {update_s:.0f} s{paid}")
     return lines
-
-
-def _lines(table: Table) -> list[str]:
-    buffer = io.StringIO()
-    Console(file=buffer, width=MAX_WIDTH, no_color=True).print(table)
-    return [line.rstrip() for line in buffer.getvalue().splitlines() if line.strip()]
 
 
 def _models(report: EvalReport) -> list[str]:
@@ -238,9 +229,8 @@ def _by_metric(report: EvalReport) -> dict[str, list[ArmScores]]:
 
 
 def _is_headline(name: str) -> bool:
-    """A metric that the spec names, not a part of one, nor what every set has."""
-    metric = name.partition(".")[2]
-    return "." not in metric and metric not in ALWAYS
+    """Of `set.metric`."""
+    return is_headline(name.partition(".")[2])
 
 
 def _is_share(scores: Sequence[ArmScores]) -> bool:
@@ -269,10 +259,7 @@ def _place(scores: ArmScores) -> tuple[int, float]:
 
 
 def _cell(scores: ArmScores | None) -> str:
-    if scores is None or scores.overall is None:
-        return "-"
-    stderr = scores.overall.stderr
-    return f"{scores.overall.mean:.3f}" + (f" ± {stderr:.3f}" if stderr is not None else "")
+    return "-" if scores is None or scores.overall is None else scores.overall.shown
 
 
 def _score(value: float | None) -> str:

@@ -248,7 +248,9 @@ class EndpointGenerator:
             error = f"refused: {refusal or 'content filter'}"
             return Completion(request.id, "", "error", *tokens, error=error, model=answer.model)
         reason: FinishReason = "length" if choice.finish_reason == "length" else "stop"
-        return Completion(request.id, choice.message.content or "", reason, *tokens, model=answer.model)
+        cached = usage.prompt_tokens_details.cached_tokens or 0 if usage.prompt_tokens_details else 0
+        text = choice.message.content or ""
+        return Completion(request.id, text, reason, *tokens, cached_tokens=cached, model=answer.model)
 
     def _trouble(self, kind: str, detail: str, retry_after_s: float | None = None) -> _Trouble:
         self.troubles[kind] += 1
@@ -281,9 +283,14 @@ class _Choice(BaseModel):
     finish_reason: str | None = None
 
 
+class _PromptDetails(BaseModel):
+    cached_tokens: int | None = None
+
+
 class _Usage(BaseModel):
     prompt_tokens: int
     completion_tokens: int
+    prompt_tokens_details: _PromptDetails | None = None
 
 
 class _Answer(BaseModel):

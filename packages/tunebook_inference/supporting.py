@@ -108,6 +108,8 @@ class SupportingModel:
     kept: KeptAnswers
     is_remote: bool = False
     """What it is asked leaves this machine."""
+    is_endpoint: bool = False
+    """It is asked by the OpenAI protocol: for text, not for calls."""
     weighs_choices: bool = False
     """It can say how likely each of a request's choices is."""
     prices: Prices | None = None
@@ -247,6 +249,7 @@ def open_model(
         generator=generator,
         kept=kept,
         is_remote=isinstance(reference, EndpointModel),
+        is_endpoint=isinstance(reference, EndpointModel),
         weighs_choices=isinstance(reference, BaseModelReference),
         prices=prices,
         budget=Budget(settings.budget_tokens, settings.budget_cost),

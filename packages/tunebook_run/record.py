@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from tunebook_run.store import Store
-from tunebook_spec.errors import InputError
+from tunebook_spec.errors import InputError, StoreError
 
 Status = Literal["running", "pass", "fail", "inconclusive", "failed", "interrupted", "stopped"]
 """`stopped`: it made the stages that it was asked for, and has no verdict."""
@@ -26,6 +27,16 @@ class StageRecord(BaseModel):
     """Whether an earlier run had made it."""
     seconds: float
     """What this run spent on it."""
+
+
+class ServedRecord(BaseModel):
+    """What answered in the place of a model that the run would have trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    who: str
+    """The model and its host, as digests have it."""
 
 
 class RunRecord(BaseModel):
@@ -44,13 +55,22 @@ class RunRecord(BaseModel):
     seed: int
     git_commit: str | None
     versions: dict[str, str]
+    served: ServedRecord | None = None
+    """None: the run has trained what it evaluated."""
     stages: tuple[StageRecord, ...] = ()
+    under_way: str | None = None
+    """Store key of the stage that is being made; a run that was killed leaves it."""
     verdict: tuple[str, ...] = ()
     """The verdict's lines."""
 
     @property
     def key(self) -> str:
         return f"{self.scenario}/{self.number}"
+
+    @property
+    def name(self) -> str:
+        """As commands take it."""
+        return f"{self.scenario}@{self.number}"
 
     def stage(self, name: str) -> StageRecord:
         for stage in self.stages:
@@ -90,8 +110,47 @@ def _link_latest(store: Store, scenario: str, number: int) -> None:
     fresh.replace(link)
 
 
-def find_run(store: Store, name: str) -> RunRecord:
+def read_record(store: Store, scenario: str, number: int) -> RunRecord | None:
+    """What a run has left of itself; None where it was ended before it could say anything.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
+    key = f"{scenario}/{number}/run.json"
+    try:
+        return RunRecord.model_validate_json(store.read(key))
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        first = error.errors()[0]
+        told = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise StoreError(f"{key} in {store.url} is no record of a run ({told}); delete that folder") from None
+
+
+def all_records(store: Store) -> Iterator[RunRecord]:
+    """Every run of every scenario, by scenario and then oldest first.
+
+    Raises:
+        StoreError: a record is damaged.
+    """
+    for scenario in scenarios(store):
+        for number in numbers(store, scenario):
+            if (record := read_record(store, scenario, number)) is not None:
+                yield record
+
+
+def scenarios(store: Store) -> list[str]:
+    """Those that have made anything."""
+    return [key for key in store.list("") if store.exists(f"{key}/stages")]
+
+
+def find_run(store: Store, name: str, *, having: str | None = None) -> RunRecord:
     """A run by `medical`, `medical@latest` or `medical@3`.
+
+    Args:
+        store: holds the runs.
+        name: of the run.
+        having: the latest is the newest run that has finished this stage; None: the newest.
 
     Raises:
         InputError: names the runs that there are.
@@ -101,9 +160,22 @@ def find_run(store: Store, name: str) -> RunRecord:
     if not known:
         raise InputError(f"no run of {scenario!r} under {store.url}; make one: make scenario SPEC={scenario}")
     if which in ("", "latest"):
-        number = known[-1]
+        number = known[-1] if having is None else _newest(store, scenario, known, having)
     elif which.isdigit() and int(which) in known:
         number = int(which)
     else:
         raise InputError(f"no run {name!r}; {scenario} has: latest, {', '.join(map(str, known))}")
-    return RunRecord.model_validate_json(store.read(f"{scenario}/{number}/run.json"))
+    record = read_record(store, scenario, number)
+    if record is None:
+        raise InputError(f"run {scenario}@{number} was ended before it began; delete {scenario}/{number}")
+    return record
+
+
+def _newest(store: Store, scenario: str, known: list[int], having: str) -> int:
+    for number in reversed(known):
+        record = read_record(store, scenario, number)
+        if record is not None and any(each.name == having for each in record.stages):
+            return number
+    raise InputError(
+        f"no run of {scenario!r} has finished stage {having!r}; run its spec: tunebook run {scenario}"
+    )

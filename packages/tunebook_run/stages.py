@@ -134,7 +134,7 @@ def commit(store: Store, stage: Stage, result: dict[str, Any], seconds: float) -
     names = sorted(
         str(path.relative_to(folder))
         for path in folder.rglob("*")
-        if path.is_file() and path.name != ARTIFACT and not _is_scratch(path.relative_to(folder))
+        if path.is_file() and path.name != ARTIFACT and not is_scratch(str(path.relative_to(folder)))
     )
     artifact = Artifact(
         stage=stage.name,
@@ -155,9 +155,10 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _is_scratch(relative: Path) -> bool:
+def is_scratch(name: str) -> bool:
     """Unfinished writes, and checkpoints, which only an unfinished stage needs."""
-    return relative.parts[0] == "checkpoints" or any(part.startswith(".") for part in relative.parts)
+    parts = Path(name).parts
+    return parts[0] == "checkpoints" or any(part.startswith(".") for part in parts)
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -22,6 +23,7 @@ from tunebook_spec.errors import LockedError, StoreError
 logger = logging.getLogger(__name__)
 
 LEASE_S = 60.0
+_BLOCK_BYTES = 4 * 2**20
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -67,6 +69,22 @@ class Store:
         with self.filesystem.open_input_stream(self.path(key)) as stream:
             return bytes(stream.read())
 
+    def sha256(self, key: str) -> str:
+        """Of what the store holds, whatever copy of it this machine has.
+
+        Raises FileNotFoundError if there is no such file.
+        """
+        digest = hashlib.sha256()
+        with self.filesystem.open_input_stream(self.path(key)) as stream:
+            while block := stream.read(_BLOCK_BYTES):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def seconds_since(self, key: str) -> float | None:
+        """Since a file was last written; None where there is none."""
+        info = self.filesystem.get_file_info(self.path(key))
+        return None if info.mtime_ns is None else time.time() - info.mtime_ns / 1e9
+
     def write(self, key: str, content: bytes) -> None:
         """Whole or not at all: a rename locally, one PUT remotely."""
         if self.local_root is None:
@@ -85,6 +103,13 @@ class Store:
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
+
+    def list_files(self, key: str) -> list[str]:
+        """Keys of the files under a key, those in its folders too."""
+        selector = fs.FileSelector(self.path(key), allow_not_found=True, recursive=True)
+        infos = self.filesystem.get_file_info(selector)
+        files = (info.path for info in infos if info.type == fs.FileType.File)
+        return sorted(str(PurePosixPath(path).relative_to(self.root)) for path in files)
 
     def list(self, key: str, *, recursive: bool = False) -> list[str]:
         """Keys of the files and folders under a key; empty if it does not exist."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
@@ -80,6 +80,22 @@ def load(path: Path, *, profile: str | None = None, overrides: Sequence[str] = (
     return LoadedSpec(specs[profile], path, profile, origins[profile])
 
 
+def load_file(root: type[Root], path: Path, expected: str) -> tuple[Root, Callable[[Path_, str], Problem]]:
+    """A YAML file of another kind, read as strictly as a spec, and what places a later problem in it.
+
+    Args:
+        root: What it holds.
+        path: YAML.
+        expected: Said of a file that is no map.
+
+    Raises:
+        SpecError: with every problem, its line and the way out.
+    """
+    document, lines = _read(path, expected)
+    found = _parse(root, document, lines, path)
+    return found, lambda at, message: Problem(_dotted(at), message, _line(lines, at))
+
+
 def load_gates(path: Path, scored: Mapping[str, Collection[str]]) -> tuple[Gate, ...]:
     """Gates of a file of their own, `gates:` as under a spec's `evaluation`.
 
@@ -90,13 +106,11 @@ def load_gates(path: Path, scored: Mapping[str, Collection[str]]) -> tuple[Gate,
     Raises:
         SpecError: with every problem, its line and the way out.
     """
-    document, lines = _read(path, "a gates file is a map with one key, `gates`")
-    gates = _parse(GatesFile, document, lines, path).gates
-    found = gate_problems(gates, scored)
-    problems = tuple(Problem(_dotted(at), message, _line(lines, at)) for at, message in found)
+    file, problem = load_file(GatesFile, path, "a gates file is a map with one key, `gates`")
+    problems = tuple(problem(at, message) for at, message in gate_problems(file.gates, scored))
     if problems:
         raise SpecError(str(path), problems)
-    return gates
+    return file.gates
 
 
 def _read(

@@ -32,6 +32,11 @@ ALWAYS = ("stop_rate", "answer_tokens")
 RESERVED = frozenset({*ALWAYS, "unscored"})
 
 
+def is_headline(metric: str) -> bool:
+    """Whether a spec names it: it is no part of one, nor what every set has."""
+    return "." not in metric and metric not in ALWAYS
+
+
 def _is_pattern(pattern: str) -> str:
     try:
         re.compile(pattern)
@@ -341,3 +346,15 @@ def _spell_out(metric: Any) -> Any:
 
 
 AnyMetric = Annotated[_Spelt, BeforeValidator(_spell_out, json_schema_input_type=PlainMetric | _Spelt)]
+
+
+def needs_reference(metric: AnyMetric) -> bool:
+    """Whether an answer is held against what was expected, or against a field of its row."""
+    if isinstance(metric, Rules):
+        return any(rule.holds is not None for rule in metric.rules)
+    return metric.kind not in ("regex", "json_valid", "json_schema", "code_parses", "code_ruff")
+
+
+def scores_alone(metric: AnyMetric) -> bool:
+    """Whether it scores one answer by itself: no model judges it, and nothing is asked again."""
+    return not isinstance(metric, Judged | Consistency) and metric.kind != "log_likelihood"

@@ -20,7 +20,7 @@ SPEC = """\
 version: 1
 name: tiny
 problem: A tiny model does not know our colours.
-base_model: {kind: folder, path: models/tiny llama}
+base_model: {kind: folder, path: models/tiny llama, chat_template_kwargs: {date_string: 26 Jul 2024}}
 data:
   system: Name the colour.
   sources:

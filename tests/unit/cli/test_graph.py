@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from tunebook_cli.graph import stages
+from tunebook_inference.served import Served
 from tunebook_run.stages import Stage
 from tunebook_spec import Spec, load
 from tunebook_spec.method import AdapterMethod, TrainingMethod
@@ -361,7 +362,11 @@ def models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def plan(
-    folder: Path, change: str, profile: str | None = None, price_per_hour: float | None = None
+    folder: Path,
+    change: str,
+    profile: str | None = None,
+    price_per_hour: float | None = None,
+    served: Served | None = None,
 ) -> dict[str, Stage]:
     path = folder / "tiny.yaml"
     path.write_text(SPEC)
@@ -387,6 +392,7 @@ def plan(
         supporting=supporting,
         golden=golden,
         runs={name: f"what {name} made" for name in ("a@1", "a@2")},
+        served=served,
         price_per_hour=price_per_hour,
     )
 
@@ -441,6 +447,25 @@ def test_other_models_answer_before_training_and_read_only_what_they_are(tmp_pat
     assert {each for each in moved if each.startswith("answer-")} == {"answer-other"}
     base, other = (cast(Any, before[f"answer-{arm}"].inputs["fields"]) for arm in ("base", "other"))
     assert set(base["sets"]) - set(other["sets"]) == {"texts"}
+
+
+SERVED = Served(base_url="http://localhost:8000/v1", model="tiny@3", who="tiny@3 at localhost:8000/v1")
+
+
+def test_a_served_model_answers_as_the_tuned_one_and_nothing_is_trained(
+    tmp_path: Path, before: dict[str, Stage]
+) -> None:
+    after = plan(tmp_path, "", served=SERVED)
+    assert set(before) - set(after) == {"train", "merge"}
+    moved = {name for name in after if before[name].digest != after[name].digest}
+    assert moved == {"answer-tuned", "judge-judge", "judge-here", "evaluate", "decide"}
+    assert after["answer-tuned"].inputs["contents"] == {"model:tuned": SERVED.who}
+    told = [str(after["answer-tuned"].inputs["fields"]), str(before["answer-tuned"].inputs["fields"])]
+    assert ["fixed_texts" in each for each in told] == [False, True], "no endpoint is asked for them"
+    elsewhere = SERVED.model_copy(update={"base_url": "http://other/v1", "concurrency": 3})
+    assert plan(tmp_path, "", served=elsewhere) == after, "the way to it is a fact of the machine"
+    another = plan(tmp_path, "", served=SERVED.model_copy(update={"who": "tiny@3 at other"}))
+    assert another["answer-tuned"].digest != after["answer-tuned"].digest
 
 
 def test_the_price_of_the_machine_moves_only_what_tells_money(

@@ -318,7 +318,13 @@ def test_an_endpoint_is_shown_no_tools_and_no_personal_data_and_its_money_is_tol
 
     def asked_of(personal_data: str) -> tuple[AnswerResult, dict[str, str | None]]:
         model = SupportingModel(
-            "teacher", "gpt-x", ScriptedGenerator(echo), kept, is_remote=True, prices=Prices(1e6, 0)
+            "teacher",
+            "gpt-x",
+            ScriptedGenerator(echo),
+            kept,
+            is_remote=True,
+            is_endpoint=True,
+            prices=Prices(1e6, 0),
         )
         fields = inputs("teacher").model_copy(update={"personal_data": personal_data})
         (data_dir.parent / "out" / FILE).unlink(missing_ok=True)

@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from tunebook_run.clean import clean, plan_clean
-from tunebook_run.record import RunRecord, StageRecord, claim_number, find_run, save
+from tunebook_run.record import RunRecord, ServedRecord, StageRecord, claim_number, find_run, save
 from tunebook_run.stages import Stage, commit, find, writing
 from tunebook_run.store import Store
 from tunebook_spec.errors import InputError, StoreError
@@ -75,7 +75,10 @@ def test_a_damaged_artifact_is_named(store: Store) -> None:
         find(store, stage())
 
 
-def record(store: Store, *stages: Stage) -> RunRecord:
+SERVED = ServedRecord(model="medical@1", who="medical@1 at host")
+
+
+def record(store: Store, *stages: Stage, served: ServedRecord | None = None) -> RunRecord:
     made = RunRecord.model_validate(
         {
             "scenario": "medical",
@@ -88,6 +91,7 @@ def record(store: Store, *stages: Stage) -> RunRecord:
             "seed": 0,
             "git_commit": None,
             "versions": {},
+            "served": served,
             "stages": [
                 StageRecord(name=s.name, key=s.key, digest=s.digest, skipped=False, seconds=0) for s in stages
             ],
@@ -129,3 +133,41 @@ def test_clean_keeps_what_the_newest_runs_need(store: Store) -> None:
     assert find(store, shared) is not None
     assert find(store, new) is not None
     assert plan_clean(store, keep=1) == []
+
+
+def test_a_run_that_evaluated_what_is_served_costs_no_model_its_place(store: Store) -> None:
+    old, new, answers = stage(format=1), stage(format=2), stage(format=3)
+    for each in (old, new, answers):
+        make(store, each)
+    record(store, old)
+    record(store, old, served=SERVED)
+    record(store, new)
+    record(store, new, answers, served=SERVED)
+    record(store, new, answers, served=SERVED)
+    assert {removal.key for removal in plan_clean(store, keep=1)} == {old.key, "medical/1", "medical/2"}
+    assert plan_clean(store, keep=2) == []
+    everything = {removal.key for removal in plan_clean(store, keep=0)}
+    assert everything == {old.key, new.key, answers.key, *(f"medical/{number}" for number in range(1, 6))}
+
+
+def test_what_a_run_has_made_that_was_ended_before_it_began_stays(store: Store) -> None:
+    make(store, stage())
+    record(store, stage())
+    claim_number(store, "medical")
+    unfinished = stage(format=2)
+    with writing(store, unfinished) as folder:
+        (folder / "part.bin").write_text("half")
+    assert plan_clean(store, keep=2) == []
+    assert {removal.key for removal in plan_clean(store, keep=1)} == {stage().key, "medical/1"}
+
+
+def test_the_latest_run_that_has_a_stage_is_found_past_those_that_have_none(store: Store) -> None:
+    make(store, stage())
+    record(store, stage())
+    record(store, served=SERVED)
+    claim_number(store, "medical")
+    assert find_run(store, "medical", having="train").number == 1
+    with pytest.raises(InputError, match="no run of 'medical' has finished stage 'merge'; run its spec"):
+        find_run(store, "medical", having="merge")
+    with pytest.raises(InputError, match="run medical@3 was ended before it began; delete medical/3"):
+        find_run(store, "medical")

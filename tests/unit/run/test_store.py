@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,20 @@ def test_what_is_written_is_read_back_listed_and_deleted(store: Store) -> None:
     assert not store.exists("a/b/one.json")
     with pytest.raises(FileNotFoundError):
         store.read("a/b/one.json")
+
+
+def test_files_are_listed_and_hashed_as_the_store_holds_them(store: Store) -> None:
+    store.write("a/one.json", b"1")
+    store.write("a/b/two.json", b"22")
+    assert store.list_files("a") == ["a/b/two.json", "a/one.json"]
+    assert store.list_files("none") == []
+    assert store.sha256("a/b/two.json") == hashlib.sha256(b"22").hexdigest()
+    with pytest.raises(FileNotFoundError):
+        store.sha256("a/none.json")
+    since = store.seconds_since("a/one.json")
+    assert since is not None
+    assert -2 < since < 60
+    assert store.seconds_since("a/none.json") is None
 
 
 def test_a_write_replaces_whole_files(store: Store) -> None:

@@ -1,0 +1,181 @@
+"""Scores of what a server has logged: each model that answered, and pairs of a model and its shadow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunebook_data.personal_data import scan
+from tunebook_eval.answers import Answer
+from tunebook_eval.changes import paired_changes
+from tunebook_eval.evaluate import score_always, score_arm
+from tunebook_eval.evidence import ArmScores, Change
+from tunebook_eval.scorers import score_all
+from tunebook_eval.sets import Item
+from tunebook_run.table import add_row, lines, new_table
+from tunebook_run.traffic_log import LoggedAnswer
+from tunebook_spec.metrics import ALWAYS, AnyMetric, needs_reference, scores_alone
+
+Pair = tuple[str, str]
+"""What answered a client, and the shadow that was asked the same."""
+
+
+@dataclass(frozen=True)
+class LogScores:
+    num_answers: dict[str, int]
+    """By model."""
+    num_known: int
+    """Answers to questions of the spec's own test rows, whose reference is known."""
+    scores: tuple[ArmScores, ...]
+    """By set, metric and model."""
+    changes: dict[Pair, tuple[Change, ...]]
+    """The shadow minus what answered the client, request by request, p-values by Holm for each pair."""
+    left_out: tuple[str, ...]
+    """Metrics that a log cannot be scored by."""
+
+
+def score_log(
+    metrics: Mapping[str, Sequence[AnyMetric]],
+    rows: Sequence[LoggedAnswer],
+    items: Sequence[Item],
+    *,
+    other_set: str,
+) -> LogScores:
+    """Score every answer by the metrics of its set.
+
+    An answer to a test row's question is of that row's set and has its reference. Any other is of
+    `other_set`, and is scored by what needs no reference.
+
+    Args:
+        metrics: Of each set.
+        rows: What a server has logged.
+        items: Questions with a reference.
+        other_set: The set of all other questions.
+    """
+    known = {_key(item.messages): item for item in items if item.messages and item.reworded is None}
+    answers = [(row, _answer(row, known.get(_key(row.messages)), other_set)) for row in rows]
+    by_model: dict[str, list[Answer]] = {}
+    for row, answer in answers:
+        by_model.setdefault(row.model, []).append(answer)
+    uncounted = {row.id for row in rows if row.completion_tokens is None and row.error is None}
+    scores = tuple(
+        score
+        for model, of_model in sorted(by_model.items())
+        for score in _scores(metrics, model, of_model, uncounted)
+    )
+    groups: dict[str, dict[str, str]] = {}
+    for _, answer in answers:
+        groups.setdefault(answer.set, {})[answer.item] = answer.group
+    return LogScores(
+        num_answers={model: len(of_model) for model, of_model in sorted(by_model.items())},
+        num_known=sum(_has_reference(answer) for _, answer in answers),
+        scores=scores,
+        changes=dict(_changes(scores, rows, groups)),
+        left_out=tuple(
+            f"{name}.{each.label}" for name, of in metrics.items() for each in of if not scores_alone(each)
+        ),
+    )
+
+
+def describe(found: LogScores) -> str:
+    """The scores for people: each model's mean, and for each shadow how it differs."""
+    models = list(found.num_answers)
+    table = new_table("metric", *models, right=models)
+    by_metric: dict[tuple[str, str], dict[str, ArmScores]] = {}
+    for each in found.scores:
+        by_metric.setdefault((each.set, each.metric), {})[each.arm] = each
+    for at, of in by_metric.items():
+        add_row(table, (".".join(at), *(_cell(of.get(model)) for model in models)))
+    parts = [lines(table), *(_pair_lines(pair, changes) for pair, changes in found.changes.items())]
+    counts = ", ".join(f"{num} of {model}" for model, num in found.num_answers.items())
+    total = sum(found.num_answers.values())
+    end = [f" {total} answers: {counts}; {found.num_known} to questions whose reference is known"]
+    if found.left_out:
+        end.append(f" a log is not scored by {', '.join(found.left_out)}")
+    return "\n\n".join("\n".join(part) for part in (*parts, end))
+
+
+def _answer(row: LoggedAnswer, item: Item | None, other_set: str) -> Answer:
+    facts: dict[str, Any] = {}
+    if item is not None:
+        facts = {"reference": item.reference, "expected": item.expected, "meta": dict(item.meta)}
+        facts |= {"stratum": item.stratum}
+    ends = {"length": "length", "error": "error"}
+    return Answer(
+        set=item.set if item else other_set,
+        item=row.id,
+        question=row.messages[-1]["content"],
+        text=row.text,
+        finish_reason=ends.get(row.finish_reason, "stop"),
+        prompt_tokens=row.prompt_tokens or 0,
+        completion_tokens=row.completion_tokens or 0,
+        error=row.error,
+        group=_key(row.messages),
+        **{"reference": None, **facts},
+    )
+
+
+def _key(messages: Sequence[Mapping[str, Any]]) -> str:
+    """The same for the same question, whether or not a log has masked it."""
+    said = [(each["role"], scan(each["content"])[0]) for each in messages]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+
+
+def _has_reference(answer: Answer) -> bool:
+    return answer.reference is not None or bool(answer.expected)
+
+
+def _scores(
+    metrics: Mapping[str, Sequence[AnyMetric]], model: str, answers: Sequence[Answer], uncounted: set[str]
+) -> Iterator[ArmScores]:
+    """Of one model; answers in `uncounted` say nothing of their length."""
+    for name, of_set in metrics.items():
+        here = [each for each in answers if each.set == name]
+        for metric in of_set:
+            scored = [each for each in here if not needs_reference(metric) or _has_reference(each)]
+            if scored and scores_alone(metric):
+                yield from score_arm(metric, model, scored, score_all(metric, scored))
+        counted = [each for each in here if each.item not in uncounted]
+        for only, metric_name in zip((here, counted), ALWAYS, strict=True):
+            if only:
+                yield next(each for each in score_always(model, only) if each.metric == metric_name)
+
+
+def _changes(
+    scores: Sequence[ArmScores], rows: Sequence[LoggedAnswer], groups: Mapping[str, Mapping[str, str]]
+) -> Iterator[tuple[Pair, tuple[Change, ...]]]:
+    first = {row.id: row.model for row in rows if not row.is_shadow}
+    pairs: dict[Pair, set[str]] = {}
+    for row in rows:
+        if row.is_shadow and row.id in first:
+            pairs.setdefault((first[row.id], row.model), set()).add(row.id)
+    by_model = {(each.arm, each.set, each.metric): each for each in scores}
+    for (one, other), ids in sorted(pairs.items()):
+        sides = [
+            (_only(each, ids), _only(by_model[other, each.set, each.metric], ids))
+            for each in scores
+            if each.arm == one and (other, each.set, each.metric) in by_model
+        ]
+        yield (one, other), tuple(paired_changes(sides, groups))
+
+
+def _only(scores: ArmScores, ids: set[str]) -> ArmScores:
+    return scores.model_copy(update={"scores": {id: v for id, v in scores.scores.items() if id in ids}})
+
+
+def _cell(scores: ArmScores | None) -> str:
+    if scores is None or scores.overall is None:
+        return "-"
+    return f"{scores.overall.shown} (n={scores.overall.num_samples})"
+
+
+def _pair_lines(pair: Pair, changes: Sequence[Change]) -> list[str]:
+    one, other = pair
+    numbers = ("difference", "95 % interval", "p", "p by Holm", "n")
+    table = new_table(f"{other} minus {one}, on the same requests", *numbers, right=numbers)
+    for each in changes:
+        add_row(table, (f"{each.set}.{each.metric}", *each.shown))
+    return lines(table)

@@ -1,0 +1,217 @@
+"""One address for several engines: each request goes to the engine of the model that it names."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from model_server.answer_log import AnswerLog, Question, is_text
+from model_server.engine import Engine
+from model_server.errors import error
+from model_server.metrics import merge
+from model_server.traffic import Draws, Traffic
+
+CHAT = "/v1/chat/completions"
+PATHS = (CHAT, "/v1/completions")
+MAX_SHADOWS = 64
+"""Shadow requests under way at once; those beyond are not asked, and counted."""
+_JSON = {"content-type": "application/json"}
+
+OnAnswer = Callable[[int, bytes], None]
+"""Told the status and the body of an answer once all of it was sent."""
+
+
+class ClientGone(Exception):
+    """Nobody waits for the answer any more."""
+
+
+class Router:
+    """Answers for the engines, by the names of their models and of the splits.
+
+    Args:
+        engines: by every name of their models.
+        traffic: splits, shadows and what is logged.
+        folder: that the log's path is relative to.
+    """
+
+    def __init__(self, engines: Mapping[str, Engine], traffic: Traffic, folder: Path) -> None:
+        self.engines = dict(engines)
+        self._traffic = traffic
+        self._draws = Draws(traffic)
+        self._log = AnswerLog(traffic.log, folder) if traffic.log else None
+        self._shadows: set[asyncio.Task[None]] = set()
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "tunebook_requests",
+            "Requests by the name that was asked for, the model that answered, and status.",
+            ("asked", "model", "status"),
+            registry=self._registry,
+        )
+        self._logged = Counter(
+            "tunebook_logged_answers",
+            "Answers by what became of them: logged, masked, dropped, or a shadow that was not asked.",
+            ("model", "outcome"),
+            registry=self._registry,
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What clients may ask for."""
+        return (*self._traffic.split, *self.engines)
+
+    @property
+    def application(self) -> Starlette:
+        """The server's own paths, and those of the protocol that engines answer."""
+        own = {"/health": self._health, "/metrics": self._metrics, "/v1/models": self._models}
+        routes = [Route(path, answer) for path, answer in own.items()]
+        routes += [Route(path, self._complete, methods=["POST"]) for path in PATHS]
+        return Starlette(routes=routes)
+
+    async def close(self) -> None:
+        """Shadows that are still asked are let go."""
+        for task in self._shadows:
+            task.cancel()
+        await asyncio.gather(*self._shadows, return_exceptions=True)
+        if self._log is not None:
+            self._log.close()
+
+    @property
+    def _each(self) -> list[Engine]:
+        return list({engine.name: engine for engine in self.engines.values()}.values())
+
+    async def _health(self, _: Request) -> Response:
+        ill = [engine.name for engine in self._each if not await engine.is_healthy()]
+        return error(503, f"not ready: {', '.join(ill)}") if ill else Response()
+
+    async def _metrics(self, _: Request) -> Response:
+        told = [(await engine.http.get("/metrics")).text for engine in self._each]
+        return PlainTextResponse(merge(told) + generate_latest(self._registry).decode())
+
+    async def _models(self, _: Request) -> Response:
+        told = [(await engine.http.get("/v1/models")).json() for engine in self._each]
+        cards = [card for each in told for card in each["data"]]
+        roots = {card["id"]: card.get("root") for card in cards}
+        for name, weights in self._traffic.split.items():
+            # As an engine's does, it changes with what is behind the name.
+            root = json.dumps([(model, weight, roots.get(model)) for model, weight in weights.items()])
+            cards.append({"id": name, "object": "model", "created": 0, "owned_by": "tunebook", "root": root})
+        return JSONResponse({"object": "list", "data": cards})
+
+    async def _complete(self, request: Request) -> Response:
+        """Pass the request on to the engine that it is for, and its answer back as it comes."""
+        body = await request.body()
+        try:
+            asked = json.loads(body)
+        except ValueError as problem:
+            return error(400, f"the body is not JSON: {problem}")
+        name = asked.get("model") if isinstance(asked, dict) else None
+        if not isinstance(name, str):
+            return error(400, "the body is no object with a `model`", "model")
+        if name not in self.names:
+            return error(404, f"no model {name!r} is served; there are: {', '.join(self.names)}", "model")
+        user = asked.get("user")
+        model = self._draws.model(name, user if isinstance(user, str) else None)
+        on_answer = self._on_answer(request.url.path, name, model, asked)
+        sent = body if model == name else json.dumps({**asked, "model": model}).encode()
+        try:
+            return await self._pass_on(self.engines[model], request, sent, on_answer)
+        except ClientGone:
+            self._requests.labels(name, model, 499).inc()
+            return Response(status_code=499)
+        except httpx.TransportError as problem:
+            self._requests.labels(name, model, 503).inc()
+            return error(503, f"the engine of {model} does not answer: {type(problem).__name__}")
+
+    def _on_answer(self, path: str, name: str, model: str, asked: Mapping[str, Any]) -> OnAnswer:
+        """What is done with an answer once it is there; shadows are asked from now on."""
+        log, settings = self._log, self._traffic.log
+        question = None
+        if log and settings and path == CHAT and is_text(asked) and self._draws.is_in(settings.share):
+            question = Question(uuid.uuid4().hex, name, asked["messages"], time.monotonic())
+            for shadow in self._draws.shadows(name, model):
+                self._ask_shadow(question, shadow, asked)
+
+        def on_answer(status: int, body: bytes) -> None:
+            self._requests.labels(name, model, status).inc()
+            if log is not None and question is not None:
+                outcome = log.add(question, model, is_shadow=False, status=status, body=body)
+                self._logged.labels(model, outcome).inc()
+
+        return on_answer
+
+    def _ask_shadow(self, question: Question, model: str, asked: Mapping[str, Any]) -> None:
+        """In the background: no client waits for it."""
+        if len(self._shadows) >= MAX_SHADOWS:
+            self._logged.labels(model, "not asked").inc()
+            return
+        left_out = ("stream", "stream_options")
+        body = {key: value for key, value in asked.items() if key not in left_out} | {"model": model}
+        task = asyncio.create_task(self._shadow(question, model, json.dumps(body).encode()))
+        self._shadows.add(task)
+        task.add_done_callback(self._shadows.discard)
+
+    async def _shadow(self, question: Question, model: str, body: bytes) -> None:
+        assert self._log is not None
+        try:
+            answer = await self.engines[model].http.post(CHAT, content=body, headers=_JSON)
+            status, content = answer.status_code, answer.content
+        except httpx.TransportError as problem:
+            status, content = 503, type(problem).__name__.encode()
+        outcome = self._log.add(question, model, is_shadow=True, status=status, body=content)
+        self._logged.labels(model, outcome).inc()
+
+    async def _pass_on(self, engine: Engine, request: Request, body: bytes, on_answer: OnAnswer) -> Response:
+        sent = engine.http.build_request("POST", request.url.path, content=body, headers=_JSON)
+        answer = await _unless_gone(request, engine.http.send(sent, stream=True))
+        kind = answer.headers.get("content-type")
+        return StreamingResponse(_pieces(answer, on_answer), answer.status_code, media_type=kind)
+
+
+async def _pieces(answer: httpx.Response, on_answer: OnAnswer) -> AsyncIterator[bytes]:
+    """As they come; closed with the client, so that the engine stops for it."""
+    said: list[bytes] = []
+    try:
+        async for piece in answer.aiter_raw():
+            said.append(piece)
+            yield piece
+        on_answer(answer.status_code, b"".join(said))
+    finally:
+        await answer.aclose()
+
+
+async def _unless_gone(request: Request, answering: Any) -> httpx.Response:
+    """The head of an answer, which for one that is no stream comes when all of it is there.
+
+    Raises:
+        ClientGone: the client hung up; the engine is told so by the closed connection.
+    """
+    answer = asyncio.ensure_future(answering)
+    gone = asyncio.ensure_future(_gone(request))
+    await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+    if not answer.done():
+        answer.cancel()
+        raise ClientGone
+    gone.cancel()
+    found: httpx.Response = answer.result()
+    return found
+
+
+async def _gone(request: Request) -> None:
+    while not await request.is_disconnected():
+        await asyncio.sleep(0.1)
+
+
+def by_name(engines: Sequence[Engine]) -> dict[str, Engine]:
+    return {name: engine for engine in engines for name in engine.names}
