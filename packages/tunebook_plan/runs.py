@@ -21,7 +21,8 @@ def runs_of(loaded: LoadedSpec, store: Store) -> Iterator[RunRecord]:
 def measured_run(runs: Iterable[RunRecord], store: Store) -> RunRecord | None:
     """The newest that was evaluated, and whose evidence has not been cleaned away."""
     for record in runs:
-        if (key := made(record, "evaluate")) and read_artifact(store, key) is not None:
+        is_own = record.served is None  # else another model stood in the place of tuned
+        if is_own and (key := made(record, "evaluate")) and read_artifact(store, key) is not None:
             return record
     return None
 
