@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from tunebook_cli import data, runs, top
+from tunebook_cli import data, keys, runs, top
 from tunebook_cli.failure import StageFailed
 from tunebook_cli.runs import RunArgument
 from tunebook_cli.spec_argument import OverridesOption, ProfileOption, SpecArgument, find_spec
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(data.app, name="data")
+app.add_typer(keys.app, name="keys")
 
 for command in (runs.runs, runs.verify, runs.compare, top.top):
     app.command()(command)

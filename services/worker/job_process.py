@@ -1,0 +1,48 @@
+"""Runs a job's spec to its merged model, as the command line would; ends with the worker that started it.
+
+Its log on stderr is JSON, which the worker reads; the worker's end of stdin tells that it lives.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from pathlib import Path
+
+from tunebook_cli import runner
+from tunebook_cli.failure import StageFailed
+from tunebook_run import log
+from tunebook_run.settings import Settings
+from tunebook_spec import load
+from tunebook_spec.errors import TunebookError
+
+logger = logging.getLogger("worker.job_process")
+
+LAST_STAGE = "merge"
+
+
+def main(spec: Path) -> int:
+    threading.Thread(target=_end_with_worker, daemon=True).start()
+    settings = Settings.read()
+    log.configure("json", "INFO")
+    try:
+        runner.run(load(spec), settings, made_for=LAST_STAGE)
+    except KeyboardInterrupt:
+        return 130
+    except TunebookError as error:
+        if not isinstance(error, StageFailed):  # a stage has already said what went wrong
+            logger.error("%s", error)
+        return error.exit_status
+    return 0
+
+
+def _end_with_worker() -> None:
+    while os.read(sys.stdin.fileno(), 1):  # a buffered reader could not be left alone at exit
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
