@@ -93,6 +93,10 @@ class GatewaySettings(BaseModel):
     """What a job's `learning_rate_multiplier` multiplies; none: the default of the method in a spec."""
     checkpoint_every_steps: int = Field(10, ge=1)
     """A job that was paused, or whose worker was killed, goes on from the newest checkpoint."""
+    requests_per_minute: int = Field(600, ge=1)
+    """Of one key, at one gateway."""
+    lease_s: float = Field(15.0, ge=1)
+    """A worker that has not been heard of for so long has lost its job to another."""
     max_engines: int = Field(2, ge=1)
     """Models that the model server holds in memory at once; another one takes the place of the one that was
     asked longest ago."""

@@ -10,6 +10,7 @@ import httpx
 from fastapi import FastAPI
 
 from gateway import chat, errors, files, jobs, models
+from gateway.doorway import Doorway
 from gateway.errors import ErrorBody
 from gateway.state import State
 from tunebook_jobs.database import open_database
@@ -47,7 +48,9 @@ def make_app(settings: Settings) -> FastAPI:
         await model_server.aclose()
 
     app = FastAPI(title="Tunebook", lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.state.gateway = State(settings.gateway, store, open_database(settings, store), model_server)
+    database = open_database(settings, store)
+    app.state.gateway = State(settings.gateway, store, database, model_server)
+    app.add_middleware(Doorway, database=database, requests_per_minute=settings.gateway.requests_per_minute)
     errors.install(app)
     for router in (files.router, jobs.router, models.router, chat.router):
         app.include_router(router, prefix="/v1", responses=_ERRORS)

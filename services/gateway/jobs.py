@@ -27,8 +27,10 @@ from gateway.wire import (
     Supervised,
     listed,
 )
-from tunebook_jobs import hyperparameters, queue
+from tunebook_jobs import hyperparameters
+from tunebook_jobs.events import NewEvent, add_event
 from tunebook_jobs.ids import new_id
+from tunebook_jobs.queue import end
 from tunebook_jobs.tables import Checkpoint, Event, File, Job
 from tunebook_jobs.training_file import MIN_EXAMPLES
 
@@ -110,20 +112,20 @@ def _check_purpose(file: File | None, param: str) -> None:
 def _begin(session: Session, job: Job, training: File, validation: File | None, base: str) -> None:
     """The first events, and the end of a job whose files cannot be used."""
     stands_for = "" if base == job.model else f" ({job.model} is {base} here)"
-    queue.add_event(session, job.id, queue.NewEvent(f"Created fine-tuning job: {job.id}{stands_for}"))
-    queue.add_event(session, job.id, queue.NewEvent(f"Validating training file: {training.id}"))
+    add_event(session, job.id, NewEvent(f"Created fine-tuning job: {job.id}{stands_for}"))
+    add_event(session, job.id, NewEvent(f"Validating training file: {training.id}"))
     wanted = "preference" if job.method["type"] == "dpo" else "messages"
     for file, param in ((training, "training_file"), (validation, "validation_file")):
         if file is not None and file.row_format != wanted:
             told = f"{param} holds rows of {file.row_format}; method {job.method['type']} takes {wanted}."
             error = {"code": "invalid_training_file", "message": told, "param": param}
-            return queue.end(session, job, "failed", error)
+            return end(session, job, "failed", error)
     count = training.num_rows or 0
     if count < MIN_EXAMPLES:
         told = f"Training file has {count} example(s), but must have at least {MIN_EXAMPLES} examples"
         error = {"code": "invalid_n_examples", "message": told, "param": "training_file"}
-        return queue.end(session, job, "failed", error)
-    queue.add_event(session, job.id, queue.NewEvent("Files validated, moving job to queued state"))
+        return end(session, job, "failed", error)
+    add_event(session, job.id, NewEvent("Files validated, moving job to queued state"))
     return None
 
 
@@ -180,11 +182,12 @@ def _change(state: State, project: str, job_id: str, status: str, allowed: tuple
         if job.status not in allowed:
             message = f"Job {job.id} is {job.status}: it cannot be {verb}{'d' if verb[-1] == 'e' else 'led'}."
             raise ApiError(400, message, param="fine_tuning_job_id", code="invalid_job_status")
-        job.status = status
         if status == "cancelled":
-            queue.end(session, job, status)
+            end(session, job, status)
+        else:
+            job.status, job.attempts = status, 0
         told = {"cancelled": "cancelled", "paused": "paused", "queued": "resumed"}[status]
-        queue.add_event(session, job.id, queue.NewEvent(f"The job was {told}"))
+        add_event(session, job.id, NewEvent(f"The job was {told}"))
         return _shown(job)
 
 

@@ -6,8 +6,8 @@ import time
 from pathlib import PurePosixPath
 from typing import Any
 
+from tunebook_jobs.events import NewEvent
 from tunebook_jobs.ids import scenario_of
-from tunebook_jobs.queue import NewEvent
 from tunebook_jobs.tables import Job
 from tunebook_run.store import Store
 from tunebook_train.job import read_metrics

@@ -15,12 +15,16 @@ from tunebook_cli import runner
 from tunebook_cli.failure import StageFailed
 from tunebook_run import log
 from tunebook_run.settings import Settings
+from tunebook_run.store import Store
 from tunebook_spec import load
-from tunebook_spec.errors import TunebookError
+from tunebook_spec.errors import LockedError, TunebookError
+from worker.outcome import LOCKED
 
 logger = logging.getLogger("worker.job_process")
 
 LAST_STAGE = "merge"
+WAIT_S = 30.0
+"""How long such a process may take to end."""
 
 
 def main(spec: Path) -> int:
@@ -28,9 +32,13 @@ def main(spec: Path) -> int:
     settings = Settings.read()
     log.configure("json", "INFO")
     try:
-        runner.run(load(spec), settings, made_for=LAST_STAGE)
+        loaded, store = load(spec), Store(settings.storage_url, settings.cache_dir)
+        with store.lock(f"{loaded.spec.name}/job", wait_s=WAIT_S):
+            runner.run(loaded, settings, made_for=LAST_STAGE)
     except KeyboardInterrupt:
         return 130
+    except LockedError:
+        return LOCKED
     except TunebookError as error:
         if not isinstance(error, StageFailed):  # a stage has already said what went wrong
             logger.error("%s", error)

@@ -51,7 +51,7 @@ def prepare_job(job: Job, settings: Settings, store: Store) -> Path:
 class JobRun:
     """Runs while `with` lasts; nothing of it is left after that."""
 
-    def __init__(self, folder: Path, settings: Settings) -> None:
+    def __init__(self, folder: Path) -> None:
         self.error: str | None = None
         """The last error that it told."""
         command = [sys.executable, "-m", "worker.job_process", str(folder / SPEC)]
@@ -88,9 +88,12 @@ class JobRun:
         self._process.stdin.close()
         self._reader.join()
 
-    def exit_status(self) -> int | None:
-        """None while it runs; negative: the signal that ended it."""
-        return self._process.poll()
+    def wait(self, seconds: float) -> int | None:
+        """The exit status, negative where a signal ended it; None if it still runs after so many seconds."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
 
     def _read(self, stream: IO[str]) -> None:
         for line in stream:

@@ -7,9 +7,8 @@ import io
 import time
 from typing import Any
 
-from tunebook_jobs import queue
-from tunebook_jobs.database import Database
 from tunebook_jobs.ids import model_name, new_id, scenario_of
+from tunebook_jobs.queue import JobQueue, Made
 from tunebook_jobs.stored_files import content_key
 from tunebook_jobs.tables import File, Job
 from tunebook_run.record import find_run
@@ -20,27 +19,17 @@ from worker.following import merged_steps
 
 BAD_INPUT = 2
 """The exit status of a run whose data or spec cannot be used."""
+LOCKED = 75
+"""Where another process runs the job, whose worker has lost it and will end it; EX_TEMPFAIL."""
 COLUMNS = ("step", "train_loss", "valid_loss")
 
 
-def conclude(
-    database: Database, store: Store, job: Job, owner: str, exit_status: int, error: str | None
-) -> None:
+def conclude(queue: JobQueue, store: Store, job: Job, exit_status: int, error: str | None) -> None:
     """Write how a job ended, unless another worker has it by now."""
-    if exit_status == 0:
-        _succeed(database, store, job, owner)
+    if exit_status != 0:
+        told = error or f"The job's process ended with status {exit_status}."
+        queue.fail(job.id, failure(exit_status, told))
         return
-    told = error or f"the job's process ended with status {exit_status}"
-    failure: dict[str, str | None]
-    if exit_status == BAD_INPUT:
-        message = f"The job failed due to an invalid training file. {told}"
-        failure = {"code": "invalid_training_file", "message": message, "param": "training_file"}
-    else:
-        failure = {"code": "server_error", "message": told, "param": None}
-    queue.fail(database, job.id, owner, failure)
-
-
-def _succeed(database: Database, store: Store, job: Job, owner: str) -> None:
     run = find_run(store, scenario_of(job.id))
     key = run.stage("train").key
     trained = read_artifact(store, key)
@@ -48,10 +37,7 @@ def _succeed(database: Database, store: Store, job: Job, owner: str) -> None:
     steps = merged_steps(read_metrics(store, key))
     tokens = trained.result["tokens"]
     assert isinstance(tokens, int)
-    queue.succeed(
-        database,
-        job.id,
-        owner,
+    made = Made(
         model=model_name(job.model, job.project, job.suffix, job.id),
         run=f"{run.scenario}@{run.number}",
         trained_tokens=tokens,
@@ -59,6 +45,15 @@ def _succeed(database: Database, store: Store, job: Job, owner: str) -> None:
         step=steps[-1]["step"],
         metrics={name: value for name, value in steps[-1].items() if name != "total_steps"},
     )
+    queue.succeed(job.id, made)
+
+
+def failure(exit_status: int, told: str) -> dict[str, str | None]:
+    """A job's error, as the protocol has it."""
+    if exit_status == BAD_INPUT:
+        message = f"The job failed due to an invalid training file. {told}"
+        return {"code": "invalid_training_file", "message": message, "param": "training_file"}
+    return {"code": "server_error", "message": told, "param": None}
 
 
 def _result_file(store: Store, job: Job, steps: list[dict[str, Any]]) -> File:

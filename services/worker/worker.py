@@ -9,15 +9,15 @@ import socket
 import threading
 import time
 
-from tunebook_jobs import queue
 from tunebook_jobs.database import Database
+from tunebook_jobs.queue import JobQueue
 from tunebook_jobs.tables import Job
 from tunebook_run.settings import Settings
 from tunebook_run.store import Store
 from tunebook_spec.errors import TunebookError
 from worker.following import Follower
 from worker.job_run import JobRun, prepare_job
-from worker.outcome import conclude
+from worker.outcome import LOCKED, conclude, failure
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +29,9 @@ BEAT_S = 1.0
 
 class Worker:
     def __init__(self, settings: Settings, store: Store, database: Database) -> None:
-        self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._settings, self._store, self._database = settings, store, database
+        name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.queue = JobQueue(database, name, settings.gateway.lease_s)
+        self._settings, self._store = settings, store
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -38,9 +39,9 @@ class Worker:
         self._stop.set()
 
     def run(self) -> None:
-        logger.info("worker %s waits for jobs", self.name)
+        logger.info("worker %s waits for jobs", self.queue.owner)
         while not self._stop.is_set():
-            job = queue.take(self._database, self.name)
+            job = self.queue.take()
             if job is None:
                 self._stop.wait(IDLE_S)
                 continue
@@ -48,27 +49,23 @@ class Worker:
             try:
                 self._work(job)
             except TunebookError as error:
-                failure = {"code": "server_error", "message": str(error), "param": None}
-                queue.fail(self._database, job.id, self.name, failure)
+                self.queue.fail(job.id, failure(error.exit_status, str(error)))
             finally:
-                queue.release(self._database, job.id, self.name)
+                self.queue.release(job.id)
 
     def _work(self, job: Job) -> None:
         folder = prepare_job(job, self._settings, self._store)
         follower = Follower(job, self._store)
-        with JobRun(folder, self._settings) as running:
-            beaten = 0.0
-            while running.exit_status() is None:
-                if time.monotonic() - beaten >= BEAT_S:
-                    beaten = time.monotonic()
-                    told = follower.fresh()
-                    if self._stop.is_set() or not queue.tell(
-                        self._database, job.id, self.name, *told, finish_at=follower.finish_at()
-                    ):
-                        logger.info("%s is let go", job.id)
-                        return
-                time.sleep(0.1)
-            status = running.exit_status()
-        assert status is not None
-        queue.tell(self._database, job.id, self.name, *follower.fresh())
-        conclude(self._database, self._store, job, self.name, status, running.error)
+        with JobRun(folder) as running:
+            while (status := running.wait(BEAT_S)) is None:
+                told = follower.fresh()
+                holds = self.queue.tell(job.id, *told, finish_at=follower.finish_at())
+                if self._stop.is_set() or not holds:
+                    logger.info("%s is let go", job.id)
+                    return
+        if status == LOCKED:
+            logger.warning("%s is still run by a process of the worker that had it before", job.id)
+            time.sleep(BEAT_S)
+            return
+        self.queue.tell(job.id, *follower.fresh())
+        conclude(self.queue, self._store, job, status, running.error)
