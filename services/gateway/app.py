@@ -54,4 +54,15 @@ def make_app(settings: Settings) -> FastAPI:
     errors.install(app)
     for router in (files.router, jobs.router, models.router, chat.router):
         app.include_router(router, prefix="/v1", responses=_ERRORS)
+    app.openapi_schema = _without_422(app.openapi())
     return app
+
+
+def _without_422(schema: dict[str, Any]) -> dict[str, Any]:
+    """The published document, without what FastAPI says of bad requests: here they are 400."""
+    for path in schema["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(unused, None)
+    return schema

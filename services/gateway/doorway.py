@@ -56,14 +56,16 @@ class Doorway:
             scope.setdefault("state", {})["caller"] = caller
             headers |= self._rates.take(caller.key)
             most = MAX_FILE_BYTES + _MULTIPART_BYTES if scope["path"] == "/v1/files" else MAX_BODY_BYTES
-            limited = _limited(receive, _declared(Headers(scope=scope), most), most)
+            body = _Body(receive, _declared(Headers(scope=scope), most), most)
         except ApiError as error:
             headers |= error.headers or {}
             await error.response()(scope, receive, answer)
             logger.warning("%s %s: %d %s", scope["method"], scope["path"], status, error.detail.message)
             return
         try:
-            await self._app(scope, limited, answer)
+            await self._app(scope, body.receive, body.unless_too_large(answer))
+            if body.is_too_large:
+                await _too_large(most).response()(scope, receive, answer)
         finally:
             if scope["method"] not in _NOT_AUDITED and not scope["path"].startswith("/v1/chat/"):
                 await run_in_threadpool(self._audit, caller, scope, status)
@@ -111,19 +113,30 @@ def _declared(headers: Headers, most: int) -> int | None:
     return int(told)
 
 
-def _limited(receive: Receive, declared: int | None, most: int) -> Receive:
-    """The body, until it is more than it may be, however long it said that it is."""
-    received = 0
+class _Body:
+    """A body that ends where it becomes larger than it may be, however long it said that it is."""
 
-    async def count() -> Message:
-        nonlocal received
-        message = await receive()
-        received += len(message.get("body", b""))
-        if received > most:
-            raise _too_large(most)
+    def __init__(self, receive: Receive, declared: int | None, most: int) -> None:
+        self._receive, self._most, self._received = receive, most, 0
+        self._is_counted = declared is None
+        self.is_too_large = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._received += len(message.get("body", b""))
+        if self._is_counted and self._received > self._most:
+            self.is_too_large = True
+            return {"type": "http.disconnect"}
         return message
 
-    return receive if declared is not None else count
+    def unless_too_large(self, send: Send) -> Send:
+        """Whatever the app makes of a body that was cut off is not said."""
+
+        async def answer(message: Message) -> None:
+            if not self.is_too_large:
+                await send(message)
+
+        return answer
 
 
 def _too_large(most: int) -> ApiError:

@@ -18,6 +18,7 @@ _CODES = {
     "greater_than_equal": "integer_below_min_value",
     "greater_than": "decimal_below_min_value",
     "less_than_equal": "integer_above_max_value",
+    "too_long": "object_above_max_properties",
     "string_too_long": "string_above_max_length",
     "string_too_short": "string_below_min_length",
     "json_invalid": "invalid_json",

@@ -57,7 +57,7 @@ class CreateJob(Request):
     training_file: str = Field(min_length=1, max_length=255)
     validation_file: str | None = Field(None, min_length=1, max_length=255)
     method: Method | None = None
-    hyperparameters: Hyperparameters | None = Field(None, deprecated=True)
+    hyperparameters: Hyperparameters | None = Field(None, json_schema_extra={"deprecated": True})
     seed: int | None = Field(None, ge=0, le=2**31 - 1)
     suffix: str | None = Field(None, min_length=1, max_length=64)
     metadata: Metadata | None = None
