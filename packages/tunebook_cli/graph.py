@@ -25,7 +25,7 @@ QUANTISES = (*ADAPTS, "bitsandbytes")
 SCORES: tuple[str, ...] = ("numpy", "scipy", "jsonschema", "ruff")
 FORMATS: Mapping[str, int] = {
     "replay": 3,
-    "prepare": 11,
+    "prepare": 12,
     "train": 4,
     "merge": 2,
     "answer-base": 2,

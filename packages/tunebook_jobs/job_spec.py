@@ -11,7 +11,6 @@ from tunebook_jobs.training_file import CHECKS, TASK
 from tunebook_run.record import find_run
 from tunebook_run.settings import GatewaySettings
 from tunebook_run.store import Store
-from tunebook_spec.method import FullMethod, LoraMethod
 
 TRAINING, VALIDATION = "training.jsonl", "validation.jsonl"
 
@@ -43,13 +42,11 @@ def job_spec(job: Job, settings: GatewaySettings, store: Store) -> dict[str, Any
 
 
 def _method(job: Job, settings: GatewaySettings) -> dict[str, Any]:
-    fields = (FullMethod if settings.method == "full" else LoraMethod).model_fields
-    rate = settings.learning_rate or fields["learning_rate"].default
     asked = job.hyperparameters
     method = {
         "kind": settings.method,
         "epochs": asked["n_epochs"],
-        "learning_rate": rate * asked["learning_rate_multiplier"],
+        "learning_rate": settings.learning_rate * asked["learning_rate_multiplier"],
         "rows_per_step": asked["batch_size"],
         "checkpoint_every_steps": settings.checkpoint_every_steps,
     }

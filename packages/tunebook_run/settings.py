@@ -89,8 +89,9 @@ class GatewaySettings(BaseModel):
     """Other names for them, so that programs written for another service run as they are."""
     method: Literal["full", "lora"] = "lora"
     """What a job trains: all weights, or an adapter that is merged."""
-    learning_rate: float | None = Field(None, gt=0)
-    """What a job's `learning_rate_multiplier` multiplies; none: the default of the method in a spec."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """What a job's `learning_rate_multiplier` multiplies; this suits adapters of the embedded model. Models of
+    billions of parameters want about 2e-4, and a tenth of either where all weights are trained."""
     checkpoint_every_steps: int = Field(10, ge=1)
     """A job that was paused, or whose worker was killed, goes on from the newest checkpoint."""
     requests_per_minute: int = Field(600, ge=1)

@@ -9,6 +9,7 @@ import uvicorn
 
 from gateway.app import make_app
 from tunebook_run import log
+from tunebook_run.parent import end_with_parent
 from tunebook_run.settings import Settings
 from tunebook_spec.errors import TunebookError
 
@@ -17,7 +18,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m gateway", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on")
+    parser.add_argument("--with-parent", action="store_true", help="end when stdin does")
     arguments = parser.parse_args()
+    if arguments.with_parent:
+        end_with_parent()
     try:
         settings = Settings.read()
         log.configure(settings.log, settings.log_level)

@@ -1,20 +1,11 @@
-"""A vLLM server that ends with whoever started it: vLLM's own arguments, stdin held open by the parent."""
+"""A vLLM server that ends with whoever started it, of vLLM's own arguments."""
 
 from __future__ import annotations
 
-import os
 import runpy
-import signal
-import sys
-import threading
 
-
-def _end_with_parent() -> None:
-    while os.read(sys.stdin.fileno(), 1):  # a buffered reader could not be left alone at exit
-        pass
-    os.killpg(0, signal.SIGKILL)  # vLLM's engine is a process of its own
-
+from tunebook_run.parent import end_with_parent
 
 if __name__ == "__main__":
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent(group=True)  # vLLM's engine is a process of its own
     runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__", alter_sys=True)

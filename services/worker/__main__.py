@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
 
 from tunebook_jobs.database import open_database
 from tunebook_run import log
+from tunebook_run.parent import end_with_parent
 from tunebook_run.settings import Settings
 from tunebook_run.store import Store
 from tunebook_spec.errors import TunebookError
@@ -14,6 +16,10 @@ from worker.worker import Worker
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
+    parser.add_argument("--with-parent", action="store_true", help="end when stdin does")
+    if parser.parse_args().with_parent:
+        end_with_parent()
     try:
         settings = Settings.read()
         log.configure(settings.log, settings.log_level)

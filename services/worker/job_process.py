@@ -6,14 +6,13 @@ Its log on stderr is JSON, which the worker reads; the worker's end of stdin tel
 from __future__ import annotations
 
 import logging
-import os
 import sys
-import threading
 from pathlib import Path
 
 from tunebook_cli import runner
 from tunebook_cli.failure import StageFailed
 from tunebook_run import log
+from tunebook_run.parent import end_with_parent
 from tunebook_run.settings import Settings
 from tunebook_run.store import Store
 from tunebook_spec import load
@@ -28,7 +27,7 @@ WAIT_S = 30.0
 
 
 def main(spec: Path) -> int:
-    threading.Thread(target=_end_with_worker, daemon=True).start()
+    end_with_parent()
     settings = Settings.read()
     log.configure("json", "INFO")
     try:
@@ -44,12 +43,6 @@ def main(spec: Path) -> int:
             logger.error("%s", error)
         return error.exit_status
     return 0
-
-
-def _end_with_worker() -> None:
-    while os.read(sys.stdin.fileno(), 1):  # a buffered reader could not be left alone at exit
-        pass
-    os._exit(1)
 
 
 if __name__ == "__main__":
