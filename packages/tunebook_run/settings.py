@@ -90,8 +90,8 @@ class GatewaySettings(BaseModel):
     method: Literal["full", "lora"] = "lora"
     """What a job trains: all weights, or an adapter that is merged."""
     learning_rate: float = Field(1e-3, gt=0)
-    """What a job's `learning_rate_multiplier` multiplies; this suits adapters of the embedded model. Models of
-    billions of parameters want about 2e-4, and a tenth of either where all weights are trained."""
+    """What a job's `learning_rate_multiplier` multiplies; this suits adapters of the embedded model. Those of
+    models of billions of parameters want about 2e-4, and all weights a tenth of either."""
     checkpoint_every_steps: int = Field(10, ge=1)
     """A job that was paused, or whose worker was killed, goes on from the newest checkpoint."""
     requests_per_minute: int = Field(600, ge=1)
