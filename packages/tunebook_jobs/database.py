@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
-from sqlalchemy.orm import sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
 
 from tunebook_run.settings import Settings
 from tunebook_run.store import Store
@@ -29,7 +32,14 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.read = sessionmaker(engine, expire_on_commit=False).begin
-        self.write = sessionmaker(engine.execution_options(writes=True), expire_on_commit=False).begin
+        self._write = sessionmaker(engine.execution_options(writes=True), expire_on_commit=False).begin
+        # SQLite has one writer, and lets those that wait poll for their turn, some of them for long.
+        self._turn = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        with self._turn, self._write() as session:
+            yield session
 
 
 def open_database(settings: Settings, store: Store) -> Database:
