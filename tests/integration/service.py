@@ -83,6 +83,29 @@ class Service:
         return self.processes[name]
 
     @contextmanager
+    def served(self) -> Iterator[str]:
+        """All of it by `tunebook serve`; the key that it makes at its first start."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        arguments = ["serve", "--port", str(self.ports["gateway"])]
+        with (self.folder / "log").open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tunebook_cli", *arguments],
+                env={**os.environ, **self.environment},
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+        try:
+            assert process.stdout is not None
+            said = [process.stdout.readline() for _ in range(3)]
+            assert said[0] == f"base URL  {self.base_url}\n", self.log
+            yield said[1].split()[1].rstrip(",")
+        finally:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0, self.log
+
+    @contextmanager
     def running(self, *names: str) -> Iterator[Service]:
         self.folder.mkdir(parents=True, exist_ok=True)
         try:

@@ -19,15 +19,17 @@ ASKED = ROWS[::30]
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory, talking_llama: Path) -> Iterator[Service]:
-    made = Service(tmp_path_factory.mktemp("service"), talking_llama)
-    with made.running("gateway", "model_server", "worker"):
-        yield made
+def service(tmp_path_factory: pytest.TempPathFactory, talking_llama: Path) -> Service:
+    return Service(tmp_path_factory.mktemp("service"), talking_llama)
 
 
 @pytest.fixture(scope="module")
 def client(service: Service) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=service.base_url, api_key=service.key("acme"), max_retries=0) as made:
+    """With the key that the first start has made, of the project `default`."""
+    with (
+        service.served() as key,
+        openai.OpenAI(base_url=service.base_url, api_key=key, max_retries=0) as made,
+    ):
         yield made
 
 
@@ -56,7 +58,7 @@ def job(client: openai.OpenAI) -> FineTuningJob:
 
 
 def test_a_job_tells_what_became_of_it(client: openai.OpenAI, job: FineTuningJob) -> None:
-    assert job.fine_tuned_model == f"ft:{ALIAS}:acme:colours:{job.id.removeprefix('ftjob-')[:8]}"
+    assert job.fine_tuned_model == f"ft:{ALIAS}:default:colours:{job.id.removeprefix('ftjob-')[:8]}"
     assert job.hyperparameters.n_epochs == 3
     assert job.method is not None
     assert job.method.supervised is not None
@@ -65,7 +67,7 @@ def test_a_job_tells_what_became_of_it(client: openai.OpenAI, job: FineTuningJob
     assert job.trained_tokens > 3 * len(ROWS)
     assert job.finished_at is not None
     assert job.created_at < job.finished_at
-    assert job.organization_id == "acme"
+    assert job.organization_id == "default"
     assert job.metadata == {"team": "paint"}
 
 
@@ -108,14 +110,14 @@ def test_the_tuned_model_answers_as_it_was_taught(client: openai.OpenAI, job: Fi
     assert sum(right) >= 0.9 * len(right)
     assert {answer.model for answer in answers} == {job.fine_tuned_model}
     assert job.fine_tuned_model in [model.id for model in client.models.list()]
-    assert client.models.retrieve(job.fine_tuned_model).owned_by == "acme"
+    assert client.models.retrieve(job.fine_tuned_model).owned_by == "default"
 
 
 def test_it_answers_in_a_stream_too_by_the_asynchronous_client(service: Service, job: FineTuningJob) -> None:
     row = ASKED[0]["messages"]
 
     async def ask() -> tuple[str, set[str]]:
-        key = service.key("acme")
+        key = service.key("default")
         async with openai.AsyncOpenAI(base_url=service.base_url, api_key=key, max_retries=0) as client:
             file = await client.files.create(
                 file=("a.jsonl", io.BytesIO(jsonl(ROWS[:10]))), purpose="fine-tune"

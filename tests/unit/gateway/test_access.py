@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.testclient import TestClient
 
 from gateway.app import make_app
-from tests.unit.gateway.conftest import ROWS, Gateway, Project, finish
+from tests.gateway_client import ROWS, Gateway, Project, finish
 from tunebook_cli.main import main
 from tunebook_jobs.keys import caller_of, revoke_key
 from tunebook_run.settings import GatewaySettings, Settings

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.doorway import MAX_BODY_BYTES
 from gateway.files import MAX_FILE_BYTES
-from tests.unit.gateway.conftest import ALIAS, ROWS, Gateway, Project, lines, row
+from tests.gateway_client import ALIAS, ROWS, Gateway, Project, lines, row
 
 USER, ASSISTANT = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}
 
