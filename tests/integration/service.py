@@ -96,14 +96,19 @@ class Service:
                 text=True,
                 start_new_session=True,
             )
+        assert process.stdout is not None
         try:
-            assert process.stdout is not None
             said = [process.stdout.readline() for _ in range(3)]
             assert said[0] == f"base URL  {self.base_url}\n", self.log
             yield said[1].split()[1].rstrip(",")
         finally:
             process.send_signal(signal.SIGINT)
-            assert process.wait(30) == 0, self.log
+            try:
+                status = process.wait(60)
+            finally:
+                kill(process)
+                process.stdout.close()
+        assert status == 0, self.log
 
     @contextmanager
     def running(self, *names: str) -> Iterator[Service]:

@@ -48,7 +48,7 @@ def job(client: openai.OpenAI) -> FineTuningJob:
         metadata={"team": "paint"},
     )
     assert job.status in ("validating_files", "queued", "running")
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 400
     while job.status not in ("succeeded", "failed", "cancelled"):
         assert time.monotonic() < deadline, client.fine_tuning.jobs.list_events(job.id)
         time.sleep(0.5)
