@@ -24,8 +24,8 @@ lint: setup ## style, types, and the order of the layers
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 
-serve: setup ## serve a run's tuned model behind the OpenAI protocol: RUN=medical
-	@.venv/bin/tunebook serve "$(RUN)"
+serve: setup ## serve the OpenAI fine-tuning protocol on this machine; or a run's tuned model: RUN=medical
+	@.venv/bin/tunebook serve $(RUN)
 
 schema: setup ## write specs/scenario.schema.json, which editors complete specs with
 	@.venv/bin/tunebook schema > specs/scenario.schema.json

@@ -29,7 +29,7 @@ TRAINED_BY: Mapping[str, tuple[str, ...]] = {"full": TRAINS, "lora": ADAPTS, "ql
 SCORES: tuple[str, ...] = ("numpy", "scipy", "jsonschema", "ruff")
 FORMATS: Mapping[str, int] = {
     "replay": 3,
-    "prepare": 11,
+    "prepare": 12,
     "train": 4,
     "merge": 2,
     "answer-base": 2,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from tunebook_cli import data, plan, runs, scenarios, top
+from tunebook_cli import data, keys, plan, runs, scenarios, top
 from tunebook_cli.failure import StageFailed
 from tunebook_cli.runs import RunArgument
 from tunebook_cli.spec_argument import OverridesOption, ProfileOption, SpecArgument, find_spec
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(data.app, name="data")
+app.add_typer(keys.app, name="keys")
 COMMANDS: tuple[Callable[..., None], ...] = (
     *(plan.advise, plan.init, plan.pin, scenarios.scenarios),
     *(runs.runs, runs.verify, runs.compare, top.top),
@@ -196,14 +197,28 @@ def clean(
 
 @app.command()
 def serve(
-    runs: Annotated[list[str], typer.Argument(help="medical, medical@latest, medical@3.", metavar="RUN...")],
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(help="medical, medical@latest, medical@3; none: the service.", metavar="[RUN]..."),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
     traffic: Annotated[
         Path | None, typer.Option(help="YAML with `split`, `shadow` and `log`.", metavar="FILE")
     ] = None,
 ) -> None:
-    """Serve the tuned models of runs behind the OpenAI protocol, each by the name of its run."""
+    """Serve the tuned models of runs behind the OpenAI protocol, each by the name of its run.
+
+    Without a run: the fine-tuning protocol, by gateway, worker and model server on this machine, until it is
+    interrupted.
+    """
+    if not runs:
+        from tunebook_cli.service import serve as start_service
+
+        if traffic is not None:
+            raise InputError("--traffic shares requests out among runs: name them")
+        start_service(Settings.read(), host=host, port=port)
+        return
     from model_server.server import serve as start
 
     start(runs, Settings.read(), host=host, port=port, traffic_file=traffic)

@@ -209,7 +209,12 @@ def describe(loaded: LoadedSpec, settings: Settings) -> str:
 
 
 def run(
-    loaded: LoadedSpec, settings: Settings, *, until: str | None = None, served: Served | None = None
+    loaded: LoadedSpec,
+    settings: Settings,
+    *,
+    until: str | None = None,
+    made_for: str | None = None,
+    served: Served | None = None,
 ) -> RunRecord:
     """Make every stage that is not there yet, in order, and record the run.
 
@@ -217,6 +222,7 @@ def run(
         loaded: the spec.
         settings: of this machine.
         until: the last stage to make; none: all, to the verdict.
+        made_for: the stage to make, and nothing that it does not need.
         served: answers as the tuned model, and nothing is trained.
 
     Raises:
@@ -230,6 +236,8 @@ def run(
     prepare = planned.stages["prepare"]
     if until is not None:
         planned = _up_to(until, planned)
+    if made_for is not None:
+        planned = _needed_for(made_for, planned)
     store = Store(settings.storage_url, settings.cache_dir)
     if served is None:
         for line in brief(loaded, settings, prepare):
@@ -241,7 +249,7 @@ def run(
     with tracked(settings.mlflow_tracking_uri, store, planned.stages, lambda: run_.record):
         try:
             run_.make_stages()
-            if until is None:
+            if until is None and made_for is None:
                 run_.conclude()
                 status = run_.record.status
             else:
@@ -263,6 +271,15 @@ def _up_to(last: str, planned: Plan) -> Plan:
         raise InputError(f"--until {last}: no such stage; this spec has, in this order: {', '.join(names)}")
     wanted = names[: names.index(last) + 1]
     return replace(planned, stages={name: planned.stages[name] for name in wanted})
+
+
+def _needed_for(stage: str, planned: Plan) -> Plan:
+    needed, missing = set[str](), [stage]
+    while missing:
+        name = missing.pop()
+        needed.add(name)
+        missing += planned.stages[name].parents
+    return replace(planned, stages={name: each for name, each in planned.stages.items() if name in needed})
 
 
 @dataclass

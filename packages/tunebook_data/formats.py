@@ -178,7 +178,8 @@ def _turns(record: dict[str, Any], form: _Turns) -> Conversation | Fault:
         if fault:
             return fault
         message: Message = {"role": form.roles[each[form.role]], "content": each.get(form.content) or ""}
-        if len(each) > 2 and (fault := _add_more(message, each, at)):
+        is_plain = len(each) == 2 and form.content in each
+        if not is_plain and (fault := _add_more(message, each, at)):
             return fault
         messages.append(message)
     return Conversation(tuple(messages), _without(record, form.field))

@@ -222,7 +222,7 @@ def _targets(source: SourceRows, num_units: int) -> dict[Side, int]:
     shares: dict[Side, float] = {"test": source.split.test, "validation": source.split.validation}
     targets = {side: max(1, round(share * num_units)) if share else 0 for side, share in shares.items()}
     targets["train"] = num_units - sum(targets.values())
-    if targets["train"] < 1 and source.split.test < 1:
+    if targets["train"] < 1 and max(shares.values()) < 1:
         needed = 1 + sum(1 for share in shares.values() if share)
         by = f"group_by {source.split.group_by!r}" if source.split.group_by else "rows as groups"
         raise DataError(

@@ -19,6 +19,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tunebook_spec.base_model import AnyBaseModel, BuiltinModel
 from tunebook_spec.errors import SettingsError
 
 
@@ -107,6 +108,50 @@ class HostedSettings(ModelSettings):
         return ModelSettings(**known)
 
 
+class GatewaySettings(BaseModel):
+    """The fine-tuning service: where its state is, what can be tuned, and how."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    database_url: SecretStr | None = None
+    """Of SQLAlchemy, `postgresql+psycopg://user:password@host/database`; none: SQLite beside the runs."""
+    model_server_url: str = "http://127.0.0.1:8001/v1"
+    """Where chat completions are passed on to."""
+    base_models: dict[str, AnyBaseModel] = {
+        "smollm2-135m-instruct": BuiltinModel(kind="builtin", name="smollm2-135m-instruct")
+    }
+    """What can be tuned and asked, by the name that programs know it by; each as in a spec's `base_model`,
+    paths relative to where the service is started."""
+    aliases: dict[str, str] = {"gpt-4o-mini-2024-07-18": "smollm2-135m-instruct"}
+    """Other names for them, so that programs written for another service run as they are."""
+    method: Literal["full", "lora"] = "lora"
+    """What a job trains: all weights, or an adapter that is merged."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """What a job's `learning_rate_multiplier` multiplies; this suits adapters of the embedded model. Those of
+    models of billions of parameters want about 2e-4, and all weights a tenth of either."""
+    checkpoint_every_steps: int = Field(10, ge=1)
+    """A job that was paused, or whose worker was killed, goes on from the newest checkpoint."""
+    requests_per_minute: int = Field(600, ge=1)
+    """Of one key, at one gateway."""
+    lease_s: float = Field(15.0, ge=1)
+    """A worker that has not been heard of for so long has lost its job to another."""
+    max_engines: int = Field(2, ge=1)
+    """Models that the model server holds in memory at once; another one takes the place of the one that was
+    asked longest ago."""
+
+    @model_validator(mode="after")
+    def aliases_name_base_models(self) -> GatewaySettings:
+        for alias, name in self.aliases.items():
+            if name not in self.base_models:
+                known = ", ".join(sorted(self.base_models))
+                raise ValueError(f"ALIASES: {alias!r} stands for {name!r}, which is none of {known}")
+        return self
+
+    def base_model(self, name: str) -> AnyBaseModel | None:
+        """The model that a name or an alias stands for; None if there is none."""
+        return self.base_models.get(self.aliases.get(name, name))
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="TUNEBOOK_",
@@ -142,6 +187,8 @@ class Settings(BaseSettings):
     """By role of a spec, e.g. TUNEBOOK_MODELS__TEACHER__BASE_URL."""
     hosted: HostedSettings = HostedSettings()
     """The provider that `method: hosted` trains at, e.g. TUNEBOOK_HOSTED__BASE_URL."""
+    gateway: GatewaySettings = GatewaySettings()
+    """Of the fine-tuning service, e.g. TUNEBOOK_GATEWAY__DATABASE_URL."""
     price_per_hour: float | None = Field(None, ge=0)
     """Money for an hour of this machine, in any currency, by which the report tells what queries and an
     update cost; none, or with `ray_address`, where other machines train: it tells no money."""

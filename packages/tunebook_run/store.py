@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import socket
 import threading
 import time
@@ -160,7 +161,17 @@ class Store:
             self.put(self.folder(key) / name, f"{key}/{name}")
 
     def put(self, source: Path, key: str) -> None:
-        """Send one file from anywhere on this machine to a key."""
+        """Send one file from anywhere on this machine to a key, whole or not at all."""
+        if self.local_root is not None:
+            target = self.local_root / key
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+            try:
+                shutil.copyfile(source, part)
+                part.replace(target)
+            finally:
+                part.unlink(missing_ok=True)
+            return
         fs.copy_files(str(source), self.path(key), destination_filesystem=self.filesystem)
 
     @contextmanager

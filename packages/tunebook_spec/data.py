@@ -21,8 +21,8 @@ class Split(Frozen):
     """Whether that holds for rows of other tasks too that say so; else groups are of one task."""
     test: float = Field(0.15, ge=0, le=1)
     """Share of the groups held out for `evaluate`; 1: nothing is learnt from this source."""
-    validation: Share = 0.05
-    """Share of the groups held out for the validation loss."""
+    validation: float = Field(0.05, ge=0, le=1)
+    """Share of the groups held out for the validation loss; 1: nothing is learnt from this source."""
 
     @model_validator(mode="after")
     def only_named_groups_span_tasks(self) -> Split:
@@ -32,9 +32,9 @@ class Split(Frozen):
 
     @model_validator(mode="after")
     def some_groups_are_left_to_train_on_or_all_are_tested(self) -> Split:
-        if self.test + self.validation >= 1 and (self.test < 1 or self.validation):
-            sides = f"(got {self.test} + {self.validation})"
-            raise ValueError(f"test + validation must be below 1, or `test: 1, validation: 0` {sides}")
+        if self.test + self.validation >= 1 and {self.test, self.validation} != {0, 1}:
+            got = f"(got {self.test} + {self.validation})"
+            raise ValueError(f"test + validation must be below 1, or one of them 1 and the other 0 {got}")
         return self
 
 

@@ -63,6 +63,9 @@ class TrainingMethod(Frozen):
     """Peak of the schedule."""
     tokens_per_step: int = Field(1024, ge=8)
     """Tokens of one optimizer step over all workers; of a pair, those of both its rows."""
+    rows_per_step: int | None = Field(None, ge=1)
+    """Rows of one optimizer step over all workers, or pairs, however long they are; none: `tokens_per_step`
+    decides."""
     max_pack_tokens: int = Field(1024, ge=8)
     """Rows are packed, without padding and unseen by one another, up to this length."""
     lr_scheduler_type: Schedule = "cosine_with_min_lr"

@@ -31,7 +31,13 @@ class Step:
 
 
 def plan_steps(
-    lengths: npt.NDArray[np.int32], *, tokens_per_step: int, epochs: int, seed: int, together: int = 1
+    lengths: npt.NDArray[np.int32],
+    *,
+    tokens_per_step: int,
+    epochs: int,
+    seed: int,
+    together: int = 1,
+    rows_per_step: int | None = None,
 ) -> list[Step]:
     """Every optimizer step of a training, in order; each epoch sees each row once.
 
@@ -43,12 +49,15 @@ def plan_steps(
         epochs: times that each row is seen.
         seed: of the order.
         together: rows that follow one another in the table and stay together: 2 where they are pairs.
+        rows_per_step: that a step may have at most, or pairs, in place of tokens; none: tokens decide.
     """
     steps: list[Step] = []
-    sizes = _sizes(lengths, together)
+    sizes, capacity = _sizes(lengths, together), tokens_per_step
+    if rows_per_step is not None:
+        sizes, capacity = np.ones_like(sizes), rows_per_step
     for epoch in range(epochs):
         order = np.random.default_rng((seed, epoch)).permutation(len(sizes)).tolist()
-        parts = cut_evenly(order, sizes, tokens_per_step)
+        parts = cut_evenly(order, sizes, capacity)
         steps += [Step(epoch, tuple(_rows_of(part, together))) for part in parts]
     return steps
 

@@ -76,6 +76,7 @@ def _work(job: Job) -> str | None:
         epochs=method.epochs,
         seed=job.inputs.seed,
         together=batches.together,
+        rows_per_step=method.rows_per_step,
     )
     is_sharded = worker.world_size > 1 and method.parallel_strategy == "fsdp"
     torch.manual_seed(job.inputs.seed)

@@ -10,6 +10,7 @@ from tests.integration.project import Project, make_project
 
 LONGEST = (
     "test_pipeline.py",
+    "test_gateway.py",
     "test_train_ray.py",
     "test_cluster.py",
     "test_train_workers.py",
@@ -17,7 +18,7 @@ LONGEST = (
     "test_serve.py",
     "test_run_until.py",
 )
-"""Files that begin first: begun last, they run beside nothing. The first makes what the third waits for."""
+"""Files that begin first: begun last, they run beside nothing. The first makes what others wait for."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

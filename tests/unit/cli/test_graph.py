@@ -202,6 +202,7 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "FullMethod.epochs": ("method.epochs=4", TRAIN),
     "FullMethod.learning_rate": ("method.learning_rate=1e-3", TRAIN),
     "FullMethod.tokens_per_step": ("method.tokens_per_step=2048", TRAIN),
+    "FullMethod.rows_per_step": ("method.rows_per_step=4", TRAIN),
     "FullMethod.max_pack_tokens": ("method.max_pack_tokens=512", TRAIN),
     "FullMethod.lr_scheduler_type": ("method.lr_scheduler_type=linear", TRAIN),
     "EarlyStopping.eval_steps": ("method.early_stopping={eval_steps: 5}", TRAIN),

@@ -103,8 +103,14 @@ def test_a_source_may_be_there_to_be_tested_alone(make_row: MakeRow) -> None:
     rows = grouped(make_row, 4, 2)
     splits = by_side([SourceRows("a", Split(test=1, validation=0), rows)], 0)
     assert {side: len(rows) for side, rows in splits.items()} == {"train": 0, "validation": 0, "test": 8}
-    with pytest.raises(ValidationError, match="or `test: 1, validation: 0`"):
+    with pytest.raises(ValidationError, match="or one of them 1 and the other 0"):
         Split(test=1, validation=0.05)
+
+
+def test_a_source_may_be_there_to_validate_alone(make_row: MakeRow) -> None:
+    rows = grouped(make_row, 4, 2)
+    splits = by_side([SourceRows("a", Split(test=0, validation=1), rows)], 0)
+    assert {side: len(rows) for side, rows in splits.items()} == {"train": 0, "validation": 8, "test": 0}
 
 
 def test_the_split_follows_from_the_seed_and_not_from_the_order_of_rows(make_row: MakeRow) -> None:

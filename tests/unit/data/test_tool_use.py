@@ -136,6 +136,14 @@ def test_tools_that_are_none_reject_their_row(
     assert (reject.line, reject.field, reject.reason) == (2, field, reason)
 
 
+def test_a_turn_may_hold_calls_and_no_content_at_all(write_jsonl: WriteJsonl, tmp_path: Path) -> None:
+    turn = calls(call())
+    del turn["content"]
+    write_jsonl([record(user(), turn)])
+    (row,) = read_rows(tmp_path, "rows.jsonl")
+    assert row.messages[-1] == {**calls(call('{"city": "Oslo"}')), "content": ""}
+
+
 @pytest.mark.parametrize(
     ("turn", "field", "reason"),
     [

@@ -37,6 +37,15 @@ def test_no_step_exceeds_its_tokens_and_none_is_a_remnant() -> None:
     assert min(tokens) > 0.8 * max(tokens)
 
 
+@pytest.mark.parametrize(("together", "sizes"), [(1, {10, 11}), (2, {20, 22})])
+def test_rows_per_step_count_rows_or_pairs_whatever_their_tokens(together: int, sizes: set[int]) -> None:
+    steps = plan_steps(
+        LENGTHS[:330], tokens_per_step=64, epochs=2, seed=0, together=together, rows_per_step=11
+    )
+    assert {len(step.rows) for step in steps} <= sizes
+    assert len(steps) == 2 * 330 // together // 11
+
+
 @pytest.mark.parametrize("num_workers", [1, 2, 3])
 def test_packs_hold_each_row_once_are_full_enough_and_as_many_for_each_worker(num_workers: int) -> None:
     rows = range(50)

@@ -1,0 +1,47 @@
+"""`tunebook keys`: who may use the fine-tuning service."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from tunebook_jobs import keys
+from tunebook_jobs.database import Database, open_database
+from tunebook_run.settings import Settings
+from tunebook_run.store import Store
+
+app = typer.Typer(no_args_is_help=True, help="API keys of the fine-tuning service.")
+
+
+@app.command()
+def create(
+    project: Annotated[str, typer.Option(help="Whose files, jobs and models it opens.")] = "default",
+) -> None:
+    """Print a new key; it cannot be shown again."""
+    typer.echo(keys.create_key(_database(), project))
+
+
+@app.command("list")
+def list_() -> None:
+    """Show ids, projects and dates of keys; the keys themselves are not kept."""
+    for key in keys.list_keys(_database()):
+        state = "in use" if key.revoked_at is None else f"revoked {_date(key.revoked_at)}"
+        typer.echo(f"{key.id}  {key.project:<31}  created {_date(key.created_at)}  {state}")
+
+
+@app.command()
+def revoke(id: Annotated[str, typer.Argument(help="As `tunebook keys list` shows it.")]) -> None:
+    """Let a key open nothing any more."""
+    keys.revoke_key(_database(), id)
+    typer.echo(f"revoked {id}")
+
+
+def _database() -> Database:
+    settings = Settings.read()
+    return open_database(settings, Store(settings.storage_url, settings.cache_dir))
+
+
+def _date(unix: int) -> str:
+    return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%d")

@@ -1,0 +1,143 @@
+"""What a request passes before any of its body is read, and what is written of it afterwards.
+
+Who asks, how often, and how much they send is known from the headers: nobody without a key gets a file of
+half a gigabyte onto this disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from typing import Any
+
+from fastapi.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.errors import ApiError
+from gateway.files import MAX_FILE_BYTES
+from gateway.rates import Rates
+from tunebook_jobs.database import Database
+from tunebook_jobs.keys import Caller, caller_of
+from tunebook_jobs.tables import AuditEntry
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "/v1/"
+MAX_BODY_BYTES = 16 * 2**20
+"""Of every request that is no file."""
+_MULTIPART_BYTES = 2**16
+"""What the form around a file may take."""
+_NOT_AUDITED = ("GET", "HEAD", "OPTIONS")
+
+
+class Doorway:
+    def __init__(self, app: ASGIApp, database: Database, requests_per_minute: int) -> None:
+        self._app, self._database = app, database
+        self._rates = Rates(requests_per_minute)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
+            await self._app(scope, receive, send)
+            return
+        status = 500
+        headers = {"x-request-id": f"req_{secrets.token_hex(16)}"}
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message).update(headers)
+            await send(message)
+
+        try:
+            caller = await self._caller(Headers(scope=scope))
+            scope.setdefault("state", {})["caller"] = caller
+            headers |= self._rates.take(caller.key)
+            most = MAX_FILE_BYTES + _MULTIPART_BYTES if scope["path"] == "/v1/files" else MAX_BODY_BYTES
+            body = _Body(receive, _declared(Headers(scope=scope), most), most)
+        except ApiError as error:
+            headers |= error.headers or {}
+            await error.response()(scope, receive, answer)
+            logger.warning("%s %s: %d %s", scope["method"], scope["path"], status, error.detail.message)
+            return
+        try:
+            await self._app(scope, body.receive, body.unless_too_large(answer))
+            if body.is_too_large:
+                await _too_large(most).response()(scope, receive, answer)
+        finally:
+            if scope["method"] not in _NOT_AUDITED and not scope["path"].startswith("/v1/chat/"):
+                await run_in_threadpool(self._audit, caller, scope, status)
+
+    async def _caller(self, headers: Headers) -> Caller:
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not key.strip():
+            message = "You didn't provide an API key: send it in an Authorization header, Bearer YOUR_KEY."
+            raise ApiError(401, message)
+        caller = await run_in_threadpool(caller_of, self._database, key.strip())
+        if caller is None:
+            raise ApiError(401, "Incorrect API key provided.", code="invalid_api_key")
+        return caller
+
+    def _audit(self, caller: Caller, scope: Scope, status: int) -> None:
+        route: Any = scope.get("route")
+        action = f"{scope['method']} {route.path if route else 'no such route'}"
+        target = ",".join(map(str, scope.get("path_params", {}).values()))[:255] or None
+        entry = AuditEntry(
+            at=time.time(),
+            project=caller.project,
+            key=caller.key,
+            action=action,
+            target=target,
+            status=status,
+        )
+        with self._database.write() as session:
+            session.add(entry)
+        logger.info("%s %s: %d, project %s, key %s", action, target, status, caller.project, caller.key)
+
+
+def _declared(headers: Headers, most: int) -> int | None:
+    """The length that a request says it has.
+
+    Raises:
+        ApiError: 413, or 400 where it is no length.
+    """
+    told = headers.get("content-length")
+    if told is None:
+        return None
+    if not (told.isascii() and told.isdigit()):
+        raise ApiError(400, "Invalid Content-Length.")
+    if int(told) > most:
+        raise _too_large(most)
+    return int(told)
+
+
+class _Body:
+    """A body that ends where it becomes larger than it may be, however long it said that it is."""
+
+    def __init__(self, receive: Receive, declared: int | None, most: int) -> None:
+        self._receive, self._most, self._received = receive, most, 0
+        self._is_counted = declared is None
+        self.is_too_large = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._received += len(message.get("body", b""))
+        if self._is_counted and self._received > self._most:
+            self.is_too_large = True
+            return {"type": "http.disconnect"}
+        return message
+
+    def unless_too_large(self, send: Send) -> Send:
+        """Whatever the app makes of a body that was cut off is not said."""
+
+        async def answer(message: Message) -> None:
+            if not self.is_too_large:
+                await send(message)
+
+        return answer
+
+
+def _too_large(most: int) -> ApiError:
+    return ApiError(413, f"The request is larger than {most} bytes.", headers={"Connection": "close"})

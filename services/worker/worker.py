@@ -1,0 +1,71 @@
+"""Takes jobs and runs them one by one, each in a process of its own; may be killed at any moment."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+
+from tunebook_jobs.database import Database
+from tunebook_jobs.queue import JobQueue
+from tunebook_jobs.tables import Job
+from tunebook_run.settings import Settings
+from tunebook_run.store import Store
+from tunebook_spec.errors import TunebookError
+from worker.following import Follower
+from worker.job_run import JobRun, prepare_job
+from worker.outcome import LOCKED, conclude, failure
+
+logger = logging.getLogger(__name__)
+
+IDLE_S = 0.5
+"""Between two looks for a job."""
+BEAT_S = 1.0
+"""Between two heartbeats, at which a job is also found to be cancelled or paused."""
+
+
+class Worker:
+    def __init__(self, settings: Settings, store: Store, database: Database) -> None:
+        name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.queue = JobQueue(database, name, settings.gateway.lease_s)
+        self._settings, self._store = settings, store
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """Let the job go, for another worker to take up, and return from `run`."""
+        self._stop.set()
+
+    def run(self) -> None:
+        logger.info("worker %s waits for jobs", self.queue.owner)
+        while not self._stop.is_set():
+            job = self.queue.take()
+            if job is None:
+                self._stop.wait(IDLE_S)
+                continue
+            logger.info("%s taken, attempt %d", job.id, job.attempts)
+            try:
+                self._work(job)
+            except TunebookError as error:
+                self.queue.fail(job.id, failure(error.exit_status, str(error)))
+            finally:
+                self.queue.release(job.id)
+
+    def _work(self, job: Job) -> None:
+        folder = prepare_job(job, self._settings, self._store)
+        follower = Follower(job, self._store)
+        with JobRun(folder) as running:
+            while (status := running.wait(BEAT_S)) is None:
+                told = follower.fresh()
+                holds = self.queue.tell(job.id, *told, finish_at=follower.finish_at())
+                if self._stop.is_set() or not holds:
+                    logger.info("%s is let go", job.id)
+                    return
+        if status == LOCKED:
+            logger.warning("%s is still run by a process of the worker that had it before", job.id)
+            time.sleep(BEAT_S)
+            return
+        self.queue.tell(job.id, *follower.fresh())
+        conclude(self.queue, self._store, job, status, running.error)
