@@ -7,7 +7,8 @@ import sys
 
 import uvicorn
 
-from model_server.pool import make_app
+from model_server.on_demand import make_app
+from model_server.process import config
 from tunebook_run import log
 from tunebook_run.parent import end_with_parent
 from tunebook_run.settings import Settings
@@ -29,7 +30,7 @@ def main() -> int:
     except TunebookError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_status
-    uvicorn.run(app, host=options.host, port=options.port, log_config=None, access_log=False)
+    uvicorn.Server(config(app, options.host, options.port)).run()
     return 0
 
 

@@ -7,8 +7,10 @@ import logging
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from model_server.engine import DRAIN_S, Engine
 from model_server.router import Router, by_name
@@ -40,18 +42,8 @@ async def _run(engines: Sequence[Engine], traffic: Traffic, folder: Path, host: 
     failed: list[StageError] = []
     router = Router(by_name(engines), traffic, folder)
     try:
-        for engine in engines:
-            engine.start()
-        await asyncio.gather(*(engine.ready() for engine in engines))
-        config = uvicorn.Config(
-            router.application,
-            host=host,
-            port=port,
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=DRAIN_S,
-        )
-        server = uvicorn.Server(config)
+        await _start(engines)
+        server = uvicorn.Server(config(router.application, host, port))
         # It takes these over while it serves, and raises what it got again for whoever had them before.
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, _stop, server)
@@ -64,6 +56,21 @@ async def _run(engines: Sequence[Engine], traffic: Traffic, folder: Path, host: 
         await asyncio.gather(*(engine.stop() for engine in engines))
     if failed:
         raise failed[0]
+
+
+def config(application: ASGIApp, host: str, port: int) -> uvicorn.Config:
+    """Of a server that lets its engines finish what is under way."""
+    quiet: dict[str, Any] = {"log_config": None, "access_log": False}
+    return uvicorn.Config(application, host=host, port=port, timeout_graceful_shutdown=DRAIN_S, **quiet)
+
+
+async def _start(engines: Sequence[Engine]) -> None:
+    try:
+        async with asyncio.TaskGroup() as starting:
+            for engine in engines:
+                starting.create_task(engine.start())
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
 
 
 def _stop(server: uvicorn.Server) -> None:

@@ -6,7 +6,8 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +15,21 @@ import httpx
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from model_server.answer_log import AnswerLog, Question, is_text
 from model_server.engine import Engine
 from model_server.errors import error
 from model_server.metrics import merge
+from model_server.passing import JSON, OnAnswer, pass_on, read_model
 from model_server.traffic import Draws, Traffic
+from tunebook_spec.errors import InputError
 
 CHAT = "/v1/chat/completions"
 PATHS = (CHAT, "/v1/completions")
 MAX_SHADOWS = 64
 """Shadow requests under way at once; those beyond are not asked, and counted."""
-_JSON = {"content-type": "application/json"}
-
-OnAnswer = Callable[[int, bytes], None]
-"""Told the status and the body of an answer once all of it was sent."""
-
-
-class ClientGone(Exception):
-    """Nobody waits for the answer any more."""
 
 
 class Router:
@@ -111,28 +106,18 @@ class Router:
 
     async def _complete(self, request: Request) -> Response:
         """Pass the request on to the engine that it is for, and its answer back as it comes."""
-        body = await request.body()
         try:
-            asked = json.loads(body)
-        except ValueError as problem:
-            return error(400, f"the body is not JSON: {problem}")
-        name = asked.get("model") if isinstance(asked, dict) else None
-        if not isinstance(name, str):
-            return error(400, "the body is no object with a `model`", "model")
+            asked, name = await read_model(request)
+        except InputError as problem:
+            return error(400, str(problem), "model")
         if name not in self.names:
             return error(404, f"no model {name!r} is served; there are: {', '.join(self.names)}", "model")
         user = asked.get("user")
         model = self._draws.model(name, user if isinstance(user, str) else None)
         on_answer = self._on_answer(request.url.path, name, model, asked)
+        body = await request.body()
         sent = body if model == name else json.dumps({**asked, "model": model}).encode()
-        try:
-            return await self._pass_on(self.engines[model], request, sent, on_answer)
-        except ClientGone:
-            self._requests.labels(name, model, 499).inc()
-            return Response(status_code=499)
-        except httpx.TransportError as problem:
-            self._requests.labels(name, model, 503).inc()
-            return error(503, f"the engine of {model} does not answer: {type(problem).__name__}")
+        return await pass_on(request, sent, nullcontext(self.engines[model]), on_answer)
 
     def _on_answer(self, path: str, name: str, model: str, asked: Mapping[str, Any]) -> OnAnswer:
         """What is done with an answer once it is there; shadows are asked from now on."""
@@ -143,9 +128,9 @@ class Router:
             for shadow in self._draws.shadows(name, model):
                 self._ask_shadow(question, shadow, asked)
 
-        def on_answer(status: int, body: bytes) -> None:
+        def on_answer(status: int, body: bytes | None) -> None:
             self._requests.labels(name, model, status).inc()
-            if log is not None and question is not None:
+            if log is not None and question is not None and body is not None:
                 outcome = log.add(question, model, is_shadow=False, status=status, body=body)
                 self._logged.labels(model, outcome).inc()
 
@@ -165,52 +150,12 @@ class Router:
     async def _shadow(self, question: Question, model: str, body: bytes) -> None:
         assert self._log is not None
         try:
-            answer = await self.engines[model].http.post(CHAT, content=body, headers=_JSON)
+            answer = await self.engines[model].http.post(CHAT, content=body, headers=JSON)
             status, content = answer.status_code, answer.content
         except httpx.TransportError as problem:
             status, content = 503, type(problem).__name__.encode()
         outcome = self._log.add(question, model, is_shadow=True, status=status, body=content)
         self._logged.labels(model, outcome).inc()
-
-    async def _pass_on(self, engine: Engine, request: Request, body: bytes, on_answer: OnAnswer) -> Response:
-        sent = engine.http.build_request("POST", request.url.path, content=body, headers=_JSON)
-        answer = await _unless_gone(request, engine.http.send(sent, stream=True))
-        kind = answer.headers.get("content-type")
-        return StreamingResponse(_pieces(answer, on_answer), answer.status_code, media_type=kind)
-
-
-async def _pieces(answer: httpx.Response, on_answer: OnAnswer) -> AsyncIterator[bytes]:
-    """As they come; closed with the client, so that the engine stops for it."""
-    said: list[bytes] = []
-    try:
-        async for piece in answer.aiter_raw():
-            said.append(piece)
-            yield piece
-        on_answer(answer.status_code, b"".join(said))
-    finally:
-        await answer.aclose()
-
-
-async def _unless_gone(request: Request, answering: Any) -> httpx.Response:
-    """The head of an answer, which for one that is no stream comes when all of it is there.
-
-    Raises:
-        ClientGone: the client hung up; the engine is told so by the closed connection.
-    """
-    answer = asyncio.ensure_future(answering)
-    gone = asyncio.ensure_future(_gone(request))
-    await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
-    if not answer.done():
-        answer.cancel()
-        raise ClientGone
-    gone.cancel()
-    found: httpx.Response = answer.result()
-    return found
-
-
-async def _gone(request: Request) -> None:
-    while not await request.is_disconnected():
-        await asyncio.sleep(0.1)
 
 
 def by_name(engines: Sequence[Engine]) -> dict[str, Engine]:

@@ -5,7 +5,6 @@ Arguments: port, a folder with a traffic file or none, and the names of each eng
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -21,7 +20,7 @@ if __name__ == "__main__":
         socket = Path(folder) / f"{number}.sock"
         program = str(Path(__file__).with_name("scripted_engine.py"))
         command = [sys.executable, program, names.split(",")[0], str(socket)]
-        engines.append(Engine(tuple(names.split(",")), socket, command, dict(os.environ)))
+        engines.append(Engine(tuple(names.split(",")), socket, command))
     names = [name for engine in engines for name in engine.names]
     try:
         file = Path(folder) / "traffic.yaml"

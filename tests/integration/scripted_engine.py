@@ -18,6 +18,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from tunebook_run.parent import end_with_parent
+
 NAME = sys.argv[1]
 under_way: set[int] = set()
 
@@ -107,4 +109,5 @@ routes = [
 ]
 
 if __name__ == "__main__":
+    end_with_parent(group=True)
     uvicorn.run(Starlette(routes=routes), uds=sys.argv[2], log_level="error")

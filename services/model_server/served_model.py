@@ -1,0 +1,123 @@
+"""What is served, from runs or base models, and the arguments of vLLM that serve it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from model_server.engine import DRAIN_S
+from model_server.fixed_arguments import FixedArguments
+from tunebook_inference.vllm_engine import MAX_NUM_SEQS, machine_arguments
+from tunebook_model.precision import compute_dtype
+from tunebook_model.resolve import resolve
+from tunebook_run.record import RunRecord, find_run
+from tunebook_run.settings import Settings
+from tunebook_run.stages import read_artifact
+from tunebook_run.store import Store
+from tunebook_spec import Spec
+from tunebook_spec.errors import InputError
+
+GPU_SHARE = 0.9
+"""Of a GPU's memory, shared by all engines."""
+TEMPERATURE = 1.0
+"""Of the protocol, where a request says nothing."""
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    folder: Path
+    names: tuple[str, ...]
+    """What clients may call it."""
+    temperature: float = TEMPERATURE
+    """Of requests that ask for none."""
+    chat_template_kwargs: Mapping[str, str | bool] = field(default_factory=dict)
+    """Fixed arguments of its chat template."""
+
+    def arguments(self, *listen: str, gpu_share: float = GPU_SHARE) -> list[str]:
+        """The arguments of vLLM's server.
+
+        Args:
+            listen: where, as vLLM's own arguments.
+            gpu_share: of a GPU's memory.
+        """
+        dtype = compute_dtype().dtype
+        options = [
+            *listen,
+            *("--model", str(self.folder), "--dtype", dtype),
+            *("--served-model-name", *self.names),
+            *("--chat-template", str(self.folder / "chat_template.jinja")),
+            *("--generation-config", "vllm"),
+            *("--override-generation-config", json.dumps({"temperature": self.temperature})),
+            *("--max-num-seqs", str(MAX_NUM_SEQS)),
+            *("--gpu-memory-utilization", str(gpu_share)),
+            *("--enable-prompt-tokens-details", "--disable-uvicorn-access-log"),
+            *("--shutdown-timeout", str(DRAIN_S)),
+        ]
+        for argument, value in machine_arguments(self.folder, dtype, MAX_NUM_SEQS).items():
+            name = argument.replace("_", "-")
+            if isinstance(value, bool):
+                options.append(f"--{name}" if value else f"--no-{name}")
+            else:
+                options += [f"--{name}", str(value)]
+        if self.chat_template_kwargs:
+            options += ["--default-chat-template-kwargs", json.dumps(dict(self.chat_template_kwargs))]
+            options += ["--middleware", f"{FixedArguments.__module__}.{FixedArguments.__name__}"]
+        return options
+
+
+def find_models(names: Sequence[str], settings: Settings) -> list[ServedModel]:
+    """The models of runs by `medical`, `medical@latest` or `medical@3`, each once.
+
+    A model answers to `medical@3`, and to `medical@latest` where that is the run that was asked for; a
+    request without a temperature is answered as it was evaluated.
+
+    Raises:
+        InputError: there is no such run, or it has no model.
+    """
+    store = Store(settings.storage_url, settings.cache_dir)
+    found: dict[str, tuple[RunRecord, tuple[str, ...]]] = {}
+    for name in names:
+        record = find_run(store, name, having="merge")
+        _, known = found.get(record.name, (record, ()))
+        found[record.name] = record, max(known, _names(name, record), key=len)
+    return [_of_run(store, record, its_names) for record, its_names in found.values()]
+
+
+def find_model(name: str, settings: Settings) -> ServedModel:
+    """The model of a run, or a base model by its name.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    if "@" in name:
+        return find_models([name], settings)[0]
+    reference = settings.gateway.base_model(name)
+    if reference is None:
+        raise InputError(f"no base model {name!r}")
+    ready = resolve(
+        reference,
+        assets_dir=settings.assets_dir,
+        cache_dir=settings.cache_dir,
+        hub_online=settings.hub_online,
+        hf_token=settings.hf_token.get_secret_value() if settings.hf_token else None,
+    )
+    return ServedModel(ready.path, (name,), chat_template_kwargs=reference.chat_template_kwargs)
+
+
+def _names(asked: str, record: RunRecord) -> tuple[str, ...]:
+    is_latest = asked in (record.scenario, f"{record.scenario}@latest")
+    return (f"{record.scenario}@latest", record.name) if is_latest else (record.name,)
+
+
+def _of_run(store: Store, record: RunRecord, names: tuple[str, ...]) -> ServedModel:
+    merged, spec = record.merged.key, Spec.model_validate(record.spec)
+    if read_artifact(store, merged) is None:
+        raise InputError(f"the model of run {record.name} was cleaned away; run its spec again")
+    return ServedModel(
+        store.download(merged) / "model",
+        names,
+        spec.evaluation.decoding.temperature,
+        spec.base_model.chat_template_kwargs,
+    )
