@@ -21,7 +21,7 @@ from tunebook_spec.metrics import Rules
 
 SPECS = Path(__file__).parents[3] / "specs"
 SPEC = load(SPECS / "brand_voice.yaml").spec
-RULES = next(each for each in SPEC.evaluation.sets["voice"].metrics if isinstance(each, Rules))
+TONE, RULES = (each for each in SPEC.evaluation.sets["voice"].metrics if isinstance(each, Rules))
 GOOD = "Hi there, you've got 30 days to send it back, so take your time.\nYour Pebblewick team"
 
 
@@ -41,7 +41,7 @@ def _note(row: Row) -> str:
     return row.messages[0]["content"].partition("\n\n")[0]
 
 
-def _scores(answers: list[tuple[str, list[str]]]) -> list[Scores]:
+def _scores(answers: list[tuple[str, list[str]]], metric: Rules = RULES) -> list[Scores]:
     asked = [
         Answer(
             set="voice",
@@ -55,7 +55,7 @@ def _scores(answers: list[tuple[str, list[str]]]) -> list[Scores]:
         )
         for number, (text, facts) in enumerate(answers)
     ]
-    return [made for made in score_all(RULES, asked) if made is not None]
+    return [made for made in score_all(metric, asked) if made is not None]
 
 
 def test_every_authored_answer_keeps_every_rule() -> None:
@@ -70,7 +70,7 @@ def test_every_authored_answer_keeps_every_rule() -> None:
     [
         ("greeting", GOOD.removeprefix("Hi there, ")),
         ("greeting", GOOD.replace("Hi there", "Higher up")),
-        ("short", GOOD.replace("so take", "day and night " * 15 + "so take")),
+        ("short", GOOD.replace("so take", "day and night " * 5 + "so take")),
         ("calm", GOOD.replace("time.", "time!")),
         ("plain_words", GOOD.replace("got", "been granted")),
         ("plain_words", GOOD.replace("so take", "I'm SORRY to say, so take")),
@@ -87,6 +87,16 @@ def test_each_rule_is_broken_alone(rule: str, text: str) -> None:
     assert good[""] == 1
     assert [part for part, kept in bad.items() if part not in ("", "all") and not kept] == [rule]
     assert (bad["all"], bad[""]) == (0, pytest.approx((len(RULES.rules) - 1) / len(RULES.rules)))
+
+
+def test_tone_is_all_rules_but_the_fact_and_a_constant_answer_keeps_it() -> None:
+    assert [*TONE.rules, RULES.rules[-1]] == [*RULES.rules]
+    assert RULES.rules[-1].holds == "facts"
+    asked = [(GOOD, row.meta["facts"]) for row in ROWS]
+    tone, rules = (
+        sum(each["all"] for each in _scores(asked, metric)) / len(ROWS) for metric in (TONE, RULES)
+    )
+    assert (tone, rules < 0.05) == (1, True)
 
 
 def test_facts_are_of_the_note() -> None:
