@@ -49,7 +49,7 @@ def preview(
 
     Exit status: 0 fine, 1 the split leaks, 2 bad spec, source or model.
     """
-    from tunebook_cli.runner import base_model
+    from tunebook_cli.planning import base_model
     from tunebook_data.shown_rows import preview as shown
     from tunebook_data.terminal import show_row
     from tunebook_model.render import Renderer

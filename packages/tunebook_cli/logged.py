@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from tunebook_cli.runner import plan
+from tunebook_cli.planning import plan
 from tunebook_eval.from_log import describe, score_log
 from tunebook_eval.inputs import AnswerInputs, EvaluateInputs
 from tunebook_eval.sets import build_items

@@ -58,9 +58,9 @@ def run(
     settings = Settings.read()
     loaded = load(find_spec(spec), profile=profile, overrides=overrides or [])
     if dry_run:
-        from tunebook_cli import runner
+        from tunebook_cli.planning import describe
 
-        typer.echo(runner.describe(loaded, settings))
+        typer.echo(describe(loaded, settings))
         return
     _run(loaded, settings, until=until)
 

@@ -100,7 +100,7 @@ def verify(
 
 def _inputs(found: Verification, record: RunRecord, settings: Settings, spec_dir: Path) -> Iterator[Finding]:
     """What the run was made from, against what its spec would be made from now."""
-    from tunebook_cli.runner import plan
+    from tunebook_cli.planning import plan
     from tunebook_model.digests import model_digest
 
     path = spec_dir / f"{record.scenario}.yaml"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.model.hub_server import Hub, serving
-from tunebook_cli import runner
 from tunebook_cli.main import main
+from tunebook_cli.planning import plan
 from tunebook_plan.pin import unpinned
 from tunebook_run.settings import Settings
 from tunebook_spec import load
@@ -148,7 +148,7 @@ def test_a_pinned_or_allowed_model_and_one_that_no_hub_has_are_taken(
         assert list(unpinned(load(tmp_path / "notes.yaml", profile=profile))) == []
     monkeypatch.setenv("TUNEBOOK_ALLOW_UNPINNED", "true")
     with pytest.raises(ValueError, match="not complete in the local cache"):
-        runner.plan(load(tmp_path / "notes.yaml"), Settings.read())
+        plan(load(tmp_path / "notes.yaml"), Settings.read())
 
 
 def test_a_supporting_model_that_the_spec_asks_is_refused_too(tmp_path: Path) -> None:
@@ -157,4 +157,4 @@ def test_a_supporting_model_that_the_spec_asks_is_refused_too(tmp_path: Path) ->
     loaded = load(tmp_path / "notes.yaml", profile="local")
     assert [problem.where for problem in unpinned(loaded)] == ["models.judge.revision"]
     with pytest.raises(SpecError, match=r"models\.judge\.revision"):
-        runner.plan(loaded, Settings.read())
+        plan(loaded, Settings.read())
