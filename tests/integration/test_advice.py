@@ -27,7 +27,7 @@ def test_advice_goes_by_the_data_set_and_the_report_of_a_run(finished: Project) 
     assert "(data set tiny/stages/prepare-" in advice["rests_on"][1]
     costs = {each["way"]: each for each in advice["costs"]}
     assert costs["tuning"]["update_s"] > 0
-    assert costs["tuning"]["prompt_tokens"] < costs["prompting"]["prompt_tokens"]
+    assert costs["tuning"]["prompt_tokens"] <= costs["prompting"]["prompt_tokens"]
     assert costs["prompting"]["seconds"] > 0
 
 

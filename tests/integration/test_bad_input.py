@@ -70,7 +70,8 @@ CASES = {
     "unknown dataset": (
         lambda p: change(p, "kind: file, path: ../my rows.jsonl", "kind: dataset, name: medicle_glossary"),
         [
-            "line 8, data.sources.0.name: Input should be 'medical_glossary' or 'support_tickets'",
+            "line 8, data.sources.0.name: Input should be 'medical_glossary', 'support_tickets' or",
+            "'code_style'",
             "(got 'medicle_glossary')",
         ],
     ),

@@ -38,8 +38,10 @@ def service() -> Iterator[FineTuning]:
 
 @pytest.fixture
 def hosted(project: Project, service: FineTuning) -> Project:
-    with (project.folder / "specs" / "tiny.yaml").open("a") as spec:
-        spec.write(PROFILE)
+    path = project.folder / "specs" / "tiny.yaml"
+    spec, pinned = path.read_text(), ", chat_template_kwargs: {date_string: 26 Jul 2024}"
+    assert pinned in spec
+    path.write_text(spec.replace(pinned, "") + PROFILE)
     project.environment |= {
         "TUNEBOOK_HOSTED__BASE_URL": service.base_url,
         "TUNEBOOK_HOSTED__API_KEY": KEY,

@@ -127,7 +127,9 @@ def kill_at(service: FineTuning, number: int, stage: Training, *, is_done: bool)
     assert process.exitcode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("is_done", [False, True], ids=["not done", "done"])
+@pytest.mark.parametrize(
+    "is_done", [pytest.param(False, marks=pytest.mark.soak, id="not done"), pytest.param(True, id="done")]
+)
 def test_a_client_killed_at_any_call_leaves_one_job_and_one_file_of_each_kind(
     tmp_path: Path, is_done: bool
 ) -> None:

@@ -1,4 +1,4 @@
-"""Workers are killed, jobs are paused and cancelled while they run: none is lost, none is run twice."""
+"""Workers are killed, jobs are paused and cancelled: none is lost, none is run twice. By hand: `-m soak`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import psutil
 import pytest
 
 from tests.integration.service import ALIAS, Service, chats, jsonl
+
+pytestmark = pytest.mark.soak
 
 SECONDS = 5.0
 """What cancel and pause may take to end a job's processes."""

@@ -113,5 +113,6 @@ def test_voice_rules_say_what_the_note_says_in_the_frame_of_training_answers() -
     opening = "Hi there, here's what you need to know."
     assert rules["note"](NOTE) == f"{opening} Returns take 30 days. The form is required.\nThe team"
     assert rules["note_sentence"](NOTE) == f"{opening} The form is required.\nThe team"
+    assert rules["plain_sentence"](NOTE) == f"{opening} The form is needed.\nThe team"
     assert rules["note"]("No note.") == f"{opening} No note.\nThe team"
     assert {made.is_reference for made in baselines("voice", ANSWERED)} == {False}

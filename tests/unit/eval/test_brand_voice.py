@@ -21,27 +21,32 @@ from tunebook_spec.metrics import Rules
 
 SPECS = Path(__file__).parents[3] / "specs"
 SPEC = load(SPECS / "brand_voice.yaml").spec
-RULES = next(each for each in SPEC.evaluation.sets["voice"].metrics if isinstance(each, Rules))
+TONE, RULES = (each for each in SPEC.evaluation.sets["voice"].metrics if isinstance(each, Rules))
 GOOD = "Hi there, you've got 30 days to send it back, so take your time.\nYour Pebblewick team"
 
 
-def _rows() -> list[Row]:
-    lines = (SPECS / "data" / "brand_voice.jsonl").read_bytes().splitlines()
+def _rows(name: str) -> list[Row]:
+    lines = (SPECS / "data" / name).read_bytes().splitlines()
     records = map(orjson.loads, lines)
     return [
-        Row(str(line), tuple(each["messages"]), "voice", each["topic"], "brand_voice.jsonl", line, each)
+        Row(str(line), tuple(each["messages"]), "voice", each["topic"], name, line, each)
         for line, each in enumerate(records, start=1)
     ]
 
 
-ROWS = _rows()
+DEALT, LEARNT = _rows("brand_voice.jsonl"), _rows("brand_voice_more.jsonl")
+ROWS = [*DEALT, *LEARNT]
+_SOURCES = [
+    SourceRows("brand_voice", source.split, rows)
+    for source, rows in zip(SPEC.data.sources, (DEALT, LEARNT), strict=True)
+]
 
 
 def _note(row: Row) -> str:
     return row.messages[0]["content"].partition("\n\n")[0]
 
 
-def _scores(answers: list[tuple[str, list[str]]]) -> list[Scores]:
+def _scores(answers: list[tuple[str, list[str]]], metric: Rules = RULES) -> list[Scores]:
     asked = [
         Answer(
             set="voice",
@@ -55,13 +60,15 @@ def _scores(answers: list[tuple[str, list[str]]]) -> list[Scores]:
         )
         for number, (text, facts) in enumerate(answers)
     ]
-    return [made for made in score_all(RULES, asked) if made is not None]
+    return [made for made in score_all(metric, asked) if made is not None]
 
 
 def test_every_authored_answer_keeps_every_rule() -> None:
     made = _scores([(row.reference, row.meta["facts"]) for row in ROWS])
     assert len(made) == len(ROWS)
-    broken = {row.line: scores for row, scores in zip(ROWS, made, strict=True) if scores["all"] < 1}
+    broken = {
+        (row.source, row.line): scores for row, scores in zip(ROWS, made, strict=True) if scores["all"] < 1
+    }
     assert broken == {}
 
 
@@ -70,7 +77,7 @@ def test_every_authored_answer_keeps_every_rule() -> None:
     [
         ("greeting", GOOD.removeprefix("Hi there, ")),
         ("greeting", GOOD.replace("Hi there", "Higher up")),
-        ("short", GOOD.replace("so take", "day and night " * 15 + "so take")),
+        ("short", GOOD.replace("so take", "day and night " * 5 + "so take")),
         ("calm", GOOD.replace("time.", "time!")),
         ("plain_words", GOOD.replace("got", "been granted")),
         ("plain_words", GOOD.replace("so take", "I'm SORRY to say, so take")),
@@ -89,19 +96,29 @@ def test_each_rule_is_broken_alone(rule: str, text: str) -> None:
     assert (bad["all"], bad[""]) == (0, pytest.approx((len(RULES.rules) - 1) / len(RULES.rules)))
 
 
+def test_tone_is_all_rules_but_the_fact_and_a_constant_answer_keeps_it() -> None:
+    assert [*TONE.rules, RULES.rules[-1]] == [*RULES.rules]
+    assert RULES.rules[-1].holds == "facts"
+    asked = [(GOOD, row.meta["facts"]) for row in ROWS]
+    tone, rules = (
+        sum(each["all"] for each in _scores(asked, metric)) / len(ROWS) for metric in (TONE, RULES)
+    )
+    assert (tone, rules < 0.05) == (1, True)
+
+
 def test_facts_are_of_the_note() -> None:
     strange = []
     for row in ROWS:
         note, empty, asked = row.messages[0]["content"].partition("\n\n")
         assert (note[:6], empty, asked[:10]) == ("Note: ", "\n\n", "Customer: ")
-        strange += [(row.line, fact) for fact in row.meta["facts"] if not contains(note, (fact,))]
+        strange += [(row.source, row.line, fact) for fact in row.meta["facts"] if not contains(note, (fact,))]
     assert strange == []
 
 
 def test_no_question_comes_twice_and_no_answer_is_nearly_another() -> None:
     asked = Counter(row.messages[0]["content"].partition("\n\n")[2] for row in ROWS)
     assert max(asked.values()) == 1
-    bodies = [(row.line, shingles([row.reference.rpartition("\n")[0]])) for row in ROWS]
+    bodies = [(f"{row.source}:{row.line}", shingles([row.reference.rpartition("\n")[0]])) for row in ROWS]
     near = [
         (one, other) for (one, a), (other, b) in combinations(bodies, 2) if a & b and jaccard(a, b) >= 0.3
     ]
@@ -110,8 +127,7 @@ def test_no_question_comes_twice_and_no_answer_is_nearly_another() -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_test_rows_are_of_topics_that_nothing_is_learnt_of(seed: int) -> None:
-    (source,) = SPEC.data.sources
-    (sides,) = split_rows([SourceRows("brand_voice.jsonl", source.split, ROWS)], seed)
+    sides = [side for each in split_rows(_SOURCES, seed) for side in each]
     by_side = {
         name: [row for row, side in zip(ROWS, sides, strict=True) if SIDES[side] == name] for name in SIDES
     }
@@ -121,7 +137,14 @@ def test_the_test_rows_are_of_topics_that_nothing_is_learnt_of(seed: int) -> Non
         assert not known["test"] & (known["train"] | known["validation"])
     assert len(by_side["test"]) >= 200
     assert len(topics["test"]) >= 20
-    assert len(topics["train"]) >= 30
+    assert len(topics["train"]) >= 70
+
+
+def test_rows_to_learn_from_deal_no_other_row_anew() -> None:
+    (alone,) = split_rows(_SOURCES[:1], 0)
+    dealt, learnt = split_rows(_SOURCES, 0)
+    assert dealt.tolist() == alone.tolist()
+    assert {SIDES[side] for side in learnt} == {"train"}
 
 
 def test_the_judge_is_calibrated_by_answers_to_other_questions() -> None:
