@@ -9,13 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
-from tunebook_inference.vllm_engine import engine_environment
 from tunebook_spec.errors import StageError
 
 logger = logging.getLogger(__name__)
@@ -38,6 +37,8 @@ class Engine:
     """It listens there, out of reach of any other machine."""
     command: Sequence[str]
     """Of a program that ends with its stdin, as `engine_process` does."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What it has beside ours."""
     http: httpx.AsyncClient = field(init=False)
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _is_ready: bool = field(default=False, init=False)
@@ -60,7 +61,7 @@ class Engine:
         # Its own session: a Ctrl-C is meant for the one who drains first. Its log: stdout is for results.
         self._process = subprocess.Popen(
             self.command,
-            env={**os.environ, **engine_environment()},
+            env={**os.environ, **self.environment},
             stdin=subprocess.PIPE,
             stdout=_STDERR,
             start_new_session=True,
@@ -117,4 +118,7 @@ class Engine:
 
 def vllm_engine(names: tuple[str, ...], socket: Path, arguments: Sequence[str]) -> Engine:
     """An engine, not started, of vLLM's own arguments."""
-    return Engine(names, socket, [sys.executable, "-m", "model_server.engine_process", *arguments])
+    from tunebook_inference.vllm_engine import engine_environment
+
+    command = [sys.executable, "-m", "model_server.engine_process", *arguments]
+    return Engine(names, socket, command, engine_environment())

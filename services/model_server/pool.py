@@ -22,6 +22,11 @@ class _Place:
     """Under way."""
     asked_at: float = field(default_factory=time.monotonic)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether its engine has ended, or never came to be."""
+        return self.engine.has_ended or (self.ready.done() and self.ready.exception() is not None)
+
 
 class Pool:
     """At most so many engines; one under use is never stopped."""
@@ -57,7 +62,7 @@ class Pool:
 
     def _place(self, name: str, make: Callable[[], Engine]) -> _Place | None:
         """None as long as there is no room for it."""
-        if (place := self._places.get(name)) and not place.engine.has_ended:
+        if (place := self._places.get(name)) and not place.is_lost:
             return place
         leaving = name if place else None
         if leaving is None and len(self._places) >= self._most:
