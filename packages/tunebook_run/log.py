@@ -40,7 +40,7 @@ def configure(form: Literal["text", "json"], level: str) -> None:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    for package in ("spec", "run", "model", "inference", "data", "jobs", "train", "eval", "cli"):
+    for package in ("spec", "run", "model", "inference", "data", "jobs", "train", "eval", "plan", "cli"):
         logging.getLogger(f"tunebook_{package}").setLevel(level)
     for service in ("gateway", "worker", "model_server"):
         logging.getLogger(service).setLevel(level)
