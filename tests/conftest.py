@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tunebook_run.store import Store
+
 # Settings of whoever runs the tests must not reach them.
 for name in [name for name in os.environ if name.startswith("TUNEBOOK_")]:
     del os.environ[name]
@@ -122,3 +124,14 @@ def make_llama(folder: Path, *, talks: bool) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "local":
+        return Store(str(tmp_path / "with space" / "runs"), tmp_path / "cache")
+    store = Store(request.getfixturevalue("s3_url"), tmp_path / "cache")
+    if not store.exists(""):
+        store.filesystem.create_dir("bucket")
+    store.delete("")
+    return store

@@ -1,4 +1,4 @@
-"""The one Ray of a local run, started while earlier stages work and stopped when training has ended."""
+"""The one Ray of a local run of several workers, started while earlier stages work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ENVIRONMENT = {
     "RAY_prestart_worker_first_driver": "0",
     # Nobody takes this machine from under a run.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    # How long a checkpoint, a dead worker or the end goes unnoticed; the usual 2 s suit many workers.
+    # How long a dead worker or the end goes unnoticed; the usual 2 s suit many workers.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
 }
 """What suits a Ray of this machine alone; of whatever is set already, that is kept."""

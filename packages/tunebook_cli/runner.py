@@ -112,6 +112,12 @@ class _Run:
         asks_here = not asked.isdisjoint(self.plan.supporting)
         return StageProcesses(engines=asks_here or any(generates(self.plan.stages[name]) for name in missing))
 
+    @property
+    def _needs_local_ray(self) -> bool:
+        """Several workers train on this machine; one alone is the stage's own process."""
+        is_hosted = isinstance(self.loaded.spec.method, HostedMethod)
+        return self.settings.ray_address is None and self.settings.num_workers > 1 and not is_hosted
+
     def update(self, **changes: Any) -> None:
         self.record = RunRecord.model_validate({**self.record.model_dump(), **changes})
         save(self.store, self.record)
@@ -121,7 +127,7 @@ class _Run:
         if train and find(self.store, train) is None:
             if isinstance(method := self.loaded.spec.method, HostedMethod):
                 _probe(method, self.settings, self.store, train)
-            elif self.settings.ray_address is None:
+            elif self._needs_local_ray:
                 self.ray.start()
         for name, stage in self.plan.stages.items():
             started = time.monotonic()
@@ -159,8 +165,8 @@ class _Run:
         if stage.name == "prepare":
             # A cluster's hosts share the work; a Ray of this machine alone could only lose to its own cores.
             address = self.settings.ray_address
-        if stage.name == "train" and not isinstance(self.loaded.spec.method, HostedMethod):
-            address = self.settings.ray_address or self.ray.address()
+        if stage.name == "train":
+            address = self.ray.address() if self._needs_local_ray else self.settings.ray_address
         request = Request(
             stage=stage,
             parents={name: self.plan.stages[name].key for name in stage.parents},

@@ -10,6 +10,8 @@ from tunebook_run.store import Store
 from tunebook_train.inputs import TrainInputs
 
 CHECKPOINTS = "checkpoints"
+RAY_TRAIN = "ray_train"
+"""What Ray Train writes down of its own."""
 METRICS = "metrics.jsonl"
 WEIGHTS = "weights"
 """What training leaves where it trained all weights."""

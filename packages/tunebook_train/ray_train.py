@@ -10,44 +10,54 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from tunebook_run.importing import no_collection
 from tunebook_run.store import Store
 from tunebook_spec.errors import StageError
-from tunebook_train.job import CHECKPOINTS, Job
+from tunebook_train.job import RAY_TRAIN, Job
 
 
-def fit(job: Job, store: Store, *, ray_address: str, num_workers: int, min_workers: int) -> None:
+def fit(job: Job, store: Store, *, ray_address: str | None, num_workers: int, min_workers: int) -> None:
     """Train; a run of the same digest that was killed goes on from its newest checkpoint.
+
+    Args:
+        job: what workers are told.
+        store: all that they share.
+        ray_address: the cluster; None: this process is the one worker, Ray Train's local mode.
+        num_workers: on the cluster.
+        min_workers: as many go on where hosts are lost.
 
     Raises:
         StageError: the loss was no number any more.
         ray.train.TrainingFailedError: a worker failed more often than Ray Train starts it again.
     """
-    ray.init(
-        address=ray_address,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        ignore_reinit_error=True,
-    )
-    use_gpu = ray.cluster_resources().get("GPU", 0) >= num_workers
-    trainer = TorchTrainer(
-        _work,
-        train_loop_config={"job": job},
-        scaling_config=ScalingConfig(
+    if ray_address is None:
+        scaling = ScalingConfig(num_workers=0)
+    else:
+        ray.init(
+            address=ray_address,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            ignore_reinit_error=True,
+        )
+        use_gpu = ray.cluster_resources().get("GPU", 0) >= num_workers
+        scaling = ScalingConfig(
             num_workers=num_workers if min_workers == num_workers else (min_workers, num_workers),
             use_gpu=use_gpu,
             resources_per_worker={"CPU": job.cpus_per_worker, **({"GPU": 1} if use_gpu else {})},
             placement_strategy="SPREAD",
-        ),
+        )
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"job": job},
+        scaling_config=scaling,
         run_config=RunConfig(
-            name=CHECKPOINTS,
+            name=RAY_TRAIN,
             storage_path=store.path(job.stage_key),
             storage_filesystem=store.filesystem,
             failure_config=FailureConfig(max_failures=3),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
     refusal = trainer.fit().return_value

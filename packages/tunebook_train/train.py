@@ -19,7 +19,7 @@ from tunebook_run.stages import Stage
 from tunebook_run.store import Store
 from tunebook_spec.errors import StageError
 from tunebook_train.inputs import TrainInputs
-from tunebook_train.job import CHECKPOINTS, Job, read_metrics
+from tunebook_train.job import CHECKPOINTS, RAY_TRAIN, Job, read_metrics
 from tunebook_train.ray_train import fit
 from tunebook_train.result import TrainResult, share
 
@@ -35,7 +35,7 @@ def train(
     store: Store,
     data_key: str,
     model: ReadyModel,
-    ray_address: str,
+    ray_address: str | None,
     num_workers: int,
     min_workers: int,
     cpus_per_worker: int | None,
@@ -49,7 +49,7 @@ def train(
         store: all that workers share.
         data_key: key of what `prepare` left.
         model: the base model on this machine; its digest names its copy where workers cannot see this disk.
-        ray_address: the Ray cluster.
+        ray_address: the Ray cluster; None: this process trains, which is the one worker.
         num_workers: training workers.
         min_workers: as many go on where hosts are lost.
         cpus_per_worker: cores of each; none: this machine's, shared out.
@@ -82,7 +82,8 @@ def train(
             fit(job, store, ray_address=ray_address, num_workers=num_workers, min_workers=min_workers)
         except TrainingFailedError as error:
             raise StageError(_cause(error)) from error
-    store.delete(f"{stage.key}/{CHECKPOINTS}")
+    for name in (CHECKPOINTS, RAY_TRAIN):
+        store.delete(f"{stage.key}/{name}")
     store.download(stage.key)
     return _result(read_metrics(store, stage.key), precision.dtype)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import ray.train
@@ -21,7 +19,8 @@ from tunebook_spec.errors import StageError
 from tunebook_spec.method import AdapterMethod, QloraMethod
 from tunebook_train.allocator import TRIM_STEPS, give_back, keep_freed_memory
 from tunebook_train.checkpoint import Training
-from tunebook_train.job import ADAPTER, CHECKPOINTS, METRICS, QUANTISED, WEIGHTS, Job
+from tunebook_train.checkpoints import Checkpoints
+from tunebook_train.job import ADAPTER, METRICS, QUANTISED, WEIGHTS, Job
 from tunebook_train.limits import way_out
 from tunebook_train.loop import Batches, Worker, run_steps
 from tunebook_train.merge_probes import MERGE_PROBES, probe
@@ -91,8 +90,9 @@ def _work(job: Job) -> str | None:
     optimizer = make_optimizer(loss, method)
     schedule = make_schedule(optimizer, method, len(steps))
     training = Training(loss, optimizer, schedule, job.digest)
+    checkpoints = Checkpoints(store, job.stage_key)
     try:
-        training.restore_newest(_checkpoints())
+        training.restore_newest(checkpoints.newest_first())
     except StageError as error:
         return str(error)
     if worker.world_size > 1 and not is_sharded:
@@ -115,7 +115,7 @@ def _work(job: Job) -> str | None:
         if worker.world_rank == 0:
             _publish(store, job, training, facts)
         if training.step % method.checkpoint_every_steps == 0 and training.step < len(steps):
-            _report(training, worker, store, job)
+            checkpoints.save(training)
 
     try:
         check_loss(loss, Pack.of(train, [int(train.lengths.argmax())], device))
@@ -128,21 +128,7 @@ def _work(job: Job) -> str | None:
         save_weights(loss, kept, store, job)
         probes.write(store.folder(job.stage_key))
         store.upload(job.stage_key, MERGE_PROBES)
-    ray.train.report({"step": training.step})
     return None
-
-
-def _checkpoints() -> Iterator[Path]:
-    """The folders of all checkpoints there are, newest first."""
-    newest = ray.train.get_checkpoint()
-    if newest is None:
-        return
-    with newest.as_directory() as folder:
-        yield Path(folder)
-    for reported in reversed(ray.train.get_all_reported_checkpoints()):
-        if reported.checkpoint.path != newest.path:
-            with reported.checkpoint.as_directory() as folder:
-                yield Path(folder)
 
 
 def _publish(store: Store, job: Job, training: Training, facts: dict[str, int]) -> None:
@@ -150,29 +136,6 @@ def _publish(store: Store, job: Job, training: Training, facts: dict[str, int]) 
     entries = [facts, *training.metrics]
     lines = "".join(json.dumps(entry) + "\n" for entry in entries)
     store.write(f"{job.stage_key}/{METRICS}", lines.encode())
-
-
-def _report(training: Training, worker: Worker, store: Store, job: Job) -> None:
-    """A checkpoint, written by rank 0; a barrier for all.
-
-    In a local store it is written once, on the disk where it stays; Ray would copy it there.
-    """
-    checkpoints = store.folder(job.stage_key) / CHECKPOINTS if store.local_root else None
-
-    def move(written: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
-        assert checkpoints
-        (checkpoints / name).mkdir()
-        for path in Path(written.path).iterdir():
-            path.rename(checkpoints / name / path.name)
-        return ray.train.Checkpoint.from_directory(checkpoints / name)
-
-    with tempfile.TemporaryDirectory(dir=checkpoints) as folder:
-        training.save(Path(folder))
-        ray.train.report(
-            {"step": training.step},
-            checkpoint=ray.train.Checkpoint.from_directory(folder) if worker.world_rank == 0 else None,
-            checkpoint_upload_fn=move if checkpoints else None,
-        )
 
 
 def save_weights(loss: SupervisedLoss, kept: dict[str, Tensor], store: Store, job: Job) -> None:

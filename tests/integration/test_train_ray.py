@@ -48,8 +48,7 @@ def ray_address() -> Iterator[str]:
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-        # A checkpoint a second: whoever kills at one step must not come at the last.
-        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
+        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
         context = ray.init(
             address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False
         )
@@ -75,7 +74,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def run(
-    name: str, store: Store, model: Path, address: str, *, workers: int, method: FullMethod = METHOD
+    name: str, store: Store, model: Path, address: str | None, *, workers: int, method: FullMethod = METHOD
 ) -> tuple[TrainResult, Path]:
     inputs = TrainInputs(method=method, seed=0)
     stage = Stage.of("tiny", name, inputs)
@@ -143,8 +142,7 @@ def test_a_killed_worker_costs_nothing_but_time(
     killed, victim = run("train-killed", store, tiny_llama, ray_address, workers=2, method=method)
     killer.join()
     (entry,) = [entry for entry in metrics(victim) if "resumed_at_step" in entry]
-    # The controller may not have seen the newest checkpoint when the worker dies; then it is the one before.
-    assert entry["resumed_at_step"] in (5, 10, 15)
+    assert entry["resumed_at_step"] in (15, 20)
     assert losses(victim) == pytest.approx(losses(folder), rel=tolerance, abs=0)
     assert killed.steps == result.steps == len(losses(victim))
     assert killed.best_step == result.best_step
@@ -157,9 +155,7 @@ def test_a_killed_worker_costs_nothing_but_time(
     assert not (victim / "checkpoints").exists()
 
 
-def test_a_rate_that_breaks_the_loss_fails_once_with_step_and_rows(
-    ray_address: str, store: Store, tiny_llama: Path
-) -> None:
+def test_a_rate_that_breaks_the_loss_fails_once_with_step_and_rows(store: Store, tiny_llama: Path) -> None:
     method = METHOD.model_copy(update={"learning_rate": 1e30})
     with pytest.raises(StageError, match=r"step \d+: loss .* norm nan, in rows train-\d+, .*lower method"):
-        run("train-breaks", store, tiny_llama, ray_address, workers=1, method=method)
+        run("train-breaks", store, tiny_llama, None, workers=1, method=method)

@@ -21,7 +21,6 @@ def train_stage(work: Work) -> Outcome:
     from tunebook_train.job import ADAPTER
     from tunebook_train.train import train
 
-    assert work.request.ray_address is not None
     inputs = TrainInputs.model_validate(work.fields)
     done = train(
         inputs,

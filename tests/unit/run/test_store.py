@@ -11,17 +11,6 @@ from tunebook_run.store import Store
 from tunebook_spec.errors import LockedError, StoreError
 
 
-@pytest.fixture(params=["local", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    if request.param == "local":
-        return Store(str(tmp_path / "with space" / "runs"), tmp_path / "cache")
-    store = Store(request.getfixturevalue("s3_url"), tmp_path / "cache")
-    if not store.exists(""):
-        store.filesystem.create_dir("bucket")
-    store.delete("")
-    return store
-
-
 def test_what_is_written_is_read_back_listed_and_deleted(store: Store) -> None:
     store.write("a/b/one.json", b"1")
     store.write("a/b/two.json", b"22")
