@@ -1,7 +1,7 @@
-"""What the stage adds to a training on one machine: as a run has it, against its bare loop.
+"""What Ray adds to a training of one worker: the stage as a run has it, against its loop in one process.
 
 Both import what they need, load the embedded model, take a few updates of all weights, and write weights and
-probes.
+probes. As in a run, Ray itself was started while something else worked, and is not timed.
 """
 
 from __future__ import annotations
@@ -31,5 +31,5 @@ BENCHMARK = Benchmark(
     peers=(Peer(BARE, None),),
     make=make,
     equal=equal,
-    overheads={"stage_overhead_s": BARE},
+    overheads={"ray_overhead_s": BARE},
 )

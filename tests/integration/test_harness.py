@@ -217,7 +217,7 @@ def test_overhead_is_told_of_trainings_that_took_the_same_updates(folder: Path) 
         for name, seconds in ((US, (5.0, 9.0, 8.0)), ("bare_loop", (4.0, 4.0, 4.0)))
     }
     made = harness.summary("train_start", {32: runs}, {}, train_start.BENCHMARK.overheads)
-    assert made["measured"]["stage_overhead_s"] == 4.0
+    assert made["measured"]["ray_overhead_s"] == 4.0
 
 
 def test_every_benchmark_has_a_script_for_each_contender() -> None:

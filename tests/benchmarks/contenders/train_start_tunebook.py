@@ -6,6 +6,11 @@ from typing import Any
 
 from contender import compete
 
+from tunebook_cli.local_ray import LocalRay
+
+RAY = LocalRay()
+ADDRESS = RAY.address()
+
 
 def work(folder: Path) -> dict[str, Any]:
     from tunebook_model.resolve import ReadyModel
@@ -30,7 +35,7 @@ def work(folder: Path) -> dict[str, Any]:
         store=store,
         data_key="data",
         model=ReadyModel(model, "base", "0", None),
-        ray_address=None,
+        ray_address=ADDRESS,
         num_workers=1,
         min_workers=1,
         cpus_per_worker=len(os.sched_getaffinity(0)),
@@ -41,3 +46,4 @@ def work(folder: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     compete(work, lambda made: made, "torch", "transformers", "ray")
+    RAY.stop()
