@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunebook_jobs import keys
-from tunebook_jobs.database import Database, open_database
 from tunebook_run.settings import Settings
 from tunebook_run.store import Store
+
+if TYPE_CHECKING:
+    from tunebook_jobs.database import Database
 
 app = typer.Typer(no_args_is_help=True, help="API keys of the fine-tuning service.")
 
@@ -20,13 +21,17 @@ def create(
     project: Annotated[str, typer.Option(help="Whose files, jobs and models it opens.")] = "default",
 ) -> None:
     """Print a new key; it cannot be shown again."""
-    typer.echo(keys.create_key(_database(), project))
+    from tunebook_jobs.keys import create_key
+
+    typer.echo(create_key(_database(), project))
 
 
 @app.command("list")
 def list_() -> None:
     """Show ids, projects and dates of keys; the keys themselves are not kept."""
-    for key in keys.list_keys(_database()):
+    from tunebook_jobs.keys import list_keys
+
+    for key in list_keys(_database()):
         state = "in use" if key.revoked_at is None else f"revoked {_date(key.revoked_at)}"
         typer.echo(f"{key.id}  {key.project:<31}  created {_date(key.created_at)}  {state}")
 
@@ -34,11 +39,15 @@ def list_() -> None:
 @app.command()
 def revoke(id: Annotated[str, typer.Argument(help="As `tunebook keys list` shows it.")]) -> None:
     """Let a key open nothing any more."""
-    keys.revoke_key(_database(), id)
+    from tunebook_jobs.keys import revoke_key
+
+    revoke_key(_database(), id)
     typer.echo(f"revoked {id}")
 
 
 def _database() -> Database:
+    from tunebook_jobs.database import open_database
+
     settings = Settings.read()
     return open_database(settings, Store(settings.storage_url, settings.cache_dir))
 

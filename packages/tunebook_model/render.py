@@ -12,7 +12,6 @@ from typing import Any, Literal, NoReturn
 import jinja2
 import numpy as np
 import numpy.typing as npt
-from transformers import AutoTokenizer
 
 from tunebook_model.conversation import FunctionTool, Message, is_learnt, text_of
 from tunebook_model.folder import end_of_turn_ids
@@ -81,6 +80,9 @@ class Renderer:
         Raises:
             ModelError: the template reads the clock, or the model names no end-of-turn token.
         """
+        # It takes 2 s, for which those that only show what was rendered need not wait.
+        from transformers import AutoTokenizer
+
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         renderer = cls(tokenizer, end_of_turn_ids(path), dict(chat_template_kwargs))
         renderer.prompt_ids([_FOLLOW_UP])  # meets a clock before the first row does

@@ -33,15 +33,23 @@ def test_without_a_cluster_no_ray_is_loaded() -> None:
     assert done.stdout == "True False\n"
 
 
-def test_a_look_at_sources_loads_no_heavy_library() -> None:
+@pytest.mark.parametrize(
+    "modules",
+    [
+        "tunebook_data.fingerprint",
+        "tunebook_eval.report, tunebook_eval.verified, tunebook_eval.compare, tunebook_eval.decide",
+    ],
+    ids=["a look at sources", "a look at runs"],
+)
+def test_who_only_looks_loads_no_heavy_library(modules: str) -> None:
     heavy = f"[name for name in {HEAVY!r} if name in sys.modules]"
-    code = f"import sys, tunebook_data.fingerprint; print({heavy})"
+    code = f"import sys, {modules}; print({heavy})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_the_command_line_itself_loads_no_library_of_a_stage() -> None:
-    heavy = f"[name for name in {(*HEAVY, 'scipy', 'matplotlib', 'mlflow')!r} if name in sys.modules]"
+    heavy = f"[name for name in {(*HEAVY, 'scipy', 'matplotlib', 'mlflow', 'sqlalchemy')!r} if name in sys.modules]"
     code = f"import sys, tunebook_cli.main, tunebook_cli.runner; print({heavy})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
