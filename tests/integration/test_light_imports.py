@@ -49,7 +49,8 @@ def test_who_only_looks_loads_no_heavy_library(modules: str) -> None:
 
 
 def test_the_command_line_itself_loads_no_library_of_a_stage() -> None:
-    heavy = f"[name for name in {(*HEAVY, 'scipy', 'matplotlib', 'mlflow', 'sqlalchemy')!r} if name in sys.modules]"
+    names = (*HEAVY, "scipy", "matplotlib", "mlflow", "sqlalchemy")
+    heavy = f"[name for name in {names!r} if name in sys.modules]"
     code = f"import sys, tunebook_cli.main, tunebook_cli.runner; print({heavy})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
