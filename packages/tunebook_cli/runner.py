@@ -109,8 +109,13 @@ class _Run:
         missing = [name for name, stage in self.plan.stages.items() if find(self.store, stage) is None]
         asked = set(self.loaded.spec.data.roles) if "prepare" in missing else set()
         asked |= {name.removeprefix(JUDGE) for name in missing if name.startswith(JUDGE)}
-        asks_here = not asked.isdisjoint(self.plan.supporting)
-        return StageProcesses(engines=asks_here or any(generates(self.plan.stages[name]) for name in missing))
+        if not asked.isdisjoint(self.plan.supporting) or any(
+            generates(self.plan.stages[name]) for name in missing
+        ):
+            return StageProcesses("tunebook_cli.preload")
+        if any(name.startswith(("prepare", "train", "answer-")) for name in missing):
+            return StageProcesses("tunebook_cli.preload_transformers")
+        return StageProcesses("tunebook_cli.stage_process")
 
     @property
     def _needs_local_ray(self) -> bool:

@@ -21,12 +21,12 @@ class StageProcesses:
     """Runs one stage after the other, each in a process whose memory is given back.
 
     Args:
-        engines: stages to come generate, so vLLM is worth importing beforehand.
+        preload: the module that has what stages to come import.
     """
 
-    def __init__(self, *, engines: bool) -> None:
+    def __init__(self, preload: str) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["tunebook_cli.preload" if engines else stage_process.__name__])
+        self._context.set_forkserver_preload([preload])
         os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"
         forkserver.ensure_running()
 

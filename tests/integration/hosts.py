@@ -103,6 +103,8 @@ def two_hosts() -> Iterator[Cluster]:
                 "TUNEBOOK_CACHE_DIR": str(host.folder / "cache"),
                 "TUNEBOOK_STORAGE_URL": storage_url,
                 "HOME": str(host.folder),
+                # What vLLM has found out about model classes once, in a process that takes long to start.
+                "VLLM_CACHE_ROOT": str(Path.home() / ".cache" / "vllm"),
             }
         python = sys.executable
         moto = ("-m", "moto.server", "-H", hosts[0].address, "-p", str(S3_PORT))

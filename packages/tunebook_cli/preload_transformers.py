@@ -1,0 +1,8 @@
+"""Imported by the process that stages which read or write tokens are forked from."""
+
+from tunebook_run.importing import no_collection
+
+with no_collection():
+    from transformers import AutoTokenizer  # noqa: F401
+
+    import tunebook_eval.answer  # noqa: F401
