@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from tunebook_data.datasets.catalogue import CATALOGUE
 from tunebook_data.inputs import PrepareInputs, ReplayInputs
@@ -39,9 +41,32 @@ FORMATS: Mapping[str, int] = {
 }
 """Raised when a stage's own code changes its output; 1 for the others."""
 
-
+INPUTS: Mapping[str, type[BaseModel]] = {
+    "replay": ReplayInputs,
+    "prepare": PrepareInputs,
+    "train": TrainInputs,
+    "train_hosted": HostedInputs,
+    "merge": MergeInputs,
+    "answer": AnswerInputs,
+    "judge": JudgeInputs,
+    "evaluate": EvaluateInputs,
+    "decide": DecideInputs,
+}
+"""What a stage reads of a spec, by what it does."""
 JUDGE = "judge-"
 """Before the role of a judge, the name of its stage."""
+
+
+@dataclass(frozen=True)
+class EarlierRun:
+    """What has made a model that answers as an arm."""
+
+    key: str
+    """Of the model in the store."""
+    digest: str
+    """Of the model."""
+    chat_template_kwargs: Mapping[str, str | bool]
+    """What its template was handed in training."""
 
 
 def generates(stage: Stage) -> bool:
@@ -52,6 +77,22 @@ def generates(stage: Stage) -> bool:
     assert isinstance(fields, dict)
     model = fields["model"]
     return not (isinstance(model, dict) and model["kind"] in ("endpoint", "hosted", "scripted"))
+
+
+def read_fields(name: str, fields: dict[str, Any]) -> dict[str, Any] | None:
+    """The fields of a stage as this version has them, whichever has written them; None: it cannot read them.
+
+    Args:
+        name: of the stage.
+        fields: what the stage was told of its spec.
+    """
+    kind = name.partition("-")[0]
+    if kind == "train" and fields.get("method", {}).get("kind") == "hosted":
+        kind = "train_hosted"
+    try:
+        return INPUTS[kind].model_validate(fields).model_dump(mode="json")
+    except ValidationError:
+        return None
 
 
 def _place(arm: Arm | RunArm | ModelArm) -> tuple[bool, str]:
@@ -66,7 +107,7 @@ def stages(
     sources: Mapping[str, str],
     supporting: Mapping[str, str],
     golden: Mapping[str, str],
-    runs: Mapping[str, str] | None = None,
+    runs: Mapping[str, EarlierRun] | None = None,
     served: Served | None = None,
     provider: str | None = None,
     price_per_hour: float | None = None,
@@ -79,7 +120,7 @@ def stages(
         sources: digest of the content of each source.
         supporting: what answers for each supporting model that is asked, by role.
         golden: digest of the content of each golden set, by its path in the spec.
-        runs: digest of the model that each earlier run has made, by the name of its arm.
+        runs: each earlier run whose model answers, by the name of its arm.
         served: answers as the tuned model; None: that is trained.
         provider: what is tuned by `method: hosted`, and where.
         price_per_hour: of the machine, which the report reckons by; None: it tells no money.
@@ -129,8 +170,9 @@ def stages(
         # All that needs no training comes first: what stops a run should stop it before the long part.
         parents: tuple[str, ...] = ("prepare",)
         contents, libraries = ({}, ()) if arm == "baselines" else (asked, answered_by)
-        if isinstance(arm, RunArm):
-            contents = {"run": (runs or {})[arm.name]}
+        earlier = (runs or {})[arm.name] if isinstance(arm, RunArm) else None
+        if earlier is not None:
+            contents, libraries = {"run": earlier.digest}, GENERATES
         if isinstance(arm, ModelArm):
             runs_here = isinstance(spec.models[arm.model], BaseModelReference)
             contents = {f"model:{arm.model}": supporting[arm.model]}
@@ -147,7 +189,12 @@ def stages(
                 add("merge", MergeInputs.of(spec), "train", contents=model, libraries=trains)
             parents, contents = ("prepare", "train" if hosted else "merge"), {}
         answers.append(f"answer-{arm if arm == 'baselines' else arm_name(arm)}")
-        inputs = AnswerInputs.of(spec, arm, served.reference if served and arm == "tuned" else None)
+        inputs = AnswerInputs.of(
+            spec,
+            arm,
+            served=served.reference if served and arm == "tuned" else None,
+            chat_template_kwargs=earlier.chat_template_kwargs if earlier else None,
+        )
         add(answers[-1], inputs, *parents, contents=contents, libraries=libraries)
     judges = []
     of_models = [each for each in answers if each != "answer-baselines"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from tunebook_cli.graph import stages
+from tunebook_cli.graph import EarlierRun, stages
 from tunebook_data.fingerprint import preflight, source_digests
 from tunebook_eval.golden import golden_digests, golden_problems, judged_metrics
 from tunebook_eval.scorers import metric_problems
@@ -13,7 +13,7 @@ from tunebook_inference.served import Served
 from tunebook_inference.supporting import identity
 from tunebook_model.resolve import ReadyModel, resolve
 from tunebook_plan.pin import unpinned
-from tunebook_run.record import StageRecord, find_run
+from tunebook_run.record import find_run
 from tunebook_run.settings import Settings
 from tunebook_run.stages import Stage, find, read_artifact
 from tunebook_run.store import Store
@@ -111,30 +111,31 @@ def plan(loaded: LoadedSpec, settings: Settings, served: Served | None = None) -
         sources=sources,
         supporting=who,
         golden=golden_digests(loaded.spec, folder),
-        runs={arm: record.digest for arm, record in runs.items()},
+        runs=runs,
         served=served,
         provider=_provider(loaded, settings),
         price_per_hour=settings.local_price_per_hour,
     )
-    return Plan(made, model, ready, {arm: record.key for arm, record in runs.items()}, served)
+    return Plan(made, model, ready, {arm: run.key for arm, run in runs.items()}, served)
 
 
-def _earlier_runs(loaded: LoadedSpec, settings: Settings) -> dict[str, StageRecord]:
+def _earlier_runs(loaded: LoadedSpec, settings: Settings) -> dict[str, EarlierRun]:
     """What earlier runs have made that answers as an arm, by its name.
 
     Raises:
         SpecError: there is no such run, it has made no model, or that was cleaned away.
     """
     store = Store(settings.storage_url, settings.cache_dir)
-    found: dict[str, StageRecord] = {}
+    found: dict[str, EarlierRun] = {}
     problems = []
     for index, arm in enumerate(loaded.spec.evaluation.arms):
         if isinstance(arm, RunArm):
             try:
-                record = find_run(store, arm.run).merged
-                if read_artifact(store, record.key) is None:
+                record = find_run(store, arm.run)
+                merged = record.merged
+                if read_artifact(store, merged.key) is None:
                     raise InputError(f"the model of run {arm.run} was cleaned away; run its spec again")
-                found[arm.name] = record
+                found[arm.name] = EarlierRun(merged.key, merged.digest, record.chat_template_kwargs)
             except InputError as error:
                 problems.append(loaded.problem(("evaluation", "arms", index, "run"), str(error)))
     if problems:

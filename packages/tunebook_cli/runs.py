@@ -100,12 +100,15 @@ def verify(
 
 def _inputs(found: Verification, record: RunRecord, settings: Settings, spec_dir: Path) -> Iterator[Finding]:
     """What the run was made from, against what its spec would be made from now."""
+    from tunebook_cli.graph import read_fields
     from tunebook_cli.planning import plan
+    from tunebook_eval.verified import record_findings
     from tunebook_model.digests import model_digest
 
     path = spec_dir / f"{record.scenario}.yaml"
     try:
         spec = Spec.model_validate(record.spec)
+        yield from record_findings(record, spec)
         planned = plan(LoadedSpec(spec, path, record.profile, {}), settings, _served(record))
     except ValidationError as error:
         first = error.errors()[0]
@@ -115,7 +118,7 @@ def _inputs(found: Verification, record: RunRecord, settings: Settings, spec_dir
     except TunebookError as error:
         yield Finding("run.json: spec", f"its inputs cannot be found again: {error}")
         return
-    compare_inputs(found, planned.stages)
+    compare_inputs(found, planned.stages, read_fields)
     model = planned.model
     with tempfile.TemporaryDirectory() as nothing_kept:
         if model_digest(model.path, Path(nothing_kept)) != model.digest:

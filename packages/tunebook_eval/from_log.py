@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,8 +46,9 @@ def score_log(
 ) -> LogScores:
     """Score every answer by the metrics of its set.
 
-    An answer to a test row's question is of that row's set and has its reference. Any other is of
-    `other_set`, and is scored by what needs no reference.
+    An answer to a test row's question is of every set that asks it, and has its reference and its group.
+    Any other is of `other_set`, a group of its own with equal questions, and is scored by what needs no
+    reference.
 
     Args:
         metrics: Of each set.
@@ -55,23 +56,25 @@ def score_log(
         items: Questions with a reference.
         other_set: The set of all other questions.
     """
-    known = {_key(item.messages): item for item in items if item.messages and item.reworded is None}
-    answers = [(row, _answer(row, known.get(_key(row.messages)), other_set)) for row in rows]
-    by_model: dict[str, list[Answer]] = {}
-    for row, answer in answers:
-        by_model.setdefault(row.model, []).append(answer)
-    uncounted = {row.id for row in rows if row.completion_tokens is None and row.error is None}
-    scores = tuple(
-        score
-        for model, of_model in sorted(by_model.items())
-        for score in _scores(metrics, model, of_model, uncounted)
-    )
+    known: dict[str, dict[str, Item]] = {}
+    for item in items:
+        if item.messages and item.reworded is None:
+            key = _key((each["role"], each["content"]) for each in item.messages)
+            known.setdefault(key, {}).setdefault(item.set, item)
+    by_model: dict[str, list[_Logged]] = {}
+    for row in rows:
+        key = _key((each.role, each.content) for each in row.messages)
+        asked_by: Sequence[Item | None] = [*known.get(key, {}).values()] or [None]
+        answers = tuple(_answer(row, key, item, other_set) for item in asked_by)
+        by_model.setdefault(row.model, []).append(_Logged(row, answers))
+    models = sorted(by_model)
+    scores = tuple(score for model in models for score in _scores(metrics, model, by_model[model]))
     groups: dict[str, dict[str, str]] = {}
-    for _, answer in answers:
-        groups.setdefault(answer.set, {})[answer.item] = answer.group
+    for each in (answer for model in models for logged in by_model[model] for answer in logged.answers):
+        groups.setdefault(each.set, {})[each.item] = each.group
     return LogScores(
-        num_answers={model: len(of_model) for model, of_model in sorted(by_model.items())},
-        num_known=sum(_has_reference(answer) for _, answer in answers),
+        num_answers={model: len(by_model[model]) for model in models},
+        num_known=sum(any(map(_has_reference, each.answers)) for of in by_model.values() for each in of),
         scores=scores,
         changes=dict(_changes(scores, rows, groups)),
         left_out=tuple(
@@ -98,7 +101,14 @@ def describe(found: LogScores) -> str:
     return "\n\n".join("\n".join(part) for part in (*parts, end))
 
 
-def _answer(row: LoggedAnswer, item: Item | None, other_set: str) -> Answer:
+@dataclass(frozen=True)
+class _Logged:
+    row: LoggedAnswer
+    answers: tuple[Answer, ...]
+    """What it says to each set that asks its question."""
+
+
+def _answer(row: LoggedAnswer, key: str, item: Item | None, other_set: str) -> Answer:
     facts: dict[str, Any] = {}
     if item is not None:
         facts = {"reference": item.reference, "expected": item.expected, "meta": dict(item.meta)}
@@ -107,20 +117,20 @@ def _answer(row: LoggedAnswer, item: Item | None, other_set: str) -> Answer:
     return Answer(
         set=item.set if item else other_set,
         item=row.id,
-        question=row.messages[-1]["content"],
+        question=row.messages[-1].content,
         text=row.text,
         finish_reason=ends.get(row.finish_reason, "stop"),
         prompt_tokens=row.prompt_tokens or 0,
         completion_tokens=row.completion_tokens or 0,
         error=row.error,
-        group=_key(row.messages),
+        group=item.group if item else key,
         **{"reference": None, **facts},
     )
 
 
-def _key(messages: Sequence[Mapping[str, Any]]) -> str:
-    """The same for the same question, whether or not a log has masked it."""
-    said = [(each["role"], scan(each["content"])[0]) for each in messages]
+def _key(messages: Iterable[tuple[str, str]]) -> str:
+    """The same for the same roles and contents, whether or not a log has masked them."""
+    said = [(role, scan(content)[0]) for role, content in messages]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
 
@@ -129,17 +139,18 @@ def _has_reference(answer: Answer) -> bool:
 
 
 def _scores(
-    metrics: Mapping[str, Sequence[AnyMetric]], model: str, answers: Sequence[Answer], uncounted: set[str]
+    metrics: Mapping[str, Sequence[AnyMetric]], model: str, logged: Sequence[_Logged]
 ) -> Iterator[ArmScores]:
-    """Of one model; answers in `uncounted` say nothing of their length."""
+    """Of one model; an answer whose tokens nobody has counted says nothing of its length."""
     for name, of_set in metrics.items():
-        here = [each for each in answers if each.set == name]
+        here = [(each.row, answer) for each in logged for answer in each.answers if answer.set == name]
+        answers = [answer for _, answer in here]
         for metric in of_set:
-            scored = [each for each in here if not needs_reference(metric) or _has_reference(each)]
+            scored = [each for each in answers if not needs_reference(metric) or _has_reference(each)]
             if scored and scores_alone(metric):
                 yield from score_arm(metric, model, scored, score_all(metric, scored))
-        counted = [each for each in here if each.item not in uncounted]
-        for only, metric_name in zip((here, counted), ALWAYS, strict=True):
+        counted = [answer for row, answer in here if row.completion_tokens is not None or row.error]
+        for only, metric_name in zip((answers, counted), ALWAYS, strict=True):
             if only:
                 yield next(each for each in score_always(model, only) if each.metric == metric_name)
 

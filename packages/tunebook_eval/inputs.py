@@ -118,8 +118,22 @@ class AnswerInputs(Frozen):
     """As `data.checks` has it, for such a model: whether rows with such data may leave this machine."""
 
     @classmethod
-    def of(cls, spec: Spec, arm: AnswerArm, served: EndpointModel | None = None) -> AnswerInputs:
-        """What an arm reads of a spec; `served` answers in the place of the arm's own model."""
+    def of(
+        cls,
+        spec: Spec,
+        arm: AnswerArm,
+        *,
+        served: EndpointModel | None = None,
+        chat_template_kwargs: Mapping[str, str | bool] | None = None,
+    ) -> AnswerInputs:
+        """What an arm reads of a spec.
+
+        Args:
+            spec: the spec.
+            arm: the arm.
+            served: answers in the place of the arm's own model.
+            chat_template_kwargs: of an earlier run's model; None: the arm's model is this spec's.
+        """
         evaluation = spec.evaluation
         other = served or _elsewhere(spec, arm)
         only_tasks = arm in (*PROMPTED, "baselines")
@@ -131,6 +145,8 @@ class AnswerInputs(Frozen):
             if isinstance(each, TaskSet) or not (only_tasks or (other and isinstance(each, TextsSet)))
         }
         rules = arm == "baselines"
+        if chat_template_kwargs is None:
+            chat_template_kwargs = {} if rules or other else spec.base_model.chat_template_kwargs
         few_shot = evaluation.few_shot if arm == "few_shot" else None
         draws_shots = few_shot is not None and few_shot.choose == "seeded"
         draws = draws_shots or (not rules and evaluation.decoding.temperature > 0)
@@ -141,7 +157,7 @@ class AnswerInputs(Frozen):
             seed=spec.seed if draws else None,
             few_shot=few_shot,
             retrieval=evaluation.retrieval if arm == "retrieval" else None,
-            chat_template_kwargs={} if rules or other else spec.base_model.chat_template_kwargs,
+            chat_template_kwargs=dict(chat_template_kwargs),
             model=other,
             personal_data=spec.data.checks.personal_data if other else None,
         )

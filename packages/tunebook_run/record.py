@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
@@ -94,6 +94,12 @@ class RunRecord(BaseModel):
                 " `{model: ROLE}` and an endpoint under `models`; the report has its name"
             )
         return self.stage("merge")
+
+    @property
+    def chat_template_kwargs(self) -> dict[str, str | bool]:
+        """What the chat template of its model is handed."""
+        base_model: Any = self.spec["base_model"]
+        return dict(base_model["chat_template_kwargs"])
 
 
 def save(store: Store, record: RunRecord) -> None:

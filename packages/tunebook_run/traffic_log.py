@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunebook_spec.errors import DataError
+
+
+class LoggedMessage(BaseModel):
+    """The text of a message; what else a client sends with it is not kept."""
+
+    model_config = ConfigDict(frozen=True)
+
+    role: str
+    content: str
 
 
 class LoggedAnswer(BaseModel):
@@ -23,7 +31,7 @@ class LoggedAnswer(BaseModel):
     """The served model that answered."""
     is_shadow: bool
     """Its answer was only logged."""
-    messages: list[dict[str, Any]]
+    messages: tuple[LoggedMessage, ...] = Field(min_length=1)
     text: str
     finish_reason: str
     prompt_tokens: int | None
@@ -32,7 +40,7 @@ class LoggedAnswer(BaseModel):
     seconds: float
     """From the request to the end of the answer."""
     masked: tuple[str, ...] = ()
-    """Rules by which personal data were masked in it."""
+    """Rules by which personal data were masked in it: in the messages, the text and the error."""
     error: str | None = None
     """Why there is no answer."""
 

@@ -5,7 +5,7 @@ Digests guard against damage and mistakes. Who can write the store can also writ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,12 +73,16 @@ def verify_stages(store: Store, record: RunRecord, copies: Mapping[str, str]) ->
     return found
 
 
-def compare_inputs(found: Verification, recomputed: Mapping[str, Stage]) -> None:
+def compare_inputs(
+    found: Verification, recomputed: Mapping[str, Stage], read: Callable[[str, Any], Any | None]
+) -> None:
     """Hold what each stage was made from against what the same spec would be made from now.
 
     Args:
         found: gets what is otherwise.
         recomputed: every stage of the run's spec, from today's sources, models and code.
+        read: the fields of a stage by its name, with all that this version knows; None: they are of another
+            version's form.
     """
     for name, artifact in found.artifacts.items():
         if name not in recomputed:
@@ -86,10 +90,16 @@ def compare_inputs(found: Verification, recomputed: Mapping[str, Stage]) -> None
             continue
         now = {key: value for key, value in recomputed[name].inputs.items() if key != "parents"}
         then = {key: value for key, value in artifact.inputs.items() if key != "parents"}
+        fields = read(name, then["fields"])
+        if fields is None:
+            found.notes.append(Finding(name, "its fields are not those of this version of Tunebook"))
+        else:
+            then["fields"] = fields
         for each in differences(then, now):
             was, is_ = each.shown
             finding = Finding(f"{name}: {each.path}", f"was {was} and is {is_}")
-            of_versions = each.path.startswith(_VERSIONS) or not each.is_change
+            is_known = fields is not None and each.path.startswith("fields")
+            of_versions = each.path.startswith(_VERSIONS) or not (each.is_change or is_known)
             (found.notes if of_versions else found.disagreements).append(finding)
 
 

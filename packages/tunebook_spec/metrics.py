@@ -348,7 +348,11 @@ def needs_reference(metric: AnyMetric) -> bool:
     """Whether an answer is held against what was expected, or against a field of its row."""
     if isinstance(metric, Rules):
         return any(rule.holds is not None for rule in metric.rules)
-    return metric.kind not in ("regex", "json_valid", "json_schema", "code_parses", "code_ruff")
+    if isinstance(metric, CodeRuff):
+        return metric.defines is not None
+    if isinstance(metric, CodeDoctests):
+        return metric.examples is not None
+    return metric.kind not in ("regex", "json_valid", "json_schema", "code_parses")
 
 
 def scores_alone(metric: AnyMetric) -> bool:

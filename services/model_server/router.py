@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ from model_server.passing import JSON, OnAnswer, pass_on, read_model
 from model_server.traffic import Draws, Traffic
 from tunebook_spec.errors import InputError
 
+logger = logging.getLogger(__name__)
+
 CHAT = "/v1/chat/completions"
 PATHS = (CHAT, "/v1/completions")
 MAX_SHADOWS = 64
@@ -46,6 +49,7 @@ class Router:
         self._traffic = traffic
         self._draws = Draws(traffic)
         self._log = AnswerLog(traffic.log, folder) if traffic.log else None
+        self._log_fails = False
         self._shadows: set[asyncio.Task[None]] = set()
         self._registry = CollectorRegistry()
         self._requests = Counter(
@@ -56,7 +60,8 @@ class Router:
         )
         self._logged = Counter(
             "tunebook_logged_answers",
-            "Answers by what became of them: logged, masked, dropped, or a shadow that was not asked.",
+            "Answers by what became of them: logged, masked, dropped, failed to be written, or a shadow that"
+            " was not asked.",
             ("model", "outcome"),
             registry=self._registry,
         )
@@ -121,20 +126,33 @@ class Router:
 
     def _on_answer(self, path: str, name: str, model: str, asked: Mapping[str, Any]) -> OnAnswer:
         """What is done with an answer once it is there; shadows are asked from now on."""
-        log, settings = self._log, self._traffic.log
+        settings = self._traffic.log
         question = None
-        if log and settings and path == CHAT and is_text(asked) and self._draws.is_in(settings.share):
+        if settings and path == CHAT and is_text(asked) and self._draws.is_in(settings.share):
             question = Question(uuid.uuid4().hex, name, asked["messages"], time.monotonic())
             for shadow in self._draws.shadows(name, model):
                 self._ask_shadow(question, shadow, asked)
 
         def on_answer(status: int, body: bytes | None) -> None:
             self._requests.labels(name, model, status).inc()
-            if log is not None and question is not None and body is not None:
-                outcome = log.add(question, model, is_shadow=False, status=status, body=body)
-                self._logged.labels(model, outcome).inc()
+            if question is not None and body is not None:
+                self._keep(question, model, is_shadow=False, status=status, body=body)
 
         return on_answer
+
+    def _keep(self, question: Question, model: str, *, is_shadow: bool, status: int, body: bytes) -> None:
+        """Log an answer; that it cannot be written is no trouble of the client's."""
+        assert self._log is not None
+        try:
+            outcome = self._log.add(question, model, is_shadow=is_shadow, status=status, body=body)
+        except OSError as problem:
+            outcome = "failed"
+            if not self._log_fails:
+                logger.error("the log %s cannot be written: %s", self._log.path, problem)
+            self._log_fails = True
+        else:
+            self._log_fails = False
+        self._logged.labels(model, outcome).inc()
 
     def _ask_shadow(self, question: Question, model: str, asked: Mapping[str, Any]) -> None:
         """In the background: no client waits for it."""
@@ -148,14 +166,12 @@ class Router:
         task.add_done_callback(self._shadows.discard)
 
     async def _shadow(self, question: Question, model: str, body: bytes) -> None:
-        assert self._log is not None
         try:
             answer = await self.engines[model].http.post(CHAT, content=body, headers=JSON)
             status, content = answer.status_code, answer.content
         except httpx.TransportError as problem:
             status, content = 503, type(problem).__name__.encode()
-        outcome = self._log.add(question, model, is_shadow=True, status=status, body=content)
-        self._logged.labels(model, outcome).inc()
+        self._keep(question, model, is_shadow=True, status=status, body=content)
 
 
 def by_name(engines: Sequence[Engine]) -> dict[str, Engine]:

@@ -76,6 +76,21 @@ def test_a_byte_that_flips_is_found_and_named(
     assert f"does not agree  {finding}" in output
 
 
+def test_a_gate_that_was_taken_out_of_the_record_is_found(copy: Project, command: Command) -> None:
+    record = copy.folder / "runs" / "tiny" / "1" / "run.json"
+    told = record.read_text()
+    said = json.loads(told)
+    gone = len(said["spec"]["evaluation"]["gates"]) - 1
+    del said["spec"]["evaluation"]["gates"][gone]
+    record.write_text(json.dumps(said))
+    try:
+        status, output = command("verify", "tiny@1")
+    finally:
+        record.write_text(told)
+    assert status == 1, output
+    assert f"does not agree  decide: fields.gates.{gone}: was " in output
+
+
 def test_a_verdict_that_does_not_follow_from_the_report_is_found(copy: Project, command: Command) -> None:
     artifact = place(copy, "decide: artifact.json")
     before = artifact.read_text()

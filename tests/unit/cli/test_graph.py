@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from pydantic import BaseModel
 
-from tunebook_cli.graph import generates, stages
+from tunebook_cli.graph import EarlierRun, generates, read_fields, stages
 from tunebook_inference.served import Served
 from tunebook_run.stages import Stage
 from tunebook_spec import Spec, load
@@ -83,6 +83,10 @@ profiles:
     data: {replay: null}
     method: {kind: hosted, model: gpt-x}
     evaluation: {sets: {texts: null}}
+  hosted_beside_ours:
+    data: {replay: null}
+    method: {kind: hosted, model: gpt-x}
+    evaluation: {sets: {texts: null}, arms: [base, tuned, {run: a@1}]}
   similar:
     evaluation: {few_shot: {k: 3, choose: similar}}
   arms:
@@ -385,6 +389,9 @@ def models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from models(argument)
 
 
+OWN_ARGUMENTS = {"date_string": "26 Jul 2024"}
+
+
 def plan(
     folder: Path,
     change: str,
@@ -416,7 +423,7 @@ def plan(
         sources=sources,
         supporting=supporting,
         golden=golden,
-        runs={name: f"what {name} made" for name in ("a@1", "a@2")},
+        runs={name: EarlierRun("key", f"what {name} made", OWN_ARGUMENTS) for name in ("a@1", "a@2")},
         served=served,
         provider=provider,
         price_per_hour=price_per_hour,
@@ -473,6 +480,22 @@ def test_other_models_answer_before_training_and_read_only_what_they_are(tmp_pat
     assert {each for each in moved if each.startswith("answer-")} == {"answer-other"}
     base, other = (cast(Any, before[f"answer-{arm}"].inputs["fields"]) for arm in ("base", "other"))
     assert set(base["sets"]) - set(other["sets"]) == {"texts"}
+
+
+@pytest.mark.parametrize("profile", ["arms", "hosted_beside_ours"])
+def test_an_earlier_run_answers_as_it_was_trained_and_by_our_engine(tmp_path: Path, profile: str) -> None:
+    earlier = plan(tmp_path, "", profile, provider="gpt-x at a")["answer-a@1"]
+    assert cast(Any, earlier.inputs["fields"])["chat_template_kwargs"] == OWN_ARGUMENTS
+    assert "vllm" in cast(Any, earlier.inputs["libraries"])
+    assert generates(earlier)
+
+
+@pytest.mark.parametrize("profile", [None, "qlora", "dpo", "hosted", "arms", "retrieval"])
+def test_what_a_stage_reads_can_be_read_again_as_it_is(tmp_path: Path, profile: str | None) -> None:
+    for name, stage in plan(tmp_path, "", profile, provider="gpt-x at a").items():
+        fields = cast(Any, stage.inputs["fields"])
+        assert read_fields(name, fields) == fields, name
+        assert read_fields(name, {**fields, "unheard_of": 1}) is None
 
 
 SERVED = Served(base_url="http://localhost:8000/v1", model="tiny@3", who="tiny@3 at localhost:8000/v1")

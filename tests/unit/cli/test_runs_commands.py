@@ -84,3 +84,24 @@ def test_a_run_without_stages_or_measures_cannot_be_verified_or_compared(
     assert "run medical@2 has no finished stage, so there is nothing" in capfd.readouterr().err
     assert main(["compare", "medical@1", "medical@2"]) == 2
     assert "run medical/1 has no finished stage 'prepare'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "finding"),
+    [
+        ({}, "run.json: seed: is 7, and 0 in its spec"),
+        ({}, "run.json: says pass, and lists no stage that decided"),
+        ({"status": "failed", "verdict": ("verdict: pass",)}, "run.json: says failed, and has the verdict"),
+        (
+            {"spec": {**SPEC, "name": "tickets"}},
+            "run.json: scenario: is 'medical', and 'tickets' in its spec",
+        ),
+    ],
+    ids=["seed", "no decision", "no verdict", "scenario"],
+)
+def test_a_record_that_contradicts_itself_does_not_agree(
+    two_runs: Store, change: dict[str, object], finding: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    save(two_runs, find_run(two_runs, "medical@1").model_copy(update=change))
+    assert main(["verify", "medical@1"]) == 1
+    assert f"does not agree  {finding}" in capfd.readouterr().out

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +21,10 @@ METRICS = EvaluateInputs.model_validate(
                 {"kind": "judge", "judge": "critic", "criteria": {"a": "b"}},
             ),
             "other": ("exact_match",),
+            "code": (
+                {"kind": "code_ruff", "config": "", "defines": "signature"},
+                {"kind": "code_doctests"},
+            ),
             "texts": ("log_likelihood",),
         }
     }
@@ -32,7 +37,7 @@ def asking(number: int) -> str:
 
 
 ITEMS = [
-    Item(f"{n:03}", "colour", "g", ({"role": "user", "content": asking(n)},), reference="blue")
+    Item(f"{n:03}", "colour", f"group {n // 3}", ({"role": "user", "content": asking(n)},), reference="blue")
     for n in range(NUM)
 ]
 
@@ -53,8 +58,8 @@ def row(number: int, text: str, *, content: str | None = None, **more: Any) -> L
     return LoggedAnswer.model_validate({**facts, **more, "text": text})
 
 
-def score(*rows: LoggedAnswer) -> LogScores:
-    return score_log(METRICS, rows, ITEMS, other_set="colour")
+def score(*rows: LoggedAnswer, other_set: str = "colour") -> LogScores:
+    return score_log(METRICS, rows, ITEMS, other_set=other_set)
 
 
 def of(found: LogScores, metric: str, model: str = "tiny@2") -> ArmScores:
@@ -105,7 +110,36 @@ def test_a_shadow_is_paired_with_what_answered_the_same_request(shadowed: LogSco
     exact = next(each for each in shadowed.changes[pair] if each.metric == "exact_match")
     assert (exact.num_samples, exact.mean) == (NUM - 1, pytest.approx((NUM - 3) / (NUM - 1)))
     sides = [1.0] * (NUM - 1), [1.0 if n < 2 else 0.0 for n in range(NUM - 1)]
-    assert exact.p_value == paired_p_value(*sides, list(map(str, range(NUM - 1))))
+    assert exact.num_groups == 4
+    assert exact.p_value == paired_p_value(*sides, [f"group {n // 3}" for n in range(NUM - 1)])
+
+
+def test_equal_questions_without_a_reference_are_one_group() -> None:
+    sides = [
+        [row(n, "{}", content="Write JSON.", model=f"tiny@{m}", is_shadow=m == 3) for n in range(3)]
+        for m in (2, 3)
+    ]
+    ((changes,),) = [score(*sides[0], *sides[1]).changes.values()]
+    assert {(each.num_samples, each.num_groups) for each in changes} == {(3, 1)}
+
+
+def test_a_question_of_two_sets_is_scored_by_both() -> None:
+    items = [*ITEMS, replace(ITEMS[0], set="other", reference="red")]
+    found = score_log(METRICS, [row(0, "blue")], items, other_set="colour")
+    exact = {each.set: each.scores for each in found.scores if each.metric == "exact_match"}
+    assert exact == {"colour": {"request 0": 1.0}, "other": {"request 0": 0.0}}
+    assert (found.num_answers, found.num_known) == ({"tiny@2": 1}, 1)
+
+
+def test_code_that_should_define_what_its_row_names_needs_that_row() -> None:
+    found = score(row(0, "x = 1", content="Write code."), other_set="code")
+    assert {each.metric for each in found.scores} == {"code_doctests", "stop_rate", "answer_tokens"}
+
+
+def test_a_stream_without_usage_leaves_its_shadow_a_length() -> None:
+    shadow = row(0, "blue", model="tiny@3", is_shadow=True)
+    found = score(row(0, "blue", completion_tokens=None), shadow)
+    assert of(found, "answer_tokens", "tiny@3").scores == {"request 0": 2.0}
 
 
 def test_two_models_that_are_each_others_shadow_are_two_pairs() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -15,6 +16,11 @@ from tunebook_run.verify import Verification, compare_inputs, verify_stages
 
 class Fields(BaseModel):
     rate: float = 1.0
+    sets: dict[str, int] = {"a": 1, "b": 2}
+    gates: list[float] = [0.5, 0.6]
+
+
+FIELDS = Fields().model_dump()
 
 
 PREPARE = Stage.of("medical", "prepare", Fields(), contents={"file:rows.jsonl": "1"}, libraries=("pydantic",))
@@ -69,9 +75,14 @@ def edit(store: Store, key: str, **changes: object) -> None:
     store.write(key, json.dumps({**json.loads(store.read(key)), **changes}).encode())
 
 
+def read(_: str, fields: Any) -> Any:
+    """As a version does that has a field more."""
+    return {"new": 0, **fields}
+
+
 def test_what_nobody_touched_agrees(store: Store, record: RunRecord) -> None:
     found = verify_stages(store, record, COPIES)
-    compare_inputs(found, STAGES)
+    compare_inputs(found, STAGES, lambda _, fields: fields)
     assert (found.num_files, found.disagreements, found.notes) == (4, [], [])
     assert found.agrees("train")
 
@@ -118,10 +129,17 @@ def test_files_beside_the_stage_that_it_would_not_commit_are_no_matter(
     assert verify_stages(store, record, COPIES).disagreements == []
 
 
-def inputs_of(store: Store, record: RunRecord, **changes: object) -> Verification:
+def inputs_of(
+    store: Store, record: RunRecord, reading: Callable[[str, Any], Any] = read, **changes: object
+) -> Verification:
+    changes.setdefault("fields", {**FIELDS, "new": 0})
     now = Stage.model_validate({**PREPARE.model_dump(), "inputs": {**PREPARE.inputs, **changes}})
     found = verify_stages(store, record, COPIES)
-    compare_inputs(found, {**STAGES, "prepare": now})
+    compare_inputs(
+        found,
+        {"prepare": now, "train": TRAIN},
+        lambda name, fields: reading(name, fields) if name == "prepare" else fields,
+    )
     return found
 
 
@@ -132,9 +150,26 @@ def test_a_source_whose_content_is_another_is_named(store: Store, record: RunRec
 
 
 @pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"sets": {"a": 1}}, "sets.b: was 2 and is -"),
+        ({"sets": {"a": 1, "b": 2, "c": 3}}, "sets.c: was - and is 3"),
+        ({"gates": [0.5]}, "gates.1: was 0.6 and is -"),
+        ({"new": 1}, "new: was 0 and is 1"),
+    ],
+    ids=["less", "more", "shorter", "a field that it had not"],
+)
+def test_what_only_the_run_or_only_the_stage_says_does_not_agree(
+    store: Store, record: RunRecord, fields: dict[str, object], path: str
+) -> None:
+    found = inputs_of(store, record, fields={**FIELDS, "new": 0, **fields})
+    assert list(map(str, found.disagreements)) == [f"prepare: fields.{path}"]
+
+
+@pytest.mark.parametrize(
     "change",
-    [{"format": 2}, {"libraries": {"pydantic": "9"}}, {"fields": {"rate": 1.0, "new": 0}}],
-    ids=["format", "library", "new field"],
+    [{"format": 2}, {"libraries": {"pydantic": "9"}}],
+    ids=["format", "library"],
 )
 def test_other_versions_are_told_and_agree(
     store: Store, record: RunRecord, change: dict[str, object]
@@ -142,3 +177,13 @@ def test_other_versions_are_told_and_agree(
     found = inputs_of(store, record, **change)
     assert len(found.notes) == 1
     assert found.disagreements == []
+
+
+def test_fields_of_another_version_are_told_and_agree(store: Store, record: RunRecord) -> None:
+    assert inputs_of(store, record).notes == []
+    found = inputs_of(store, record, reading=lambda *_: None)
+    told = [
+        "prepare: its fields are not those of this version of Tunebook",
+        "prepare: fields.new: was - and is 0",
+    ]
+    assert (list(map(str, found.notes)), found.disagreements) == (told, [])
