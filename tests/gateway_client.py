@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from gateway.app import make_app
@@ -49,6 +50,7 @@ class Project:
 @dataclass
 class Gateway:
     app: FastAPI
+    settings: Settings
 
     @property
     def state(self) -> State:
@@ -67,13 +69,18 @@ class Gateway:
 
 
 @contextmanager
-def open_gateway(folder: Path) -> Iterator[Gateway]:
+def open_gateway(folder: Path, database_url: str | None = None) -> Iterator[Gateway]:
+    """Its state is in SQLite where no URL is given."""
     settings = Settings(
         storage_url=str(folder / "runs"),
         cache_dir=folder / "cache",
-        gateway=GatewaySettings(requests_per_minute=100_000, model_server_url="http://127.0.0.1:9/v1"),
+        gateway=GatewaySettings(
+            database_url=None if database_url is None else SecretStr(database_url),
+            requests_per_minute=100_000,
+            model_server_url="http://127.0.0.1:9/v1",
+        ),
     )
-    made = Gateway(make_app(settings))
+    made = Gateway(make_app(settings), settings)
     try:
         yield made
     finally:
