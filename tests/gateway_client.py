@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from gateway.app import make_app
 from gateway.state import State
-from tunebook_jobs.ids import new_id
+from tunebook_jobs.ids import model_name, new_id
 from tunebook_jobs.keys import create_key
 from tunebook_jobs.queue import JobQueue, Made
 from tunebook_jobs.tables import File
@@ -118,6 +118,6 @@ def finish(gateway: Gateway, job: str) -> str:
         num_bytes=0,
         created_at=0,
     )
-    name = f"ft:{ALIAS}:{taken.project}::{job[-8:]}"
+    name = model_name(ALIAS, taken.project, taken.suffix, job)
     assert queue.succeed(job, Made(name, "ftjob_a@1", 100, file, 3, {"step": 3, "train_loss": 0.5}))
     return name

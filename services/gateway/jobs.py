@@ -7,7 +7,7 @@ import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, Select, exists, func, select
 from sqlalchemy.orm import Session
 
 from gateway.errors import ApiError, not_found
@@ -146,11 +146,18 @@ def list_jobs(
     query = _of_project(caller.project)
     if request.query_params.get("metadata") == "null":
         query = query.where(Job.labels.is_(None))
-    for key, value in wanted.items():
-        query = query.where(Job.labels[key].as_string() == value)
     with state.database.read() as session:
+        for key, value in wanted.items():
+            query = query.where(_has_label(session, key, value))
         rows, more = page(session, query, Job, after=after, limit=limit)
     return Listed[FineTuningJob].model_validate(listed([_shown(row) for row in rows], more))
+
+
+def _has_label(session: Session, key: str, value: str) -> ColumnElement[bool]:
+    """Not by a path into the JSON, in which a key may be no more than a plain word."""
+    each = func.json_each if session.get_bind().dialect.name == "sqlite" else func.json_each_text
+    pairs = each(Job.labels).table_valued("key", "value")
+    return exists().where(pairs.c.key == key, pairs.c.value == value)
 
 
 @router.get("/{job_id}")

@@ -1,0 +1,141 @@
+"""The routes as the `openai` package uses them: lists, cursors, filters, defaults, deletion."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+from sqlalchemy import update
+from starlette.testclient import TestClient
+
+from tests.gateway_client import ALIAS, ROWS, Gateway, Project, finish, lines, row
+from tunebook_jobs.events import NewEvent
+from tunebook_jobs.tables import File
+
+
+@pytest.fixture
+def client(gateway: Gateway, acme: Project) -> Iterator[openai.OpenAI]:
+    url, transport = "http://testserver/v1", TestClient(gateway.app)
+    with openai.OpenAI(base_url=url, api_key=acme.key, max_retries=0, http_client=transport) as made:
+        yield made
+
+
+@pytest.fixture
+def file(client: openai.OpenAI) -> str:
+    return client.files.create(file=("rows.jsonl", ROWS), purpose="fine-tune").id
+
+
+def test_a_file_comes_back_as_it_was_sent(client: openai.OpenAI, file: str) -> None:
+    assert client.files.content(file).content == ROWS
+    shown = client.files.retrieve(file)
+    assert (shown.bytes, shown.filename, shown.purpose) == (len(ROWS), "rows.jsonl", "fine-tune")
+    assert client.files.delete(file).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.files.content(file)
+    with pytest.raises(openai.NotFoundError):
+        client.files.delete(file)
+
+
+def test_files_are_listed_by_page_order_and_purpose(client: openai.OpenAI) -> None:
+    made = [client.files.create(file=(f"{n}.txt", b"a"), purpose="user_data").id for n in range(5)]
+    other = client.files.create(file=("a.txt", b"a"), purpose="batch").id
+    assert [each.id for each in client.files.list(limit=2)] == [other, *made[::-1]]
+    assert [each.id for each in client.files.list(limit=2, order="asc")] == [*made, other]
+    assert [each.id for each in client.files.list(limit=2, purpose="batch")] == [other]
+    first = client.files.list(limit=2)
+    assert first.has_more
+    assert not client.files.list(limit=2, after=made[1]).has_more
+
+
+def test_a_file_that_has_expired_is_not_there(gateway: Gateway, client: openai.OpenAI) -> None:
+    file = client.files.create(
+        file=("a.jsonl", ROWS), purpose="fine-tune", expires_after={"anchor": "created_at", "seconds": 3600}
+    )
+    assert file.expires_at == file.created_at + 3600
+    with gateway.state.database.write() as session:
+        session.execute(update(File).where(File.id == file.id).values(expires_at=int(time.time()) - 1))
+    assert client.files.list().data == []
+    with pytest.raises(openai.NotFoundError):
+        client.files.retrieve(file.id)
+    with pytest.raises(openai.NotFoundError):
+        client.fine_tuning.jobs.create(model=ALIAS, training_file=file.id)
+
+
+def test_jobs_are_listed_by_page_newest_first(client: openai.OpenAI, file: str) -> None:
+    made = [client.fine_tuning.jobs.create(model=ALIAS, training_file=file).id for _ in range(5)]
+    assert [each.id for each in client.fine_tuning.jobs.list(limit=2)] == made[::-1]
+    assert client.fine_tuning.jobs.list(limit=5).has_more is False
+    assert client.fine_tuning.jobs.list(limit=4).has_more is True
+
+
+LABELS: list[dict[str, str]] = [
+    {"team": "paint"},
+    {"team": "paint", "für": "Anna"},
+    {'a"b': "1"},
+    {"a.b": "null"},
+    {"a\\b": "c"},
+]
+
+
+@pytest.mark.parametrize("wanted", [*LABELS, {"team": "ink"}, {"paint": "team"}], ids=str)
+def test_jobs_are_found_by_metadata(client: openai.OpenAI, file: str, wanted: dict[str, str]) -> None:
+    create = client.fine_tuning.jobs.create
+    create(model=ALIAS, training_file=file)
+    made = {create(model=ALIAS, training_file=file, metadata=each).id: each for each in LABELS}
+    found = {each.id: each.metadata for each in client.fine_tuning.jobs.list(metadata=wanted)}
+    assert found == {id: each for id, each in made.items() if wanted.items() <= each.items()}
+
+
+def test_jobs_without_metadata_are_found(acme: Project, client: openai.OpenAI, file: str) -> None:
+    create = client.fine_tuning.jobs.create
+    plain = create(model=ALIAS, training_file=file).id
+    create(model=ALIAS, training_file=file, metadata={"a": "b"})
+    answer = acme.client.get("/v1/fine_tuning/jobs", params={"metadata": "null"}).json()
+    assert [each["id"] for each in answer["data"]] == [plain]
+
+
+def test_events_are_listed_by_page_newest_first(gateway: Gateway, client: openai.OpenAI, file: str) -> None:
+    job = client.fine_tuning.jobs.create(model=ALIAS, training_file=file).id
+    queue = gateway.queue("worker")
+    while (taken := queue.take()) is not None and taken.id != job:
+        pass
+    queue.tell(job, *(NewEvent(f"Step {step}", step=step, data={"step": step}) for step in range(1, 8)))
+    told = [each.message for each in client.fine_tuning.jobs.list_events(job, limit=3)]
+    assert told[::-1] == [
+        f"Created fine-tuning job: {job} ({ALIAS} is smollm2-135m-instruct here)",
+        f"Validating training file: {file}",
+        "Files validated, moving job to queued state",
+        "Fine-tuning job started",
+        *(f"Step {step}" for step in range(1, 8)),
+    ]
+
+
+@pytest.mark.parametrize(("num_rows", "n_epochs", "batch_size"), [(10, 10, 8), (50, 3, 8), (5000, 3, 10)])
+def test_auto_is_told_as_what_it_came_to(
+    client: openai.OpenAI, num_rows: int, n_epochs: int, batch_size: int
+) -> None:
+    rows = lines(*map(row, range(num_rows)))
+    file = client.files.create(file=("rows.jsonl", rows), purpose="fine-tune").id
+    asked: Any = {"n_epochs": "auto", "learning_rate_multiplier": 2}
+    job = client.fine_tuning.jobs.create(model=ALIAS, training_file=file, hyperparameters=asked)
+    told = {"n_epochs": n_epochs, "batch_size": batch_size, "learning_rate_multiplier": 2.0}
+    assert dict(job.hyperparameters) == told
+    assert job.seed >= 0
+    assert job.status == "queued"
+
+
+def test_a_tuned_model_is_listed_and_deleted(gateway: Gateway, client: openai.OpenAI, file: str) -> None:
+    job = client.fine_tuning.jobs.create(model=ALIAS, training_file=file).id
+    model = finish(gateway, job)
+    (checkpoint,) = client.fine_tuning.jobs.checkpoints.list(job)
+    assert {ALIAS, "smollm2-135m-instruct", model} == {each.id for each in client.models.list()}
+    assert client.models.retrieve(checkpoint.fine_tuned_model_checkpoint).id.endswith(":ckpt-step-3")
+    assert client.models.delete(model).deleted
+    for name in (model, checkpoint.fine_tuned_model_checkpoint):
+        with pytest.raises(openai.NotFoundError):
+            client.models.retrieve(name)
+    with pytest.raises(openai.PermissionDeniedError, match="is a base model"):
+        client.models.delete(ALIAS)
