@@ -20,6 +20,8 @@ from tunebook_jobs.tables import Checkpoint, File, Job, TunedModel
 
 OPEN = ("queued", "running")
 """What workers take up."""
+UNFINISHED = (*OPEN, "paused")
+"""What still needs its files, and the model that it starts from."""
 MAX_ATTEMPTS = 10
 """A job that ends every worker that takes it up has to end some time."""
 

@@ -45,11 +45,13 @@ def create_job(caller: CallerOf, state: StateOf, body: CreateJob) -> FineTuningJ
         raise ApiError(400, "No integration is supported here.", param="integrations", code="invalid_value")
     method = _method(body)
     with state.database.write() as session:
-        model = find_model(session, state, caller.project, body.model)
-        training = find_file(session, caller.project, body.training_file, "training_file")
+        model = find_model(session, state, caller.project, body.model, lock="use")
+        training = find_file(session, caller.project, body.training_file, "training_file", lock="use")
         validation = None
         if body.validation_file is not None:
-            validation = find_file(session, caller.project, body.validation_file, "validation_file")
+            validation = find_file(
+                session, caller.project, body.validation_file, "validation_file", lock="use"
+            )
         _check_purpose(training, "training_file")
         _check_purpose(validation, "validation_file")
         if model.tuned is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import openai
@@ -139,3 +140,43 @@ def test_a_tuned_model_is_listed_and_deleted(gateway: Gateway, client: openai.Op
             client.models.retrieve(name)
     with pytest.raises(openai.PermissionDeniedError, match="is a base model"):
         client.models.delete(ALIAS)
+
+
+@pytest.mark.parametrize("place", ["training_file", "validation_file"])
+@pytest.mark.parametrize("is_paused", [False, True], ids=["queued", "paused"])
+def test_a_file_that_a_job_still_needs_is_not_deleted(
+    client: openai.OpenAI, file: str, place: str, is_paused: bool
+) -> None:
+    other = client.files.create(file=("rows.jsonl", ROWS), purpose="fine-tune").id
+    files: Any = {"training_file": other, place: file}
+    job = client.fine_tuning.jobs.create(model=ALIAS, **files).id
+    if is_paused:
+        client.fine_tuning.jobs.pause(job)
+    with pytest.raises(openai.BadRequestError, match=f"{job} needs it.*cancel the job") as refused:
+        client.files.delete(file)
+    assert (refused.value.param, refused.value.code) == ("file_id", "file_in_use")
+    assert client.files.content(file).content == ROWS
+    client.fine_tuning.jobs.cancel(job)
+    assert client.files.delete(file).deleted
+
+
+def test_a_model_that_a_job_still_starts_from_is_not_deleted(
+    gateway: Gateway, client: openai.OpenAI, file: str
+) -> None:
+    model = finish(gateway, client.fine_tuning.jobs.create(model=ALIAS, training_file=file).id)
+    job = client.fine_tuning.jobs.create(model=f"{model}:ckpt-step-3", training_file=file).id
+    with pytest.raises(openai.BadRequestError, match=f"{job} starts from it") as refused:
+        client.models.delete(model)
+    assert (refused.value.param, refused.value.code) == ("model", "model_in_use")
+    client.fine_tuning.jobs.cancel(job)
+    assert client.models.delete(model).deleted
+
+
+def test_a_file_is_deleted_or_used_whichever_comes_first(acme: Project) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(10):
+            file = acme.upload(ROWS)["id"]
+            created = pool.submit(acme.create, file)
+            deleted = pool.submit(acme.client.delete, f"/v1/files/{file}")
+            statuses = (created.result().status_code, deleted.result().status_code)
+            assert statuses in ((200, 400), (404, 200))
