@@ -56,7 +56,7 @@ class Job(Base):
     created_at: Mapped[int]
     finished_at: Mapped[int | None]
     status: Mapped[str] = mapped_column(String(32), index=True)
-    model: Mapped[str] = mapped_column(String(128))
+    model: Mapped[str] = mapped_column(String(255))
     """As it was asked for, maybe by an alias."""
     base_model: Mapped[dict[str, Any]] = mapped_column(JSON)
     """What it stood for when the job was created, as a spec has it."""

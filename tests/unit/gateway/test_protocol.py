@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -180,3 +181,11 @@ def test_a_file_is_deleted_or_used_whichever_comes_first(acme: Project) -> None:
             deleted = pool.submit(acme.client.delete, f"/v1/files/{file}")
             statuses = (created.result().status_code, deleted.result().status_code)
             assert statuses in ((200, 400), (404, 200))
+
+
+def test_a_model_of_the_longest_name_is_tuned_further(gateway: Gateway) -> None:
+    longest = gateway.project(f"l{secrets.token_hex(15)}")
+    file = longest.upload(ROWS)["id"]
+    model = finish(gateway, longest.create(file, suffix="s" * 64).json()["id"])
+    further = longest.create(file, model=f"{model}:ckpt-step-3").json()
+    assert further["model"] == f"{model}:ckpt-step-3"
