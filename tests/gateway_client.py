@@ -69,15 +69,17 @@ class Gateway:
 
 
 @contextmanager
-def open_gateway(folder: Path, database_url: str | None = None) -> Iterator[Gateway]:
-    """Its state is in SQLite where no URL is given."""
+def open_gateway(
+    folder: Path, database_url: str | None = None, model_server_url: str = "http://127.0.0.1:9/v1"
+) -> Iterator[Gateway]:
+    """Its state is in SQLite where no URL is given; nothing answers as its model server."""
     settings = Settings(
         storage_url=str(folder / "runs"),
         cache_dir=folder / "cache",
         gateway=GatewaySettings(
             database_url=None if database_url is None else SecretStr(database_url),
             requests_per_minute=100_000,
-            model_server_url="http://127.0.0.1:9/v1",
+            model_server_url=model_server_url,
         ),
     )
     made = Gateway(make_app(settings), settings)
