@@ -260,3 +260,40 @@ def test_a_body_of_no_told_length_is_counted(acme: Project) -> None:
     headers = {"Content-Type": "application/json"}
     answer = acme.client.post("/v1/fine_tuning/jobs", content=chunks(), headers=headers)
     assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "files/%00",
+        "files/a%00b/content",
+        "fine_tuning/jobs/%00",
+        "fine_tuning/jobs?after=%00",
+        "fine_tuning/jobs?metadata[a]=%00",
+        "files?purpose=%00",
+        "models/%00",
+    ],
+)
+def test_a_name_that_no_database_can_hold_is_refused(acme: Project, path: str) -> None:
+    answer = acme.client.get(f"/v1/{path}")
+    assert answer.status_code == 400, answer.text
+    assert "U+0000" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"model": "a\0"},
+        {"training_file": "\0"},
+        {"validation_file": "\0"},
+        {"suffix": "\0"},
+        {"metadata": {"a": "\0"}},
+        {"metadata": {"\0": "a"}},
+    ],
+    ids=str,
+)
+def test_nor_does_a_job_hold_one(acme: Project, changed: dict[str, Any]) -> None:
+    answer = acme.create(acme.upload(ROWS)["id"], **changed)
+    assert answer.status_code == 400, answer.text
+    assert "U+0000" in answer.json()["error"]["message"]
+    assert acme.client.get("/v1/fine_tuning/jobs", params={"metadata[a]": "b"}).status_code == 200
