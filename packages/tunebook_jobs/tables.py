@@ -78,7 +78,7 @@ class Job(Base):
     lease_until: Mapped[float | None] = mapped_column(Float)
     """Unix time; a worker that has not said since that it lives has lost the job."""
     attempts: Mapped[int] = mapped_column(default=0)
-    """How often a worker has taken it up."""
+    """How often a worker has taken it up since it told a step."""
 
 
 class Event(Base):
