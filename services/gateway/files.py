@@ -10,12 +10,13 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Query, UploadFile
 from fastapi.responses import StreamingResponse
+from pyarrow import NativeFile
 from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session
 
 from gateway.errors import ApiError, not_found
 from gateway.paging import page
-from gateway.state import CallerOf, Lock, State, StateOf
+from gateway.state import CallerOf, Lock, StateOf
 from gateway.wire import Deleted, FileObject, Listed, Purpose, listed
 from tunebook_jobs.ids import new_id
 from tunebook_jobs.queue import UNFINISHED
@@ -113,12 +114,15 @@ def retrieve_file(caller: CallerOf, state: StateOf, file_id: str) -> FileObject:
 def file_content(caller: CallerOf, state: StateOf, file_id: str) -> StreamingResponse:
     with state.database.read() as session:
         row = find_file(session, caller.project, file_id)
-    return StreamingResponse(_chunks(state, row), media_type="application/octet-stream")
+    try:
+        stream = state.store.filesystem.open_input_stream(state.store.path(content_key(row.id)))
+    except FileNotFoundError:  # it was deleted since
+        raise not_found("File object", file_id) from None
+    return StreamingResponse(_chunks(stream), media_type="application/octet-stream")
 
 
-def _chunks(state: State, row: File) -> Iterator[bytes]:
-    key = state.store.path(content_key(row.id))
-    with state.store.filesystem.open_input_stream(key) as stream:
+def _chunks(stream: NativeFile) -> Iterator[bytes]:
+    with stream:
         while chunk := stream.read(_CHUNK_BYTES):
             yield chunk
 

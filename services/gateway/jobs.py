@@ -194,7 +194,7 @@ def _change(state: State, project: str, job_id: str, status: str, allowed: tuple
         if status == "cancelled":
             end(session, job, status)
         else:
-            job.status, job.attempts = status, 0
+            job.status, job.attempts, job.estimated_finish = status, 0, None
         told = {"cancelled": "cancelled", "paused": "paused", "queued": "resumed"}[status]
         add_event(session, job.id, NewEvent(f"The job was {told}"))
         return _shown(job)

@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from tests.gateway_client import ALIAS, ROWS, Gateway, Project, finish, lines, row
 from tunebook_jobs.events import NewEvent
+from tunebook_jobs.stored_files import file_folder
 from tunebook_jobs.tables import File
 
 
@@ -39,6 +40,14 @@ def test_a_file_comes_back_as_it_was_sent(client: openai.OpenAI, file: str) -> N
         client.files.content(file)
     with pytest.raises(openai.NotFoundError):
         client.files.delete(file)
+
+
+def test_a_file_whose_content_is_just_being_deleted_is_not_there(
+    gateway: Gateway, client: openai.OpenAI, file: str
+) -> None:
+    gateway.state.store.delete(file_folder(file))
+    with pytest.raises(openai.NotFoundError):
+        client.files.content(file)
 
 
 def test_files_are_listed_by_page_order_and_purpose(client: openai.OpenAI) -> None:
@@ -127,6 +136,35 @@ def test_auto_is_told_as_what_it_came_to(
     assert dict(job.hyperparameters) == told
     assert job.seed >= 0
     assert job.status == "queued"
+
+
+def test_a_job_is_paused_resumed_and_cancelled_where_that_makes_sense(
+    gateway: Gateway, client: openai.OpenAI, file: str
+) -> None:
+    jobs = client.fine_tuning.jobs
+    job = jobs.create(model=ALIAS, training_file=file).id
+    queue = gateway.queue("worker")
+    while (taken := queue.take()) is not None and taken.id != job:
+        pass
+    queue.tell(job, finish_at=2**31)
+    assert jobs.retrieve(job).estimated_finish == 2**31
+    with pytest.raises(openai.BadRequestError, match="is running: it cannot be resumed"):
+        jobs.resume(job)
+    paused = jobs.pause(job)
+    assert (paused.status, paused.estimated_finish, paused.finished_at) == ("paused", None, None)
+    assert not queue.tell(job)
+    with pytest.raises(openai.BadRequestError, match="is paused: it cannot be paused"):
+        jobs.pause(job)
+    assert jobs.resume(job).status == "queued"
+    cancelled = jobs.cancel(job)
+    assert cancelled.status == "cancelled"
+    assert cancelled.finished_at is not None
+    for again, told in ((jobs.cancel, "cancelled"), (jobs.pause, "paused"), (jobs.resume, "resumed")):
+        with pytest.raises(openai.BadRequestError, match=f"is cancelled: it cannot be {told}") as refused:
+            again(job)
+        assert refused.value.code == "invalid_job_status"
+    told = [event.message for event in jobs.list_events(job)][:3]
+    assert told == ["The job was cancelled", "The job was resumed", "The job was paused"]
 
 
 def test_a_tuned_model_is_listed_and_deleted(gateway: Gateway, client: openai.OpenAI, file: str) -> None:
