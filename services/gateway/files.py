@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from gateway.errors import ApiError, not_found
 from gateway.paging import page
-from gateway.state import CallerOf, Lock, StateOf
+from gateway.state import CallerOf, Lock, State, StateOf
 from gateway.wire import Deleted, FileObject, Listed, Purpose, listed
 from tunebook_jobs.ids import new_id
 from tunebook_jobs.queue import UNFINISHED
@@ -26,6 +26,7 @@ from tunebook_jobs.training_file import TrainingFile, TrainingFileError, check_t
 
 MAX_FILE_BYTES = 512 * 2**20
 _CHUNK_BYTES = 2**20
+_SWEPT_AT_ONCE = 100
 
 router = APIRouter(tags=["Files"])
 
@@ -60,10 +61,28 @@ def create_file(
         if purpose == "fine-tune":
             checked = _checked(Path(copy.name), row.filename)
             row.row_format, row.num_rows = checked.row_format, checked.num_rows
+        _delete_expired(state)
         state.store.put(Path(copy.name), content_key(row.id))
     with state.database.write() as session:
         session.add(row)
     return _shown(row)
+
+
+def _delete_expired(state: State) -> None:
+    """What no job needs any more; looked for as files come, which is when room is wanted."""
+    needed = select(Job.training_file).where(Job.status.in_(UNFINISHED))
+    needed_too = select(Job.validation_file).where(
+        Job.status.in_(UNFINISHED), Job.validation_file.is_not(None)
+    )
+    old = select(File).where(
+        File.expires_at <= int(time.time()), File.id.not_in(needed), File.id.not_in(needed_too)
+    )
+    with state.database.write() as session:
+        rows = list(session.scalars(old.limit(_SWEPT_AT_ONCE).with_for_update(skip_locked=True)))
+        for row in rows:
+            session.delete(row)
+    for row in rows:
+        state.store.delete(file_folder(row.id))
 
 
 def _safe_name(given: str | None) -> str:

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from tests.gateway_client import ALIAS, ROWS, Gateway, Project, finish, lines, row
 from tunebook_jobs.events import NewEvent
-from tunebook_jobs.stored_files import file_folder
+from tunebook_jobs.stored_files import content_key, file_folder
 from tunebook_jobs.tables import File
 
 
@@ -61,13 +61,34 @@ def test_files_are_listed_by_page_order_and_purpose(client: openai.OpenAI) -> No
     assert not client.files.list(limit=2, after=made[1]).has_more
 
 
+def expire(gateway: Gateway, *files: str) -> None:
+    with gateway.state.database.write() as session:
+        session.execute(update(File).where(File.id.in_(files)).values(expires_at=int(time.time()) - 1))
+
+
+def test_what_has_expired_is_deleted_once_no_job_needs_it(
+    gateway: Gateway, client: openai.OpenAI, acme: Project
+) -> None:
+    unused, training, validation = (acme.upload(ROWS)["id"] for _ in range(3))
+    create = client.fine_tuning.jobs.create
+    job = create(model=ALIAS, training_file=training, validation_file=validation).id
+    expire(gateway, unused, training, validation)
+
+    def kept() -> set[str]:
+        acme.upload(ROWS)
+        return {id for id in (unused, training, validation) if gateway.state.store.exists(content_key(id))}
+
+    assert kept() == {training, validation}
+    client.fine_tuning.jobs.cancel(job)
+    assert kept() == set()
+
+
 def test_a_file_that_has_expired_is_not_there(gateway: Gateway, client: openai.OpenAI) -> None:
     file = client.files.create(
         file=("a.jsonl", ROWS), purpose="fine-tune", expires_after={"anchor": "created_at", "seconds": 3600}
     )
     assert file.expires_at == file.created_at + 3600
-    with gateway.state.database.write() as session:
-        session.execute(update(File).where(File.id == file.id).values(expires_at=int(time.time()) - 1))
+    expire(gateway, file.id)
     assert client.files.list().data == []
     with pytest.raises(openai.NotFoundError):
         client.files.retrieve(file.id)
