@@ -70,11 +70,14 @@ class Gateway:
 
 @contextmanager
 def open_gateway(
-    folder: Path, database_url: str | None = None, model_server_url: str = "http://127.0.0.1:9/v1"
+    folder: Path,
+    database_url: str | None = None,
+    model_server_url: str = "http://127.0.0.1:9/v1",
+    storage_url: str | None = None,
 ) -> Iterator[Gateway]:
-    """Its state is in SQLite where no URL is given; nothing answers as its model server."""
+    """State is in SQLite and in the folder where no URLs are given; nothing answers as the model server."""
     settings = Settings(
-        storage_url=str(folder / "runs"),
+        storage_url=storage_url or str(folder / "runs"),
         cache_dir=folder / "cache",
         gateway=GatewaySettings(
             database_url=None if database_url is None else SecretStr(database_url),
