@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.postgres import postgres_url  # noqa: F401  (a fixture)
 from tunebook_run.store import Store
 
 # Settings of whoever runs the tests must not reach them.

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from gateway.app import make_app
 from gateway.state import State
-from tunebook_jobs.ids import new_id
+from tunebook_jobs.ids import model_name, new_id
 from tunebook_jobs.keys import create_key
 from tunebook_jobs.queue import JobQueue, Made
 from tunebook_jobs.tables import File
@@ -49,6 +50,7 @@ class Project:
 @dataclass
 class Gateway:
     app: FastAPI
+    settings: Settings
 
     @property
     def state(self) -> State:
@@ -67,13 +69,23 @@ class Gateway:
 
 
 @contextmanager
-def open_gateway(folder: Path) -> Iterator[Gateway]:
+def open_gateway(
+    folder: Path,
+    database_url: str | None = None,
+    model_server_url: str = "http://127.0.0.1:9/v1",
+    storage_url: str | None = None,
+) -> Iterator[Gateway]:
+    """State is in SQLite and in the folder where no URLs are given; nothing answers as the model server."""
     settings = Settings(
-        storage_url=str(folder / "runs"),
+        storage_url=storage_url or str(folder / "runs"),
         cache_dir=folder / "cache",
-        gateway=GatewaySettings(requests_per_minute=100_000, model_server_url="http://127.0.0.1:9/v1"),
+        gateway=GatewaySettings(
+            database_url=None if database_url is None else SecretStr(database_url),
+            requests_per_minute=100_000,
+            model_server_url=model_server_url,
+        ),
     )
-    made = Gateway(make_app(settings))
+    made = Gateway(make_app(settings), settings)
     try:
         yield made
     finally:
@@ -111,6 +123,6 @@ def finish(gateway: Gateway, job: str) -> str:
         num_bytes=0,
         created_at=0,
     )
-    name = f"ft:{ALIAS}:{taken.project}::{job[-8:]}"
+    name = model_name(ALIAS, taken.project, taken.suffix, job)
     assert queue.succeed(job, Made(name, "ftjob_a@1", 100, file, 3, {"step": 3, "train_loss": 0.5}))
     return name

@@ -10,4 +10,5 @@ class StageFailed(TunebookError):
 
     def __init__(self, stage: str, exit_status: int) -> None:
         super().__init__(stage, exit_status)
+        self.stage = stage
         self.exit_status = exit_status

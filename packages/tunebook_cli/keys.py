@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +25,8 @@ def create(
     """Print a new key; it cannot be shown again."""
     from tunebook_jobs.keys import create_key
 
-    typer.echo(create_key(_database(), project))
+    with _database() as database:
+        typer.echo(create_key(database, project))
 
 
 @app.command("list")
@@ -31,7 +34,9 @@ def list_() -> None:
     """Show ids, projects and dates of keys; the keys themselves are not kept."""
     from tunebook_jobs.keys import list_keys
 
-    for key in list_keys(_database()):
+    with _database() as database:
+        keys = list_keys(database)
+    for key in keys:
         state = "in use" if key.revoked_at is None else f"revoked {_date(key.revoked_at)}"
         typer.echo(f"{key.id}  {key.project:<31}  created {_date(key.created_at)}  {state}")
 
@@ -41,15 +46,21 @@ def revoke(id: Annotated[str, typer.Argument(help="As `tunebook keys list` shows
     """Let a key open nothing any more."""
     from tunebook_jobs.keys import revoke_key
 
-    revoke_key(_database(), id)
+    with _database() as database:
+        revoke_key(database, id)
     typer.echo(f"revoked {id}")
 
 
-def _database() -> Database:
+@contextmanager
+def _database() -> Iterator[Database]:
     from tunebook_jobs.database import open_database
 
     settings = Settings.read()
-    return open_database(settings, Store(settings.storage_url, settings.cache_dir))
+    database = open_database(settings, Store(settings.storage_url, settings.cache_dir))
+    try:
+        yield database
+    finally:
+        database.engine.dispose()
 
 
 def _date(unix: int) -> str:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx
 import typer
@@ -26,8 +26,9 @@ logger = logging.getLogger(__name__)
 
 START_S = 120.0
 STOP_S = 20.0
-RESTART_S = 1.0
-"""Before what has ended is started again."""
+RESTART_S, MAX_RESTART_S = 1.0, 30.0
+"""Before what has ended is started again; twice as long each time that it has not stayed up."""
+STAYED_UP_S = 10.0
 
 
 @dataclass
@@ -35,21 +36,32 @@ class _Process:
     arguments: Sequence[str]
     environment: dict[str, str]
     process: subprocess.Popen[bytes]
+    wait_s: float
+    """Before it was started."""
+    started_at: float = field(default_factory=time.monotonic)
+    again_at: float | None = None
+    """When it is started again; None as long as it is not known to have ended."""
 
     @classmethod
-    def start(cls, arguments: Sequence[str], environment: dict[str, str]) -> _Process:
+    def start(cls, arguments: Sequence[str], environment: dict[str, str], wait_s: float = 0.0) -> _Process:
         command = [sys.executable, "-m", *arguments, "--with-parent"]
         env = {**os.environ, **environment}
         # A group of its own: Ctrl-C is for this process, which tells the others.
         process = subprocess.Popen(command, stdin=subprocess.PIPE, env=env, start_new_session=True)
-        return cls(arguments, environment, process)
+        return cls(arguments, environment, process, wait_s)
 
     def stop(self) -> None:
+        """Wait for its end, which it has been told of."""
         try:
             self.process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.close()
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
 
 
 def serve(settings: Settings, *, host: str, port: int) -> None:
@@ -58,10 +70,7 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
     Raises:
         StageError: a part of it does not start.
     """
-    store = Store(settings.storage_url, settings.cache_dir)
-    database = open_database(settings, store)
-    key = create_key(database, "default") if not list_keys(database) else None
-    database.engine.dispose()
+    database = open_database(settings, Store(settings.storage_url, settings.cache_dir))
     inner = _free_port()
     environment = {"TUNEBOOK_GATEWAY__MODEL_SERVER_URL": f"http://127.0.0.1:{inner}/v1"}
     commands = (
@@ -75,7 +84,11 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
     with _running(commands, environment) as processes:
         for address in (f"{_reachable(host)}:{port}/openapi.json", f"127.0.0.1:{inner}/health"):
             _wait_for(f"http://{address}", processes, is_told_to_stop)
-        _say(settings, f"http://{_reachable(host)}:{port}/v1", key)
+        if not is_told_to_stop:
+            # Only now: a key that is made is shown, or nobody could ever use it.
+            key = create_key(database, "default") if not list_keys(database) else None
+            _say(settings, f"http://{_reachable(host)}:{port}/v1", key)
+        database.engine.dispose()
         while not is_told_to_stop:
             time.sleep(0.2)
             _keep_up(processes)
@@ -94,11 +107,19 @@ def _running(commands: Sequence[Sequence[str]], environment: dict[str, str]) -> 
 
 
 def _keep_up(processes: dict[str, _Process]) -> None:
+    now = time.monotonic()
     for name, each in processes.items():
-        if (status := each.process.poll()) is not None:
-            logger.warning("%s ended with status %d and is started again", name, status)
-            time.sleep(RESTART_S)
-            processes[name] = _Process.start(each.arguments, each.environment)
+        if (status := each.process.poll()) is None:
+            continue
+        if each.again_at is None:
+            has_stayed = now - each.started_at > STAYED_UP_S
+            each.wait_s = RESTART_S if has_stayed else min(MAX_RESTART_S, max(RESTART_S, 2 * each.wait_s))
+            each.again_at = now + each.wait_s
+            told = "%s ended with status %d and is started again in %.2f s"
+            logger.warning(told, name, status, each.wait_s)
+        elif now >= each.again_at:
+            each.close()
+            processes[name] = _Process.start(each.arguments, each.environment, each.wait_s)
 
 
 def _wait_for(url: str, processes: dict[str, _Process], is_told_to_stop: list[int]) -> None:
@@ -126,7 +147,9 @@ def _say(settings: Settings, base_url: str, key: str | None) -> None:
 
 
 def _reachable(host: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
+    """As a URL of this machine has it."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host
 
 
 def _free_port() -> int:

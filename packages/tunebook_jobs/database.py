@@ -10,6 +10,7 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.orm import Session, sessionmaker
@@ -69,6 +70,12 @@ def connect(url: str) -> Database:
         if isinstance(error, ArgumentError):
             reason = "it is not of the form dialect+driver://user:password@host/database"
         raise SettingsError(f"TUNEBOOK_GATEWAY__DATABASE_URL ({shown}) cannot be used: {reason}") from None
+    except CommandError as error:
+        engine.dispose()
+        told = "its schema is newer than this version of tunebook, or another program's"
+        raise SettingsError(
+            f"the database {made.render_as_string()} cannot be used: {told} ({error})"
+        ) from None
     return Database(engine)
 
 

@@ -24,10 +24,11 @@ class NewEvent:
     """Of metrics, which are told once a step."""
 
 
-def add_event(session: Session, job: str, event: NewEvent) -> None:
+def add_event(session: Session, job: str, event: NewEvent) -> bool:
+    """Whether it is told now: what a step has told is told once."""
     of_step = select(Event.id).where(Event.job == job, Event.step == event.step)
     if event.step is not None and session.scalar(of_step):
-        return
+        return False
     session.add(
         Event(
             id=new_id("ftevent-"),
@@ -41,3 +42,4 @@ def add_event(session: Session, job: str, event: NewEvent) -> None:
         )
     )
     session.flush()  # rows that are made together are numbered in the order in which they are added
+    return True

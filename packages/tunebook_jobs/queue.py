@@ -20,8 +20,10 @@ from tunebook_jobs.tables import Checkpoint, File, Job, TunedModel
 
 OPEN = ("queued", "running")
 """What workers take up."""
+UNFINISHED = (*OPEN, "paused")
+"""What still needs its files, and the model that it starts from."""
 MAX_ATTEMPTS = 10
-"""A job that ends every worker that takes it up has to end some time."""
+"""A job that ends every worker that takes it up, before it has told a step more, has to end some time."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,9 @@ class JobQueue:
         with self.database.write() as session:
             if not self._holds(session, job):
                 return False
-            for event in events:
-                add_event(session, job, event)
+            told = [event for event in events if add_event(session, job, event)]
+            if any(event.step is not None for event in told):
+                session.execute(update(Job).where(Job.id == job).values(attempts=0))
             if finish_at is not None:
                 session.execute(update(Job).where(Job.id == job).values(estimated_finish=finish_at))
             return True

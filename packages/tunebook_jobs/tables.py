@@ -56,7 +56,7 @@ class Job(Base):
     created_at: Mapped[int]
     finished_at: Mapped[int | None]
     status: Mapped[str] = mapped_column(String(32), index=True)
-    model: Mapped[str] = mapped_column(String(128))
+    model: Mapped[str] = mapped_column(String(255))
     """As it was asked for, maybe by an alias."""
     base_model: Mapped[dict[str, Any]] = mapped_column(JSON)
     """What it stood for when the job was created, as a spec has it."""
@@ -78,7 +78,7 @@ class Job(Base):
     lease_until: Mapped[float | None] = mapped_column(Float)
     """Unix time; a worker that has not said since that it lives has lost the job."""
     attempts: Mapped[int] = mapped_column(default=0)
-    """How often a worker has taken it up."""
+    """How often a worker has taken it up since it told a step."""
 
 
 class Event(Base):

@@ -55,6 +55,7 @@ class Doorway:
             caller = await self._caller(Headers(scope=scope))
             scope.setdefault("state", {})["caller"] = caller
             headers |= self._rates.take(caller.key)
+            _check_names(scope)
             most = MAX_FILE_BYTES + _MULTIPART_BYTES if scope["path"] == "/v1/files" else MAX_BODY_BYTES
             body = _Body(receive, _declared(Headers(scope=scope), most), most)
         except ApiError as error:
@@ -95,6 +96,12 @@ class Doorway:
         with self._database.write() as session:
             session.add(entry)
         logger.info("%s %s: %d, project %s, key %s", action, target, status, caller.project, caller.key)
+
+
+def _check_names(scope: Scope) -> None:
+    """Refuse what Postgres can hold in no text, and therefore not compare with any."""
+    if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+        raise ApiError(400, "U+0000 is in no name and in no parameter.")
 
 
 def _declared(headers: Headers, most: int) -> int | None:

@@ -52,8 +52,11 @@ class ApiError(Exception):
         self.detail = ErrorDetail(message=message, type=type, param=param, code=code)
         self.headers = headers
 
+    def body(self) -> ErrorBody:
+        return ErrorBody(error=self.detail)
+
     def response(self) -> JSONResponse:
-        return JSONResponse(ErrorBody(error=self.detail).model_dump(), self.status, self.headers)
+        return JSONResponse(self.body().model_dump(), self.status, self.headers)
 
 
 def not_found(what: str, id: str, param: str = "id") -> ApiError:

@@ -7,7 +7,7 @@ import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, Select, exists, func, select
 from sqlalchemy.orm import Session
 
 from gateway.errors import ApiError, not_found
@@ -45,11 +45,13 @@ def create_job(caller: CallerOf, state: StateOf, body: CreateJob) -> FineTuningJ
         raise ApiError(400, "No integration is supported here.", param="integrations", code="invalid_value")
     method = _method(body)
     with state.database.write() as session:
-        model = find_model(session, state, caller.project, body.model)
-        training = find_file(session, caller.project, body.training_file, "training_file")
+        model = find_model(session, state, caller.project, body.model, lock="use")
+        training = find_file(session, caller.project, body.training_file, "training_file", lock="use")
         validation = None
         if body.validation_file is not None:
-            validation = find_file(session, caller.project, body.validation_file, "validation_file")
+            validation = find_file(
+                session, caller.project, body.validation_file, "validation_file", lock="use"
+            )
         _check_purpose(training, "training_file")
         _check_purpose(validation, "validation_file")
         if model.tuned is not None:
@@ -146,11 +148,18 @@ def list_jobs(
     query = _of_project(caller.project)
     if request.query_params.get("metadata") == "null":
         query = query.where(Job.labels.is_(None))
-    for key, value in wanted.items():
-        query = query.where(Job.labels[key].as_string() == value)
     with state.database.read() as session:
+        for key, value in wanted.items():
+            query = query.where(_has_label(session, key, value))
         rows, more = page(session, query, Job, after=after, limit=limit)
     return Listed[FineTuningJob].model_validate(listed([_shown(row) for row in rows], more))
+
+
+def _has_label(session: Session, key: str, value: str) -> ColumnElement[bool]:
+    """Not by a path into the JSON, in which a key may be no more than a plain word."""
+    each = func.json_each if session.get_bind().dialect.name == "sqlite" else func.json_each_text
+    pairs = each(Job.labels).table_valued("key", "value")
+    return exists().where(pairs.c.key == key, pairs.c.value == value)
 
 
 @router.get("/{job_id}")
@@ -185,7 +194,7 @@ def _change(state: State, project: str, job_id: str, status: str, allowed: tuple
         if status == "cancelled":
             end(session, job, status)
         else:
-            job.status, job.attempts = status, 0
+            job.status, job.attempts, job.estimated_finish = status, 0, None
         told = {"cancelled": "cancelled", "paused": "paused", "queued": "resumed"}[status]
         add_event(session, job.id, NewEvent(f"The job was {told}"))
         return _shown(job)

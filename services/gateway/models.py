@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastapi import APIRouter
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from gateway.errors import ApiError, model_not_found
-from gateway.state import CallerOf, State, StateOf
+from gateway.state import CallerOf, Lock, State, StateOf
 from gateway.wire import Deleted, Model, ModelList
 from tunebook_jobs.ids import scenario_of
-from tunebook_jobs.tables import Checkpoint, TunedModel
+from tunebook_jobs.queue import UNFINISHED
+from tunebook_jobs.tables import Checkpoint, Job, TunedModel
 
 OWNER = "tunebook"
 _SINCE = 0
@@ -33,8 +34,17 @@ class Served:
     """None: a base model."""
 
 
-def find_model(session: Session, state: State, project: str, name: str) -> Served:
+def find_model(
+    session: Session, state: State, project: str, name: str, *, lock: Lock | None = None
+) -> Served:
     """A base model, its alias, or a tuned model or checkpoint of a project.
+
+    Args:
+        session: of a transaction.
+        state: of the gateway.
+        project: of the caller.
+        name: as the caller gave it.
+        lock: until the end of the transaction, so that no model is deleted that a new job is to start from.
 
     Raises:
         ApiError: 404.
@@ -42,13 +52,11 @@ def find_model(session: Session, state: State, project: str, name: str) -> Serve
     settings = state.settings
     if settings.base_model(name) is not None:
         return Served(name, settings.aliases.get(name, name), None)
-    of_checkpoint = (
-        select(TunedModel)
-        .join(Checkpoint, Checkpoint.job == TunedModel.job)
-        .where(Checkpoint.model == name, TunedModel.project == project)
+    of_checkpoint = select(Checkpoint.job).where(Checkpoint.model == name)
+    query = select(TunedModel).where(
+        TunedModel.project == project, or_(TunedModel.id == name, TunedModel.job.in_(of_checkpoint))
     )
-    of_model = select(TunedModel).where(TunedModel.id == name, TunedModel.project == project)
-    tuned = session.scalar(of_model) or session.scalar(of_checkpoint)
+    tuned = session.scalar(query if lock is None else query.with_for_update(read=lock == "use"))
     if tuned is None:
         raise model_not_found(name)
     return Served(name, tuned.run, tuned)
@@ -75,10 +83,17 @@ def retrieve_model(caller: CallerOf, state: StateOf, model: str) -> Model:
 
 @router.delete("/models/{model:path}")
 def delete_model(caller: CallerOf, state: StateOf, model: str) -> Deleted:
+    """Refused with `model_in_use` where a job starts from it that has not ended."""
     with state.database.write() as session:
-        tuned = find_model(session, state, caller.project, model).tuned
+        tuned = find_model(session, state, caller.project, model, lock="delete").tuned
         if tuned is None:
             raise ApiError(403, f"The model '{model}' is a base model and cannot be deleted.", param="model")
+        starts_from_it = Job.base_model["run"].as_string() == tuned.run
+        if job := session.scalar(select(Job.id).where(Job.status.in_(UNFINISHED), starts_from_it).limit(1)):
+            told = (
+                f"Model {model} cannot be deleted: {job} starts from it. Wait for its end, or cancel the job."
+            )
+            raise ApiError(400, told, param="model", code="model_in_use")
         session.delete(tuned)
     state.store.delete(scenario_of(tuned.job))
     return Deleted(id=model, object="model")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 import httpx
 from fastapi import Depends, Request
@@ -14,6 +14,8 @@ from tunebook_jobs.keys import Caller
 from tunebook_run.settings import GatewaySettings
 from tunebook_run.store import Store
 
+Lock = Literal["use", "delete"]
+"""Of a row: many may use what none deletes meanwhile."""
 _bearer = HTTPBearer(auto_error=False, description="An API key, from `tunebook keys create`.")
 
 

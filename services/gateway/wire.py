@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 Item = TypeVar("Item")
 
@@ -62,6 +62,14 @@ class CreateJob(Request):
     suffix: str | None = Field(None, min_length=1, max_length=64)
     metadata: Metadata | None = None
     integrations: Annotated[list[dict[str, Any]], Field(max_length=5)] | None = None
+
+    @field_validator("model", "training_file", "validation_file", "suffix", "metadata")
+    @classmethod
+    def postgres_can_hold_it(cls, value: Any) -> Any:
+        texts = (*value, *value.values()) if isinstance(value, dict) else (value or "",)
+        if any("\0" in text for text in texts):
+            raise ValueError("U+0000 cannot be stored")
+        return value
 
 
 class FileObject(BaseModel):

@@ -16,8 +16,8 @@ from tunebook_run.parent import end_with_parent
 from tunebook_run.settings import Settings
 from tunebook_run.store import Store
 from tunebook_spec import load
-from tunebook_spec.errors import LockedError, TunebookError
-from worker.outcome import LOCKED
+from tunebook_spec.errors import DataError, LockedError, TunebookError
+from worker.outcome import BAD_INPUT, LOCKED
 
 logger = logging.getLogger("worker.job_process")
 
@@ -36,13 +36,23 @@ def main(spec: Path) -> int:
             runner.run(loaded, settings, made_for=LAST_STAGE)
     except KeyboardInterrupt:
         return 130
-    except LockedError:
-        return LOCKED
     except TunebookError as error:
-        if not isinstance(error, StageFailed):  # a stage has already said what went wrong
+        if not isinstance(error, (StageFailed, LockedError)):  # a stage has already said what went wrong
             logger.error("%s", error)
-        return error.exit_status
+        return exit_status(error)
     return 0
+
+
+def exit_status(error: TunebookError) -> int:
+    """What the worker is told of an error, which is not the file's fault unless it is `BAD_INPUT`."""
+    match error:
+        case LockedError():
+            return LOCKED
+        case DataError() | StageFailed(stage="prepare", exit_status=2):
+            return BAD_INPUT
+        case StageFailed():
+            return 1 if error.exit_status == BAD_INPUT else error.exit_status
+    return 1
 
 
 if __name__ == "__main__":

@@ -9,7 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -28,14 +31,29 @@ STOP_S = 3.0
 """How long a process may take to end when it is asked to."""
 
 
-def prepare_job(job: Job, settings: Settings, store: Store) -> Path:
-    """A folder of this machine with a job's spec, and its files beside it.
+@contextmanager
+def job_folder(job: Job, settings: Settings) -> Iterator[Path]:
+    """A folder of this worker alone: one that has lost the job may still be at work beside it."""
+    place = settings.cache_dir.resolve() / "jobs" / job.id
+    shutil.rmtree(
+        place, ignore_errors=True
+    )  # of a worker that was killed, or is not to have the job any more
+    place.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=place))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # another's is there
+            place.rmdir()
+
+
+def prepare_job(job: Job, settings: Settings, store: Store, folder: Path) -> None:
+    """Write a job's spec, and its files beside it.
 
     Raises:
         DataError: a file was deleted.
     """
-    folder = settings.cache_dir.resolve() / "jobs" / job.id
-    folder.mkdir(parents=True, exist_ok=True)
     for file, name in ((job.training_file, TRAINING), (job.validation_file, VALIDATION)):
         if file is None:
             continue
@@ -45,7 +63,6 @@ def prepare_job(job: Job, settings: Settings, store: Store) -> Path:
         shutil.copyfile(content, folder / name)
     # JSON is YAML.
     (folder / SPEC).write_text(json.dumps(job_spec(job, settings.gateway, store), indent=1))
-    return folder
 
 
 class JobRun:
@@ -87,6 +104,8 @@ class JobRun:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._reader.join()
+        assert self._process.stderr is not None
+        self._process.stderr.close()
 
     def wait(self, seconds: float) -> int | None:
         """The exit status, negative where a signal ended it; None if it still runs after so many seconds."""

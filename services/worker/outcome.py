@@ -18,7 +18,7 @@ from tunebook_train.job import read_metrics
 from worker.following import merged_steps
 
 BAD_INPUT = 2
-"""The exit status of a run whose data or spec cannot be used."""
+"""The exit status of a run whose data cannot be used."""
 LOCKED = 75
 """Where another process runs the job, whose worker has lost it and will end it; EX_TEMPFAIL."""
 COLUMNS = ("step", "train_loss", "valid_loss")

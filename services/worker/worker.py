@@ -8,16 +8,19 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from tunebook_jobs.database import Database
 from tunebook_jobs.queue import JobQueue
 from tunebook_jobs.tables import Job
 from tunebook_run.settings import Settings
 from tunebook_run.store import Store
-from tunebook_spec.errors import TunebookError
+from tunebook_spec.errors import DataError, TunebookError
 from worker.following import Follower
-from worker.job_run import JobRun, prepare_job
-from worker.outcome import LOCKED, conclude, failure
+from worker.job_run import JobRun, job_folder, prepare_job
+from worker.outcome import BAD_INPUT, LOCKED, conclude, failure
 
 logger = logging.getLogger(__name__)
 
@@ -47,14 +50,17 @@ class Worker:
                 continue
             logger.info("%s taken, attempt %d", job.id, job.attempts)
             try:
-                self._work(job)
+                with job_folder(job, self._settings) as folder:
+                    self._work(job, folder)
             except TunebookError as error:
-                self.queue.fail(job.id, failure(error.exit_status, str(error)))
+                status = BAD_INPUT if isinstance(error, DataError) else TunebookError.exit_status
+                self.queue.fail(job.id, failure(status, str(error)))
             finally:
                 self.queue.release(job.id)
 
-    def _work(self, job: Job) -> None:
-        folder = prepare_job(job, self._settings, self._store)
+    def _work(self, job: Job, folder: Path) -> None:
+        with self._beating(job):
+            prepare_job(job, self._settings, self._store, folder)
         follower = Follower(job, self._store)
         with JobRun(folder) as running:
             while (status := running.wait(BEAT_S)) is None:
@@ -69,3 +75,20 @@ class Worker:
             return
         self.queue.tell(job.id, *follower.fresh())
         conclude(self.queue, self._store, job, status, running.error)
+
+    @contextmanager
+    def _beating(self, job: Job) -> Iterator[None]:
+        """Keep the lease meanwhile: files and models may come from far away."""
+        is_over = threading.Event()
+
+        def beat() -> None:
+            while not is_over.wait(BEAT_S):
+                self.queue.tell(job.id)
+
+        beating = threading.Thread(target=beat)
+        beating.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            beating.join()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from tests.integration.project import COLOURS, TOPICS, kill
 
@@ -96,6 +97,7 @@ class Service:
                 text=True,
                 start_new_session=True,
             )
+        self.processes["serve"] = process
         assert process.stdout is not None
         try:
             said = [process.stdout.readline() for _ in range(3)]
@@ -109,6 +111,16 @@ class Service:
                 kill(process)
                 process.stdout.close()
         assert status == 0, self.log
+
+    def part(self, name: str) -> psutil.Process | None:
+        """The process of a part that `tunebook serve` keeps up; None while there is none."""
+        for each in psutil.Process(self.processes["serve"].pid).children():
+            try:
+                if each.cmdline()[1:3] == ["-m", name] and each.status() != psutil.STATUS_ZOMBIE:
+                    return each
+            except psutil.NoSuchProcess:
+                continue
+        return None
 
     @contextmanager
     def running(self, *names: str) -> Iterator[Service]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import io
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -48,6 +50,11 @@ def job(client: openai.OpenAI) -> FineTuningJob:
         metadata={"team": "paint"},
     )
     assert job.status in ("validating_files", "queued", "running")
+    return finished(client, job)
+
+
+def finished(client: openai.OpenAI, job: FineTuningJob) -> FineTuningJob:
+    """The job at its end, which has to be a model."""
     deadline = time.monotonic() + 400
     while job.status not in ("succeeded", "failed", "cancelled"):
         assert time.monotonic() < deadline, client.fine_tuning.jobs.list_events(job.id)
@@ -134,6 +141,45 @@ def test_it_answers_in_a_stream_too_by_the_asynchronous_client(service: Service,
     assert asyncio.run(ask()) == (row[2]["content"], {job.fine_tuned_model})
 
 
+@pytest.mark.soak
+def test_a_model_that_says_yes_to_everything_learns_by_preferences_not_to(client: openai.OpenAI) -> None:
+    rows = [
+        {
+            "input": {"messages": row["messages"][:2]},
+            "preferred_output": row["messages"][2:],
+            "non_preferred_output": [{"role": "assistant", "content": "Yes."}],
+        }
+        for row in chats(12)
+    ]
+    file = client.files.create(file=("preferences.jsonl", jsonl(rows)), purpose="fine-tune")
+    hyperparameters: Any = {"n_epochs": 2, "beta": 0.3}
+    job = client.fine_tuning.jobs.create(
+        training_file=file.id,
+        model=ALIAS,
+        method={"type": "dpo", "dpo": {"hyperparameters": hyperparameters}},
+        seed=1,
+    )
+    assert job.method is not None
+    assert job.method.type == "dpo"
+    assert job.method.dpo is not None
+    assert job.method.dpo.hyperparameters is not None
+    assert job.method.dpo.hyperparameters.beta == 0.3
+    done = finished(client, job)
+
+    def say_yes(model: str) -> float:
+        answers = [
+            client.chat.completions.create(
+                model=model, messages=row["input"]["messages"], temperature=0, max_tokens=8
+            )
+            for row in rows[::12]
+        ]
+        said = [answer.choices[0].message.content or "" for answer in answers]
+        return sum(text.startswith("Yes") for text in said) / len(said)
+
+    assert say_yes(ALIAS) == 1
+    assert say_yes(str(done.fine_tuned_model)) == 0
+
+
 def test_another_project_sees_none_of_it(service: Service, job: FineTuningJob) -> None:
     with openai.OpenAI(base_url=service.base_url, api_key=service.key("rival"), max_retries=0) as rival:
         assert rival.fine_tuning.jobs.list().data == []
@@ -152,3 +198,31 @@ def test_no_key_is_in_the_log_or_in_the_database(service: Service, client: opena
     assert secret not in service.log
     database = service.folder / "runs" / "gateway"
     assert not [path for path in database.glob("gateway.sqlite*") if secret.encode() in path.read_bytes()]
+
+
+def test_a_part_that_is_killed_is_started_again(service: Service, client: openai.OpenAI) -> None:
+    patient = client.with_options(max_retries=20)
+    file = client.files.create(file=("colours.jsonl", jsonl(ROWS)), purpose="fine-tune").id
+    before = {name: service.part(name) for name in ("gateway", "worker", "model_server")}
+    for part in before.values():
+        assert part is not None
+        part.kill()
+    assert patient.files.content(file).content == jsonl(ROWS)
+    deadline = time.monotonic() + 60
+    while not all(part and part not in before.values() for part in map(service.part, before)):
+        assert time.monotonic() < deadline, service.log
+        time.sleep(0.1)
+    for name in before:
+        assert f"{name} ended with status -9 and is started again in" in service.log
+
+
+def test_a_service_that_does_not_come_up_makes_no_key_and_says_why(tmp_path: Path) -> None:
+    service = Service(tmp_path, tmp_path / "no model")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", service.ports["gateway"]))
+        taken.listen()
+        ended = service.command("serve", "--port", str(service.ports["gateway"]))
+    assert ended.returncode == 1
+    assert "gateway ended with status 3 while it was started" in ended.stderr
+    assert "address already in use" in ended.stderr
+    assert service.command("keys", "list").stdout == ""

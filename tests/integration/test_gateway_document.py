@@ -8,6 +8,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, seed, settings
 
+from tests import postgres
 from tests.gateway_client import ROWS, Gateway, finish, open_gateway
 
 with warnings.catch_warnings():
@@ -32,6 +33,12 @@ EXAMPLES = 5
 def test_requests_of_any_kind_get_documented_answers(tmp_path: Path) -> None:
     with open_gateway(tmp_path) as gateway:
         ask_all(gateway)
+
+
+def test_on_postgres_too(tmp_path: Path, postgres_url: str) -> None:
+    with open_gateway(tmp_path, postgres_url) as gateway:
+        ask_all(gateway)
+        postgres.empty(gateway.state.database)
 
 
 def ask_all(gateway: Gateway) -> None:

@@ -13,7 +13,6 @@ from gateway.app import make_app
 from tests.gateway_client import ROWS, Gateway, Project, finish
 from tunebook_cli.main import main
 from tunebook_jobs.keys import caller_of, revoke_key
-from tunebook_run.settings import GatewaySettings, Settings
 
 
 def routes(app: FastAPI) -> list[tuple[str, str]]:
@@ -79,7 +78,9 @@ def test_another_projects_ids_are_not_found_on_any_route(gateway: Gateway, acme:
 def test_a_key_is_made_listed_and_revoked_by_the_command(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("TUNEBOOK_STORAGE_URL", str(gateway.state.store.local_root))
+    monkeypatch.setenv("TUNEBOOK_STORAGE_URL", gateway.settings.storage_url)
+    if url := gateway.settings.gateway.database_url:
+        monkeypatch.setenv("TUNEBOOK_GATEWAY__DATABASE_URL", url.get_secret_value())
     assert main(["keys", "create", "--project", "paint"]) == 0
     key = capsys.readouterr().out.strip()
     client = TestClient(gateway.app, headers={"Authorization": f"Bearer {key}"})
@@ -136,11 +137,8 @@ def test_what_changes_something_is_in_the_audit_log_and_no_secret_is(
 
 
 def test_a_key_that_asks_too_often_waits_and_others_do_not(gateway: Gateway, acme: Project) -> None:
-    settings = Settings(
-        storage_url=str(gateway.state.store.local_root),
-        gateway=GatewaySettings(requests_per_minute=3),
-    )
-    app = make_app(settings)
+    seldom = gateway.settings.gateway.model_copy(update={"requests_per_minute": 3})
+    app = make_app(gateway.settings.model_copy(update={"gateway": seldom}))
     client = TestClient(app, headers={"Authorization": f"Bearer {acme.key}"})
     answers = [client.get("/v1/models") for _ in range(4)]
     assert [each.status_code for each in answers] == [200, 200, 200, 429]

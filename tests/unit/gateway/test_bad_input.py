@@ -75,6 +75,46 @@ def test_a_defect_of_a_training_file_is_told_with_its_line(acme: Project, name: 
     assert acme.client.get("/v1/files").json()["data"] == []
 
 
+PREFERENCE_DEFECTS: dict[str, tuple[dict[str, Any], str]] = {
+    "no input": ({"input": None}, "Line 3, input: no object 'input'"),
+    "no messages": ({"input": {}}, "Line 3, input.messages: no list of messages"),
+    "no question": ({"input": {"messages": []}}, "Line 3, messages: fewer than two messages"),
+    "no preferred answer": (
+        {"preferred_output": []},
+        "Line 3, preferred_output: preferred_output is not one assistant message",
+    ),
+    "two preferred answers": (
+        {"preferred_output": [ASSISTANT, ASSISTANT]},
+        "Line 3, preferred_output: preferred_output is not one assistant message",
+    ),
+    "an answer of the user": (
+        {"non_preferred_output": [USER]},
+        "Line 3, non_preferred_output: non_preferred_output is not one assistant message",
+    ),
+    "an empty answer": (
+        {"non_preferred_output": [{"role": "assistant", "content": ""}]},
+        "Line 3, non_preferred_output",
+    ),
+    "no answer that is worse": ({"non_preferred_output": None}, "Line 3, non_preferred_output: no list of"),
+    "the same answer twice": (
+        {"non_preferred_output": [ASSISTANT]},
+        "Line 3, non_preferred_output: is the preferred answer too",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PREFERENCE_DEFECTS)
+def test_a_defect_of_a_file_of_preferences_is_told_with_its_line(acme: Project, name: str) -> None:
+    changed, told = PREFERENCE_DEFECTS[name]
+    worse = [{"role": "assistant", "content": "No."}]
+    good = {"input": {"messages": [USER]}, "preferred_output": [ASSISTANT], "non_preferred_output": worse}
+    assert acme.send(lines(good, good)).status_code == 200
+    error = acme.send(lines(good, good, {**good, **changed}, good)).json()["error"]
+    assert error["message"].startswith("Invalid file format. Line 3")
+    assert told in error["message"]
+    assert (error["param"], error["code"]) == ("file", "invalid_file_format")
+
+
 def test_many_defects_are_counted(acme: Project) -> None:
     message = acme.send(b"x\n" * 25).json()["error"]["message"]
     assert message.count("Line ") == 10
@@ -260,3 +300,40 @@ def test_a_body_of_no_told_length_is_counted(acme: Project) -> None:
     headers = {"Content-Type": "application/json"}
     answer = acme.client.post("/v1/fine_tuning/jobs", content=chunks(), headers=headers)
     assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "files/%00",
+        "files/a%00b/content",
+        "fine_tuning/jobs/%00",
+        "fine_tuning/jobs?after=%00",
+        "fine_tuning/jobs?metadata[a]=%00",
+        "files?purpose=%00",
+        "models/%00",
+    ],
+)
+def test_a_name_that_no_database_can_hold_is_refused(acme: Project, path: str) -> None:
+    answer = acme.client.get(f"/v1/{path}")
+    assert answer.status_code == 400, answer.text
+    assert "U+0000" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"model": "a\0"},
+        {"training_file": "\0"},
+        {"validation_file": "\0"},
+        {"suffix": "\0"},
+        {"metadata": {"a": "\0"}},
+        {"metadata": {"\0": "a"}},
+    ],
+    ids=str,
+)
+def test_nor_does_a_job_hold_one(acme: Project, changed: dict[str, Any]) -> None:
+    answer = acme.create(acme.upload(ROWS)["id"], **changed)
+    assert answer.status_code == 400, answer.text
+    assert "U+0000" in answer.json()["error"]["message"]
+    assert acme.client.get("/v1/fine_tuning/jobs", params={"metadata[a]": "b"}).status_code == 200

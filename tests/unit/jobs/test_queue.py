@@ -159,6 +159,21 @@ def test_a_step_is_told_once(database: Database) -> None:
     assert messages(database)[1:] == ["Step 1", "Step 2", "Step 3"]
 
 
+def test_a_job_that_goes_on_may_lose_any_number_of_workers(database: Database) -> None:
+    add_job(database, "ftjob-a")
+    (mine,) = queues(database, "mine")
+    for step in range(1, MAX_ATTEMPTS + 5):
+        assert mine.take() is not None
+        assert mine.tell("ftjob-a", NewEvent(f"Step {step}", step=step))
+        run_out(database)
+    for _ in range(MAX_ATTEMPTS):
+        assert mine.take() is not None
+        assert mine.tell("ftjob-a", NewEvent("Step 1", step=1))  # told before
+        run_out(database)
+    assert mine.take() is None
+    assert job(database).status == "failed"
+
+
 def test_a_job_that_loses_every_worker_ends(database: Database) -> None:
     add_job(database, "ftjob-a", status="running", attempts=MAX_ATTEMPTS, lease_until=1.0)
     (mine,) = queues(database, "mine")
