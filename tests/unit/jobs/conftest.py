@@ -1,57 +1,18 @@
 from __future__ import annotations
 
-import os
-import pwd
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.postgres import USER, postgres
 from tunebook_jobs.database import Database, connect
-
-
-def _binaries() -> Path | None:
-    """Where Postgres is installed; Debian keeps all but the client out of the path."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    on_path = shutil.which("initdb")
-    return found[-1].parent if found else Path(on_path).resolve().parent if on_path else None
 
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """A Postgres of its own, on a socket in a folder."""
-    pytest.importorskip("psycopg")
-    binaries = _binaries()
-    if binaries is None:
-        pytest.skip("no Postgres is installed")
-    # Not under pytest's folder, which is closed to others, nor under a long name, which no socket can have.
-    with tempfile.TemporaryDirectory(prefix="tunebook-pg-") as folder:
-        yield from _running(binaries, Path(folder))
-
-
-def _running(binaries: Path, folder: Path) -> Iterator[str]:
-    user = {}
-    if os.geteuid() == 0:  # as which Postgres does not run
-        account = pwd.getpwnam("nobody")
-        user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-        os.chown(folder, account.pw_uid, account.pw_gid)
-
-    def run(*command: str) -> None:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, **user)  # type: ignore[call-overload]
-        assert done.returncode == 0, done.stderr
-
-    data = str(folder / "data")
-    run(str(binaries / "initdb"), "-D", data, "-U", "tunebook", "-A", "trust", "--no-sync")
-    options = f"-c listen_addresses='' -c unix_socket_directories='{folder}' -c fsync=off"
-    pg_ctl = str(binaries / "pg_ctl")
-    run(pg_ctl, "-D", data, "-o", options, "-l", str(folder / "log"), "-w", "start")
-    try:
-        yield f"postgresql+psycopg://tunebook@/postgres?host={folder}"
-    finally:
-        run(pg_ctl, "-D", data, "-m", "immediate", "stop")
+    with postgres() as folder:
+        yield f"postgresql+psycopg://{USER}@/postgres?host={folder}"
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
