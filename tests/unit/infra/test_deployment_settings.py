@@ -180,7 +180,7 @@ def test_commands_are_known(line: str) -> None:
     while words and words[0] in getattr(command, "commands", {}):
         command = command.commands[words.pop(0)]
     if words != ["--help"]:
-        command.make_context(program, words)
+        command.make_context(program, [*words])
     if "--profile" in words:
         spec, _, profile = words
         name = spec if os.sep in spec else f"/opt/tunebook/specs/{spec}.yaml"
