@@ -254,8 +254,10 @@ def compile_loops(project: Project) -> str:
 def prove(project: Project) -> str:
     """Import what the stages stand on, in the new environment."""
     code = f"import {', '.join(MODULES)}"
-    if project.extra == "gpu":
+    if project.extra == "gpu" and has_nvidia_gpu():
         code += "\nassert torch.cuda.is_available(), 'torch sees no GPU: a CPU build, or an old driver'"
+    elif project.extra == "gpu":  # an image is built where no GPU is
+        code += "\nassert torch.version.cuda, 'this is a CPU build of torch'"
     run_tool("proof", [str(project.python), "-c", code], project.root)
     return f"imports {', '.join(MODULES)}"
 

@@ -135,3 +135,14 @@ def test_a_second_set_up_waits_for_the_first(project: Project) -> None:
         assert second.poll() is None
     output, _ = second.communicate(timeout=60)
     assert output == "second\n"
+
+
+def test_a_cpu_build_of_torch_is_no_environment_for_gpus_where_none_is_seen_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    monkeypatch.setattr(bootstrap, "MODULES", ("torch",))
+    monkeypatch.setattr(bootstrap, "has_nvidia_gpu", lambda: False)
+    assert bootstrap.prove(Project(tmp_path, "cpu")) == "imports torch"
+    with pytest.raises(SetupError, match="this is a CPU build of torch"):
+        bootstrap.prove(Project(tmp_path, "gpu"))
