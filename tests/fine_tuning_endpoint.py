@@ -108,6 +108,7 @@ class FineTuning:
         if asked["training_file"] not in self.files:
             return error(400, f"invalid training_file: {asked['training_file']}", param="training_file")
         name = f"ftjob-{len(self.jobs) + 1:04}"
+        method = asked.get("method", {"type": "supervised", "supervised": {"hyperparameters": {}}})
         self.jobs[name] = {
             "id": name,
             "object": "fine_tuning.job",
@@ -117,7 +118,7 @@ class FineTuning:
             "error": None,
             "fine_tuned_model": None,
             "finished_at": None,
-            "hyperparameters": asked["method"][asked["method"]["type"]]["hyperparameters"],
+            "hyperparameters": method[method["type"]]["hyperparameters"],
             "organization_id": "org-test",
             "result_files": [],
             "seed": asked.get("seed", 0),
@@ -125,7 +126,7 @@ class FineTuning:
             "training_file": asked["training_file"],
             "validation_file": asked.get("validation_file"),
             "metadata": asked.get("metadata"),
-            "method": asked["method"],
+            "method": method,
             "suffix": asked.get("suffix"),
         }
         return _json(self.jobs[name])

@@ -13,17 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from pydantic import SecretStr
 
 from tests.fine_tuning_endpoint import BASE, FineTuning, error, serving_fine_tuning
+from tests.hosted_rows import TOKENS, prepare, row, training
 from tests.hosted_training import KEY, Training
 from tests.openai_endpoint import Reply
-from tunebook_data.rows import Row, write_rows
-from tunebook_data.tokens import write_tokens
-from tunebook_model.conversation import Message
-from tunebook_model.render import Rendered
 from tunebook_run.settings import HostedSettings
 from tunebook_spec.errors import DataError, StageError
 from tunebook_spec.method import HostedMethod
@@ -31,8 +27,6 @@ from tunebook_train.hosted import job as module
 from tunebook_train.hosted.provider import Provider
 from tunebook_train.hosted.refusals import probe
 
-TOKENS = 7
-"""Of each row."""
 SOON = {"Retry-After": "0.01"}
 METHOD = HostedMethod(kind="hosted", model=BASE)
 
@@ -41,32 +35,6 @@ METHOD = HostedMethod(kind="hosted", model=BASE)
 def service() -> Iterator[FineTuning]:
     with serving_fine_tuning(FineTuning(states=("queued", "running", "succeeded"))) as service:
         yield service
-
-
-def row(number: int, answer: str = "Yes.", **fields: Any) -> Row:
-    messages: list[Message] = [
-        {"role": "user", "content": f"Is {number} a number?"},
-        {"role": "assistant", "content": answer},
-    ]
-    known = {"messages": tuple(messages), "task": "t", "group": str(number), "source": "rows.jsonl"}
-    return Row(**{"id": f"r{number}", "line": number + 1, **known, **fields})
-
-
-def prepare(stage: Training, train: list[Row], validation: list[Row]) -> None:
-    """What the stage reads."""
-    stage.data_dir.mkdir(parents=True)
-    rendered = Rendered(np.arange(TOKENS, dtype=np.int32), np.ones(TOKENS, np.bool_))
-    for side, rows in (("train", train), ("validation", validation)):
-        write_rows(stage.data_dir / f"{side}.jsonl", rows)
-        ids = [each.id for each in rows] + [f"{each.id}-rejected" for each in rows if each.rejected]
-        write_tokens(stage.data_dir / f"{side}.tokens.arrow", [(name, rendered) for name in ids])
-
-
-def training(folder: Path, service: FineTuning, **fields: Any) -> Training:
-    """With twelve rows to train on and two for validation."""
-    made = Training(folder, service.base_url, **fields)
-    prepare(made, [row(number) for number in range(12)], [row(number) for number in (20, 21)])
-    return made
 
 
 def uploads(service: FineTuning) -> list[str]:

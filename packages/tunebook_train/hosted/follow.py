@@ -12,8 +12,7 @@ from tenacity import Retrying, retry_if_result, wait_exponential
 
 from tunebook_run.progress import Advance
 from tunebook_spec.errors import StageError
-from tunebook_train.hosted.job import FAILED
-from tunebook_train.hosted.provider import Provider, Refusal, Trouble
+from tunebook_train.hosted.provider import FAILED, Provider, Refusal, Trouble
 
 logger = logging.getLogger(__name__)
 

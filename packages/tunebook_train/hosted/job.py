@@ -20,7 +20,7 @@ from tunebook_spec.errors import StageError
 from tunebook_spec.fields import Frozen
 from tunebook_spec.method import DpoObjective, HostedMethod
 from tunebook_train.hosted.export import Export
-from tunebook_train.hosted.provider import Provider, Refusal
+from tunebook_train.hosted.provider import FAILED, Provider, Refusal
 from tunebook_train.hosted.refusals import cannot_train
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,6 @@ logger = logging.getLogger(__name__)
 STATE = "job.json"
 STAGE, ATTEMPT = "tunebook_stage", "tunebook_attempt"
 """Keys of a job's metadata."""
-FAILED = ("failed", "cancelled")
 _NAME_DIGITS = 16
 
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import openai
+from openai import BaseModel
+from openai.pagination import SyncCursorPage
 from openai.types import FileObject
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
@@ -24,9 +27,16 @@ from tunebook_spec.errors import StageError
 
 MAX_ATTEMPTS = 8
 PURPOSE: Literal["fine-tune"] = "fine-tune"
+FAILED = ("failed", "cancelled")
+"""How a job ends that has made nothing."""
 _PAGE = 100
 _EXCERPT = 300
+_READ: dict[type[BaseModel], tuple[str, ...]] = {
+    FineTuningJob: ("id", "status", "model", "training_file"),
+    FineTuningJobEvent: ("id", "level", "message"),
+}
 Answer = TypeVar("Answer")
+Told = TypeVar("Told", str, dict[str, Any])
 
 
 class Trouble(Exception):
@@ -68,34 +78,29 @@ class Provider:
             max_retries=0,
             timeout=self.settings.timeout_s,
         )
+        self._jobs = self.client.fine_tuning.jobs
 
     def files(self) -> Iterator[FileObject]:
         """All that were uploaded for training."""
-        return self._all(lambda after: self.client.files.list(purpose=PURPOSE, **_after(after)))
+        return self._all(partial(self.client.files.with_raw_response.list, purpose=PURPOSE))
 
     def jobs(self, metadata: dict[str, str]) -> Iterator[FineTuningJob]:
         """All with these metadata, the newest first, whether or not the provider filters by them."""
-        listed = self._all(
-            lambda after: self.client.fine_tuning.jobs.list(metadata=metadata, limit=_PAGE, **_after(after))
-        )
+        listed = self._all(partial(self._jobs.with_raw_response.list, metadata=metadata, limit=_PAGE))
         return (job for job in listed if metadata.items() <= (job.metadata or {}).items())
 
     def events(self, job: str) -> Iterator[FineTuningJobEvent]:
         """The newest first."""
-        return self._all(
-            lambda after: self.client.fine_tuning.jobs.list_events(job, limit=_PAGE, **_after(after))
-        )
+        return self._all(partial(self._jobs.with_raw_response.list_events, job, limit=_PAGE))
 
     def checkpoints(self, job: str) -> Iterator[FineTuningJobCheckpoint]:
-        return self._all(
-            lambda after: self.client.fine_tuning.jobs.checkpoints.list(job, limit=_PAGE, **_after(after))
-        )
+        return self._all(partial(self._jobs.checkpoints.with_raw_response.list, job, limit=_PAGE))
 
     def job(self, job: str) -> FineTuningJob:
-        return self.patiently(lambda: self.client.fine_tuning.jobs.retrieve(job))
+        return self.patiently(lambda: self._jobs.retrieve(job))
 
     def cancel(self, job: str) -> FineTuningJob:
-        return self.patiently(lambda: self.client.fine_tuning.jobs.cancel(job))
+        return self.patiently(lambda: self._jobs.cancel(job))
 
     def content(self, file: str) -> bytes:
         return self.patiently(lambda: self.client.files.content(file).content)
@@ -108,7 +113,7 @@ class Provider:
     def create(self, key: str, **parameters: Any) -> FineTuningJob:
         """Raises Trouble where nobody knows whether it was; `key` tells a second asking to those who look."""
         headers = {"Idempotency-Key": key}
-        return self.once(lambda: self.client.fine_tuning.jobs.create(**parameters, extra_headers=headers))
+        return self.once(lambda: self._jobs.create(**parameters, extra_headers=headers))
 
     def patiently(self, call: Callable[[], Answer]) -> Answer:
         """The answer of a call that can be made again whatever became of it, or that looks before it acts."""
@@ -143,26 +148,27 @@ class Provider:
                     ) from None
                 raise Trouble(said, wait_s) from None
             raise Refusal(said, error.status_code, error.code, error.param) from None
-        except (openai.APIResponseValidationError, json.JSONDecodeError) as error:
-            raise Trouble(f"no answer of the protocol: {error}") from None
-        if isinstance(answer, str):
-            raise Trouble(f"no answer of the protocol: {answer[:_EXCERPT]!r}")
+        except (openai.APIResponseValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise Trouble(f"no answer of the protocol: {self.said(str(error))}") from None
+        if not _is_of_protocol(answer):
+            told = answer.to_dict() if isinstance(answer, BaseModel) else answer
+            raise Trouble(f"no answer of the protocol: {self.said(repr(told))[:_EXCERPT]}")
         return answer
 
-    def said(self, text: str) -> str:
-        """The provider's own words, without the key, which some repeat."""
-        key = self.settings.api_key
-        return text.replace(key.get_secret_value(), "[key]") if key and key.get_secret_value() else text
+    def said(self, told: Told) -> Told:
+        """A text of the provider, or what holds texts, without the key, which some repeat."""
+        key = self.settings.api_key.get_secret_value() if self.settings.api_key else ""
+        return _without(key, told) if key else told
 
-    def _all(self, page: Callable[[str | None], Any]) -> Iterator[Any]:
+    def _all(self, page: Callable[..., Any]) -> Iterator[Any]:
         """What all pages list; each page is asked for patiently."""
-        after: str | None = None
+        after: dict[str, str] = {}
         while True:
-            found = self.patiently(lambda after=after: page(after))  # type: ignore[misc]
+            found = self.patiently(lambda after=after: _parsed(page(**after)))  # type: ignore[misc]
             yield from found.data
             if not found.data or not found.has_more:
                 return
-            after = found.data[-1].id
+            after = {"after": found.data[-1].id}
 
     def _wait_s(self, state: RetryCallState) -> float:
         trouble = state.outcome.exception() if state.outcome else None
@@ -172,5 +178,32 @@ class Provider:
         return backoff(state)
 
 
-def _after(after: str | None) -> dict[str, Any]:
-    return {} if after is None else {"after": after}
+def _without(key: str, told: Any) -> Any:
+    match told:
+        case str():
+            return told.replace(key, "[key]")
+        case dict():
+            return {_without(key, name): _without(key, value) for name, value in told.items()}
+        case list():
+            return [_without(key, each) for each in told]
+    return told
+
+
+def _parsed(page: Any) -> Any:
+    """A raw page of a list; the SDK stumbles over a body that is no object."""
+    body = json.loads(page.content)
+    return page.parse() if isinstance(body, dict) else body
+
+
+def _is_of_protocol(answer: Any) -> bool:
+    """Whether what is read everywhere is there; the SDK's own models take anything."""
+    match answer:
+        case bytes():
+            return True
+        case SyncCursorPage():
+            items = getattr(answer, "data", None)
+            return isinstance(items, list) and all(map(_is_of_protocol, items))
+        case BaseModel():
+            names = next((names for kind, names in _READ.items() if isinstance(answer, kind)), ("id",))
+            return all(isinstance(getattr(answer, name, None), str) for name in names)
+    return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tunebook_spec.errors import StageError
 from tunebook_spec.method import HostedMethod
-from tunebook_train.hosted.provider import Provider, Refusal
+from tunebook_train.hosted.provider import FAILED, Provider, Refusal
 
 PROBE_FILE = "file-tunebookprobe"
 """No provider has a file of this id."""
@@ -23,11 +23,17 @@ def probe(provider: Provider, method: HostedMethod) -> None:
             lambda: provider.create(PROBE_FILE, model=method.model, training_file=PROBE_FILE)
         )
     except Refusal as refusal:
-        is_of_file = refusal.param == "training_file" or PROBE_FILE in refusal.detail
-        if (not is_of_file and refusal.status != 400) or _is_of_model(refusal):
+        if _is_of_model(refusal) or not _is_of_file(refusal):
             raise cannot_train(provider, method, refusal) from None
         return
-    provider.cancel(job.id)
+    try:
+        provider.cancel(job.id)
+    except Refusal as refusal:
+        if provider.job(job.id).status not in FAILED:
+            raise StageError(
+                f"{provider.host} took job {job.id}, on a file that is not there ({PROBE_FILE}), and does not"
+                f" cancel it: it says {refusal.detail!r}; end that job there, and run the same command again"
+            ) from None
 
 
 def cannot_train(provider: Provider, method: HostedMethod, refusal: Refusal) -> StageError:
@@ -43,6 +49,14 @@ def cannot_train(provider: Provider, method: HostedMethod, refusal: Refusal) -> 
     if refusal.status in (404, 405):
         return StageError(f"{host} serves no fine-tuning: {said}; check TUNEBOOK_HOSTED__BASE_URL")
     return StageError(f"{host} refuses the job: {said}")
+
+
+def _is_of_file(refusal: Refusal) -> bool:
+    """Whether all that is wrong is the file; who may not train at all can be told of the file too."""
+    names_it = refusal.param == "training_file" or any(
+        name in refusal.detail for name in (PROBE_FILE, "training_file")
+    )
+    return names_it and refusal.status not in (401, 403)
 
 
 def _is_of_model(refusal: Refusal) -> bool:
