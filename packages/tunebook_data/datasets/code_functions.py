@@ -31,6 +31,7 @@ PACKAGES = (
 MAX_BODY_LINES = 20
 MAX_SUMMARY_CHARS = 70
 MAX_CODE_CHARS = 700
+_HAS_FUNCTION = re.compile(rb"^def [^_]", re.MULTILINE)
 _SENTENCE_END = re.compile(r"(?<=\.)\s|\n\s*\n")
 _MARKUP = re.compile(r"``?|:\w+:|[*]{2}")
 
@@ -129,7 +130,9 @@ def _bare(function: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.FunctionDef:
 
 def _cuts(assets_dir: Path, package: str) -> Iterator[Cut]:
     for path, content in read_members(assets_dir, package, ".py"):
-        if not re.search(r"(^|[/_])(tests?|conftest|setup)([/_.]|$)", path):
+        is_of_tests = re.search(r"(^|[/_])(tests?|conftest|setup)([/_.]|$)", path)
+        # Most modules have none, and to parse them takes long.
+        if not is_of_tests and _HAS_FUNCTION.search(content):
             yield from _of_module(package, path.removesuffix(".py"), content)
 
 
