@@ -14,9 +14,12 @@ from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from tests.gateway_client import ALIAS, ROWS, Gateway, Project, finish, lines, row
+from tests.integration.gateway.conftest import ON_ALL_DATABASES
 from tunebook_jobs.events import NewEvent
 from tunebook_jobs.stored_files import content_key, file_folder
 from tunebook_jobs.tables import File
+
+pytestmark = ON_ALL_DATABASES
 
 
 @pytest.fixture
