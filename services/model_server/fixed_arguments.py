@@ -11,6 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model_server.errors import error
 
+UNSET = (None, "auto")
+"""Values of a request's own fields that leave the template's arguments as they are."""
+
 
 class FixedArguments:
     """ASGI middleware that refuses a request which sets a default of the server otherwise."""
@@ -32,16 +35,31 @@ class FixedArguments:
 
 def _problem(fixed: Mapping[str, Any], body: bytes) -> str | None:
     try:
-        asked = json.loads(body).get("chat_template_kwargs")
-    except (ValueError, AttributeError):
+        request = json.loads(body)
+    except ValueError:
         return None  # the server says what is wrong with it
-    if not isinstance(asked, dict):
+    if not isinstance(request, dict):
         return None
+    asked = _asked(request)
     for name, value in fixed.items():
         if name in asked and asked[name] != value:
             told = f"chat_template_kwargs.{name} is {value!r}, as the model was trained"
             return f"{told}; it cannot be {asked[name]!r}"
     return None
+
+
+def _asked(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What vLLM would hand the template of a request, by `build_chat_params` of its two protocols."""
+    given, reasoning = request.get("chat_template_kwargs"), request.get("reasoning")
+    asked = dict(given) if isinstance(given, dict) else {}
+    of_responses = reasoning.get("effort") if isinstance(reasoning, dict) else None
+    effort = request.get("reasoning_effort", of_responses)
+    if effort not in UNSET:
+        asked.setdefault("enable_thinking", effort != "none")
+        asked["reasoning_effort"] = effort
+    if request.get("documents") is not None:
+        asked["documents"] = request["documents"]
+    return asked
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
