@@ -220,8 +220,8 @@ def test_a_split_answers_by_users_and_its_shadow_is_only_logged(served: Served) 
     while len(rows := read_log(served.folder / "log.jsonl")[before:]) < 20 + by_medical:
         assert time.monotonic() < deadline, rows
         time.sleep(0.05)
-    told = {row.messages[-1]["content"]: row for row in rows if not row.is_shadow}
-    shadows = {row.messages[-1]["content"]: row for row in rows if row.is_shadow}
+    told = {row.messages[-1].content: row for row in rows if not row.is_shadow}
+    shadows = {row.messages[-1].content: row for row in rows if row.is_shadow}
     assert {content: row.model for content, row in told.items()} == answered
     assert {content for content, model in answered.items() if model == "medical@latest"} == set(shadows)
     for content, row in shadows.items():
