@@ -28,9 +28,9 @@ logger = logging.getLogger(__name__)
 
 PARTS = ("gateway", "worker", "model_server")
 NUM_KILLS = 20
-PAUSE_S = (1.0, 7.0)
+PAUSE_S = (2.0, 10.0)
 """Between two kills."""
-NUM_JOBS = 3
+NUM_JOBS = 4
 EPOCHS = 4
 SETTINGS = {
     "TUNEBOOK_GATEWAY__LEASE_S": "4",
@@ -49,14 +49,14 @@ def test_nothing_is_lost_or_done_twice_however_parts_are_killed(tmp_path: Path, 
         is_over = threading.Event()
         files = pool.submit(keep_uploading, client, is_over)
         said = pool.submit(keep_asking, client, is_over)
-        with one_process_a_job():
-            jobs = pool.submit(create_jobs, client)
-            killed = kill_at_random(service, random.Random(seed))
-            ids = jobs.result()
-            wait_for_all(client, ids)
+        try:
+            with one_process_a_job():
+                ids = create_jobs(client)
+                killed = kill_at_random(service, random.Random(seed))
+                wait_for_all(client, ids)
+        finally:
             is_over.set()
-            contents = files.result()
-        asked = said.result()
+        contents, asked = files.result(), said.result()
         # A request whose answer was lost is made again: what it had made the first time is there too.
         made = [job.id for job in client.fine_tuning.jobs.list(limit=100)]
         assert set(ids) <= set(made)
