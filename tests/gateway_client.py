@@ -18,7 +18,7 @@ from gateway.state import State
 from tunebook_jobs.ids import model_name, new_id
 from tunebook_jobs.keys import create_key
 from tunebook_jobs.queue import JobQueue, Made
-from tunebook_jobs.tables import File
+from tunebook_jobs.tables import File, Job
 from tunebook_run.settings import GatewaySettings, Settings
 
 ALIAS = "gpt-4o-mini-2024-07-18"
@@ -111,10 +111,22 @@ ROWS = lines(*map(row, range(10)))
 def finish(gateway: Gateway, job: str) -> str:
     """End a queued job as a worker does that has trained its model; the model's name."""
     queue = gateway.queue("worker")
+    made = made_by(take(queue, job))
+    assert queue.succeed(job, made)
+    return made.model
+
+
+def take(queue: JobQueue, job: str) -> Job:
+    """Take up a job, past those that other tests have left."""
     taken = queue.take()
-    while taken is not None and taken.id != job:  # what other tests have left
+    while taken is not None and taken.id != job:
         taken = queue.take()
     assert taken is not None
+    return taken
+
+
+def made_by(taken: Job) -> Made:
+    """What a worker has made that has trained a job's model."""
     file = File(
         id=new_id("file-"),
         project=taken.project,
@@ -123,6 +135,5 @@ def finish(gateway: Gateway, job: str) -> str:
         num_bytes=0,
         created_at=0,
     )
-    name = model_name(ALIAS, taken.project, taken.suffix, job)
-    assert queue.succeed(job, Made(name, "ftjob_a@1", 100, file, 3, {"step": 3, "train_loss": 0.5}))
-    return name
+    name = model_name(ALIAS, taken.project, taken.suffix, taken.id)
+    return Made(name, "ftjob_a@1", 100, file, 3, {"step": 3, "train_loss": 0.5})

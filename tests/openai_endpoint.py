@@ -42,6 +42,8 @@ class Endpoint:
     """Of these, answered with status 200."""
     bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
+    connections: set[Any] = field(default_factory=set)
+    """Addresses of clients."""
     models: list[dict[str, Any]] | int = 404
     """What it says it serves, or the status with which it does not say."""
     under_way: int = 0
@@ -70,6 +72,7 @@ def serving(endpoint: Endpoint) -> Iterator[Endpoint]:
                 endpoint.calls[content] += 1
                 endpoint.bodies.append(body)
                 endpoint.keys.add(self.headers["Authorization"])
+                endpoint.connections.add(self.client_address)
                 endpoint.under_way += 1
                 endpoint.most_under_way = max(endpoint.most_under_way, endpoint.under_way)
             try:

@@ -19,6 +19,8 @@ from tunebook_run.store import Store
 
 ANSWERS_S = 900.0
 """How long a model may think of an answer, or be started for it."""
+KEPT_S = 2.0
+"""How long a connection to the model server may be idle: less than after what that one closes it, 5 s."""
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": description}
     for status, description in (
@@ -38,7 +40,7 @@ def make_app(settings: Settings) -> FastAPI:
     model_server = httpx.AsyncClient(
         base_url=settings.gateway.model_server_url.rstrip("/") + "/",
         timeout=httpx.Timeout(ANSWERS_S, connect=5.0),
-        limits=httpx.Limits(max_connections=None),
+        limits=httpx.Limits(max_connections=None, keepalive_expiry=KEPT_S),
         trust_env=False,
     )
 

@@ -152,7 +152,7 @@ def test_a_model_that_says_yes_to_everything_learns_by_preferences_not_to(client
         for row in chats(12)
     ]
     file = client.files.create(file=("preferences.jsonl", jsonl(rows)), purpose="fine-tune")
-    hyperparameters: Any = {"n_epochs": 2, "beta": 0.3}
+    hyperparameters: Any = {"n_epochs": 2, "beta": 0.3, "learning_rate_multiplier": 0.1}
     job = client.fine_tuning.jobs.create(
         training_file=file.id,
         model=ALIAS,

@@ -11,7 +11,7 @@ from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 from pydantic import BaseModel
 
-from tests.gateway_client import ROWS, Gateway, Project, finish, lines, open_gateway, row
+from tests.gateway_client import ROWS, Gateway, Project, finish, lines, open_gateway, row, take
 from tunebook_jobs.events import NewEvent
 
 
@@ -46,8 +46,7 @@ def test_every_object_is_of_its_type(gateway: Gateway, acme: Project, method: st
     failed = acme.upload(lines(row(1)))["id"]
     assert fits(FineTuningJob, acme.create(failed))["status"] == "failed"
     queue = gateway.queue("teller")
-    while (taken := queue.take()) is not None and taken.id != job:
-        pass
+    take(queue, job)
     queue.tell(job, NewEvent("Step 1", data={"step": 1}, step=1))
     queue.release(job)
     model = finish(gateway, job)

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import update
 from starlette.testclient import TestClient
 
-from tests.gateway_client import ALIAS, ROWS, Gateway, Project, finish, lines, row
+from tests.gateway_client import ALIAS, ROWS, Gateway, Project, finish, lines, made_by, row, take
 from tests.integration.gateway.conftest import ON_ALL_DATABASES
 from tunebook_jobs.events import NewEvent
 from tunebook_jobs.stored_files import content_key, file_folder
@@ -135,8 +135,7 @@ def test_jobs_without_metadata_are_found(acme: Project, client: openai.OpenAI, f
 def test_events_are_listed_by_page_newest_first(gateway: Gateway, client: openai.OpenAI, file: str) -> None:
     job = client.fine_tuning.jobs.create(model=ALIAS, training_file=file).id
     queue = gateway.queue("worker")
-    while (taken := queue.take()) is not None and taken.id != job:
-        pass
+    take(queue, job)
     queue.tell(job, *(NewEvent(f"Step {step}", step=step, data={"step": step}) for step in range(1, 8)))
     told = [each.message for each in client.fine_tuning.jobs.list_events(job, limit=3)]
     assert told[::-1] == [
@@ -168,8 +167,7 @@ def test_a_job_is_paused_resumed_and_cancelled_where_that_makes_sense(
     jobs = client.fine_tuning.jobs
     job = jobs.create(model=ALIAS, training_file=file).id
     queue = gateway.queue("worker")
-    while (taken := queue.take()) is not None and taken.id != job:
-        pass
+    take(queue, job)
     queue.tell(job, finish_at=2**31)
     assert jobs.retrieve(job).estimated_finish == 2**31
     with pytest.raises(openai.BadRequestError, match="is running: it cannot be resumed"):
@@ -243,6 +241,28 @@ def test_a_file_is_deleted_or_used_whichever_comes_first(acme: Project) -> None:
             deleted = pool.submit(acme.client.delete, f"/v1/files/{file}")
             statuses = (created.result().status_code, deleted.result().status_code)
             assert statuses in ((200, 400), (404, 200))
+
+
+@pytest.mark.parametrize("change", ["cancel", "pause"])
+def test_a_job_ends_by_its_worker_or_by_its_owner_whoever_is_first(
+    gateway: Gateway, acme: Project, change: str
+) -> None:
+    file = acme.upload(ROWS)["id"]
+    queue = gateway.queue("worker")
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(5):
+            job = acme.create(file).json()["id"]
+            made = made_by(take(queue, job))
+            succeeded = pool.submit(queue.succeed, job, made)
+            changed = pool.submit(acme.client.post, f"/v1/fine_tuning/jobs/{job}/{change}")
+            outcome = (succeeded.result(), changed.result().status_code)
+            shown = acme.client.get(f"/v1/fine_tuning/jobs/{job}").json()
+            found = acme.client.get(f"/v1/models/{made.model}")
+            status = {"cancel": "cancelled", "pause": "paused"}[change]
+            assert (*outcome, shown["status"], found.status_code) in (
+                (True, 400, "succeeded", 200),
+                (False, 200, status, 404),
+            )
 
 
 def test_a_model_of_the_longest_name_is_tuned_further(gateway: Gateway) -> None:
