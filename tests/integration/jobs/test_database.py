@@ -10,7 +10,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import select
 
-from tests.unit.jobs.test_queue import add_job
+from tests.integration.jobs.test_queue import add_job
 from tunebook_jobs import migrations
 from tunebook_jobs.database import Database, connect
 from tunebook_jobs.events import NewEvent, add_event

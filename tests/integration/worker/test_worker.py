@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import select
 
 from tests.gateway_client import ROWS
-from tests.unit.jobs.test_queue import add_job
+from tests.integration.jobs.test_queue import add_job
 from tunebook_cli.failure import StageFailed
 from tunebook_jobs.database import Database, open_database
 from tunebook_jobs.queue import JobQueue
