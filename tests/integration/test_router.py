@@ -60,7 +60,7 @@ def serving(*engines: str, traffic: str | None = None) -> Iterator[Served]:
             url = f"http://127.0.0.1:{port}"
             deadline = time.monotonic() + 60
             while not is_healthy(url):
-                assert process.poll() is None
+                assert process.poll() is None, process.communicate()[1]
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
             yield Served(process, url, Path(folder))

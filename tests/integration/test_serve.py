@@ -195,19 +195,17 @@ def running(server: Server) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
-def talk(server: Server, client: openai.OpenAI) -> Any:
+def talk(client: openai.OpenAI, **more: Any) -> Any:
     """A stream that goes on for long: it may not stop by itself."""
-    more = {"ignore_eos": True}
-    return client.chat.completions.create(
-        model=MODEL, messages=QUESTION, max_tokens=200, stream=True, extra_body=more
-    )
+    asked: Any = {"max_tokens": 200, "extra_body": {"ignore_eos": True}, **more}
+    return client.chat.completions.create(model=MODEL, messages=QUESTION, stream=True, **asked)
 
 
 def test_a_client_that_hangs_up_is_forgotten(
     server: Server, client: openai.OpenAI, evaluated: list[Evaluated]
 ) -> None:
     before = finished_by(server, "length")
-    streams = [talk(server, client) for _ in range(3)]
+    streams = [talk(client, max_tokens=400, n=16, temperature=1.0) for _ in range(3)]
     for stream in streams:
         next(iter(stream))
         stream.close()
@@ -273,7 +271,7 @@ def test_serving_an_unknown_run_says_what_there_is(finished: Project) -> None:
 def test_a_server_that_is_told_to_stop_finishes_what_is_under_way(
     server: Server, client: openai.OpenAI
 ) -> None:
-    stream = iter(talk(server, client))
+    stream = iter(talk(client))
     first = next(stream)
     server.process.send_signal(signal.SIGTERM)
     chunks = [first, *stream]
