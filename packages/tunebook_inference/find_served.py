@@ -45,13 +45,21 @@ def _root(base_url: str, model: str, settings: ModelSettings) -> str | None:
     key = settings.api_key.get_secret_value() if settings.api_key else "none"
     with openai.OpenAI(base_url=base_url, api_key=key, max_retries=2, timeout=settings.timeout_s) as client:
         try:
-            known = {each.id: each for each in client.models.list()}
+            answer = client.models.with_raw_response.list()
+            known = {each.id: each for each in answer.parse()}
+        except (AttributeError, TypeError, ValueError):  # it is no JSON, or no list of models
+            raise InputError(
+                f"{base_url} does not speak the OpenAI protocol: it answers {base_url}/models with"
+                f" {answer.text[:40]!r}; see whether the URL ends as it should, mostly in /v1"
+            ) from None
         except openai.NotFoundError:
             return None  # not all list their models
         except openai.APIStatusError as error:
-            way_out = f"set TUNEBOOK_MODELS__{ROLE.upper()}__API_KEY"
+            way_out = (
+                f"; set TUNEBOOK_MODELS__{ROLE.upper()}__API_KEY" if error.status_code in (401, 403) else ""
+            )
             raise InputError(
-                f"{base_url} does not say what it serves: HTTP {error.status_code}; {way_out}"
+                f"{base_url} does not say what it serves: HTTP {error.status_code}{way_out}"
             ) from None
         except openai.APIConnectionError as error:
             raise InputError(f"{base_url} cannot be reached: {error.__cause__ or error}") from None

@@ -242,7 +242,8 @@ def _line(detail: dict[str, Any]) -> str:
     name = "__".join(map(str, detail["loc"])).upper()
     message = str(detail["msg"]).removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
-        group = HostedSettings if detail["loc"][0] == "hosted" else ModelSettings
+        field = Settings.model_fields[detail["loc"][0]].annotation
+        group = field if isinstance(field, type) and issubclass(field, BaseModel) else ModelSettings
         return f"  TUNEBOOK_{name}: unknown; known: {', '.join(group.model_fields).upper()}"
     secret = ("api_key", "base_url", "hf_token", "mlflow_tracking_uri")
     hidden = isinstance(detail["input"], dict) or detail["loc"][-1] in secret

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
@@ -42,7 +43,7 @@ def test_a_run_that_trains_shows_its_stages_its_step_and_its_curve(
     lines = capfd.readouterr().out.splitlines()
     assert lines[0].startswith("medical@1  running, ")
     assert "  evaluate           done in 1.0 s" in lines
-    assert any(line.startswith("> train              its last word 0 s ago") for line in lines)
+    assert any(re.match(r"> train              its last word \d+ s ago", line) for line in lines)
     assert "step 2 of 8, epoch 1  [#####               ] 25%, about 6 s left" in lines
 
 
@@ -53,7 +54,8 @@ def test_a_stage_that_asks_a_model_shows_how_many_answers_there_are(
     save(running, record.model_copy(update={"under_way": ANSWER}))
     running.write(f"{ANSWER}/answers.jsonl", b"{}\n{}\n{}\n")
     assert main(["top", "medical@1"]) == 0
-    assert "> answer-tuned       3 answers, its last word 0 s ago" in capfd.readouterr().out
+    out = capfd.readouterr().out
+    assert re.search(r"> answer-tuned       3 answers, its last word \d+ s ago", out)
 
 
 def test_on_a_terminal_it_goes_on_until_the_run_ends(running: Store, tmp_path: Path) -> None:

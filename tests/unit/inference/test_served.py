@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -52,9 +54,34 @@ def test_an_endpoint_that_refuses_or_is_not_there_is_told() -> None:
     with serving(Endpoint(models=401)) as endpoint:
         with pytest.raises(InputError, match=r"HTTP 401; set TUNEBOOK_MODELS__TUNED__API_KEY"):
             find(endpoint)
+        endpoint.models = 400
+        with pytest.raises(InputError, match=r"HTTP 400$"):
+            find(endpoint)
     quick = SETTINGS.model_copy(update={"timeout_s": 1.0})
     with pytest.raises(InputError, match="cannot be reached"):
         find_served("http://127.0.0.1:9/v1", "a", quick, concurrency=None, revision=None)
+
+
+class Page(BaseHTTPRequestHandler):
+    """Of a server that has a page for every address."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<!doctype html>")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_an_address_of_pages_is_no_endpoint() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(InputError, match=r"does not speak the OpenAI protocol.*<!doctype html>.*in /v1"):
+            find_served(url, "a", SETTINGS, concurrency=None, revision=None)
+        server.shutdown()
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "http://key@host/v1"], ids=["no scheme", "secret"])

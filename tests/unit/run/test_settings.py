@@ -89,3 +89,9 @@ def test_a_bad_setting_of_the_provider_is_named_and_shows_no_secret(
     with pytest.raises(SettingsError, match=expected) as caught:
         Settings.read()
     assert "sk-secret" not in str(caught.value)
+
+
+def test_an_unknown_setting_of_the_gateway_lists_those_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEBOOK_GATEWAY__BASE_URL", "a")
+    with pytest.raises(SettingsError, match=r"GATEWAY__BASE_URL: unknown; known: .*BASE_MODELS"):
+        Settings.read()
