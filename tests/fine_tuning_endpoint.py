@@ -39,6 +39,11 @@ class FineTuning:
     """Of a job that fails."""
     filters: bool = True
     """Whether jobs are listed by their metadata."""
+    keeps_metadata: bool = True
+    makes_models: bool = True
+    """Whether a job that succeeds names one."""
+    note: str = ""
+    """At the end of each event."""
     result_files: bool = True
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     contents: dict[str, bytes] = field(default_factory=dict)
@@ -125,7 +130,7 @@ class FineTuning:
             "trained_tokens": None,
             "training_file": asked["training_file"],
             "validation_file": asked.get("validation_file"),
-            "metadata": asked.get("metadata"),
+            "metadata": asked.get("metadata") if self.keeps_metadata else None,
             "method": method,
             "suffix": asked.get("suffix"),
         }
@@ -144,7 +149,7 @@ class FineTuning:
             job["status"] = self.states[min(self.looks[name], len(self.states) - 1)]
         if job["status"] == "failed":
             job["error"] = self.error
-        if job["status"] == "succeeded" and job["fine_tuned_model"] is None:
+        if job["status"] == "succeeded" and job["fine_tuned_model"] is None and self.makes_models:
             results = RESULTS + "".join(f"{step},{2 / step},0.5,,\n" for step in (1, 2))
             results += "3,0.5,0.9,0.75,0.8\n"
             if self.result_files:
@@ -174,7 +179,7 @@ class FineTuning:
             "object": "fine_tuning.job.event",
             "created_at": 1_700_000_000 + number,
             "level": "info",
-            "message": message,
+            "message": message + self.note,
             "type": "metrics" if data else "message",
             "data": data or {},
         }

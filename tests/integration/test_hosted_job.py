@@ -21,6 +21,7 @@ from tests.hosted_rows import TOKENS, prepare, row, training
 from tests.hosted_training import KEY, Training
 from tests.openai_endpoint import Reply
 from tunebook_run.settings import HostedSettings
+from tunebook_run.store import Store
 from tunebook_spec.errors import DataError, StageError
 from tunebook_spec.method import HostedMethod
 from tunebook_train.hosted import job as module
@@ -149,6 +150,100 @@ def test_a_provider_that_does_not_filter_by_metadata_is_read_through(
     assert [job["suffix"] for job in service.jobs.values()] == ["a", "b", "c", "d"]
 
 
+LOST = Reply("oops", status=500, headers=SOON)
+
+
+def lose_the_answer(call: str, count: int) -> Reply | None:
+    """Of the first job that is created."""
+    return LOST if (call, count) == ("POST /fine_tuning/jobs", 1) else None
+
+
+def test_a_job_whose_answer_was_lost_is_found_where_no_metadata_is_kept(
+    tmp_path: Path, service: FineTuning
+) -> None:
+    service.keeps_metadata, service.after = False, lose_the_answer
+    done = training(tmp_path, service, method={"suffix": "a"}).run()
+    assert list(service.jobs) == [done.job]
+
+
+def test_where_nobody_can_tell_which_job_it_is_none_is_created(tmp_path: Path, service: FineTuning) -> None:
+    """Two like it have come while its answer was lost, and no metadata are kept."""
+    service.keeps_metadata = False
+
+    def twice(call: str, count: int) -> Reply | None:
+        if (reply := lose_the_answer(call, count)) is not None:
+            (job,) = service.jobs.values()
+            service.jobs["ftjob-else"] = {**job, "id": "ftjob-else"}
+        return reply
+
+    service.after = twice
+    stage = training(tmp_path, service)
+    for _ in range(2):
+        with pytest.raises(StageError, match=r"that may be it: ftjob-else, ftjob-0001\. Look") as caught:
+            stage.run()
+    assert service.calls["POST /fine_tuning/jobs"] == 1
+    assert f"{stage.stage.key}/{module.STATE} under " in str(caught.value)
+    state = json.loads((stage.out / module.STATE).read_text())
+    (stage.out / module.STATE).write_text(json.dumps({**state, "job": "ftjob-else"}))
+    assert stage.run().job == "ftjob-else"
+
+
+def test_jobs_that_were_there_before_are_not_taken_for_the_one_whose_answer_was_lost(
+    tmp_path: Path, service: FineTuning
+) -> None:
+    service.keeps_metadata = False
+    first = training(tmp_path / "one", service).run()
+    service.trouble = lambda call, count: LOST if (call, count) == ("POST /fine_tuning/jobs", 2) else None
+    second = training(tmp_path / "two", service).run()
+    assert (second.job, list(service.jobs)) == ("ftjob-0002", [first.job, "ftjob-0002"])
+
+
+def test_a_job_that_succeeded_without_a_model_is_told_and_the_next_run_makes_another(
+    tmp_path: Path, service: FineTuning
+) -> None:
+    service.makes_models = False
+    stage = training(tmp_path, service)
+    with pytest.raises(StageError, match=r"ftjob-0001 .* names no model; it is paid for, most likely"):
+        stage.run()
+    service.makes_models = True
+    service.jobs["ftjob-0001"]["status"] = "succeeded"
+    assert stage.run().job == "ftjob-0002"
+
+
+def test_what_a_failed_attempt_told_is_no_part_of_the_next(tmp_path: Path, service: FineTuning) -> None:
+    service.states, service.result_files = ("running", "failed"), False
+    service.error = {"code": "server_error", "message": "We are sorry.", "param": None}
+    stage = training(tmp_path, service)
+    with pytest.raises(StageError, match="We are sorry"):
+        stage.run()
+    told = json.dumps({"job": "ftjob-0001", "id": "a", "data": {"step": 99, "train_loss": 9.0}})
+    with (stage.out / "events.jsonl").open("a") as file:
+        file.write(told + "\n")
+    service.states = ("queued", "succeeded")
+    assert stage.run().steps == 3
+
+
+def test_no_key_that_a_provider_repeats_is_kept(tmp_path: Path, service: FineTuning) -> None:
+    service.note = f" for {KEY}"
+    stage = training(tmp_path, service)
+    stage.run()
+    assert " for [key]" in (stage.out / "events.jsonl").read_text()
+    for path in stage.out.rglob("*"):
+        assert not path.is_file() or KEY not in path.read_text(), path
+
+
+def test_the_state_on_this_machine_is_that_of_the_store(tmp_path: Path, store: Store) -> None:
+    """The end of the stage sends the folder to the store, and what was true before must not go with it."""
+    ledger = module.Ledger(store, Training(tmp_path, "").stage)
+    folder = store.folder(ledger.stage.key)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = ledger.write(module.State(), is_uploading=True)
+    (folder / module.STATE).write_text("{}")
+    assert ledger.write(state, job="ftjob-1").job == "ftjob-1"
+    assert json.loads((folder / module.STATE).read_text())["job"] == "ftjob-1"
+    assert ledger.read().job == "ftjob-1"
+
+
 def test_a_job_that_was_paid_for_elsewhere_is_found_and_not_created_again(
     tmp_path: Path, service: FineTuning
 ) -> None:
@@ -219,10 +314,34 @@ def test_an_interrupted_run_leaves_its_job_unless_told_to_cancel_it(
     (job,) = service.jobs.values()
     assert job["status"] == ("cancelled" if cancels else "running")
     service.states = ("queued", "succeeded")
-    if cancels:
-        with pytest.raises(StageError, match="was cancelled"):
-            stage.run()
     assert stage.run().job == ("ftjob-0002" if cancels else "ftjob-0001")
+
+
+def test_a_second_interrupt_does_not_keep_a_job_from_being_cancelled(
+    tmp_path: Path, service: FineTuning
+) -> None:
+    """Ctrl-C comes from the terminal, and from the process that started this one."""
+    service.states = ("queued", "running")
+    stage = training(tmp_path, service, settings={"cancel_on_interrupt": True})
+    is_asked, is_answered = threading.Event(), threading.Event()
+
+    def hold(call: str, count: int) -> None:
+        if call == "POST /fine_tuning/jobs/ID/cancel":
+            is_asked.set()
+            is_answered.wait(20)
+
+    service.trouble = hold
+    process = stage.start()
+    while service.calls["GET /fine_tuning/jobs/ID/events"] < 2:
+        assert process.is_alive()
+        time.sleep(0.01)
+    while not is_asked.wait(1):  # an interrupt is lost if a destructor is what it interrupts
+        os.kill(process.pid or 0, signal.SIGINT)
+    os.kill(process.pid or 0, signal.SIGINT)
+    time.sleep(0.3)
+    is_answered.set()
+    process.join(20)
+    assert json.loads((stage.out / module.STATE).read_text())["has_ended"]
 
 
 def provider(service: FineTuning) -> Provider:
@@ -286,7 +405,12 @@ def test_a_budget_is_held_before_anything_leaves(
 ) -> None:
     with pytest.raises(StageError, match=told):
         budget(tmp_path, service, epochs, **settings).run()
-    assert service.calls.total() == 0
+    assert set(service.calls) == {"GET /fine_tuning/jobs"}, "whether it is paid for already"
+
+
+def test_a_budget_does_not_stop_what_is_paid_for(tmp_path: Path, service: FineTuning) -> None:
+    job = budget(tmp_path / "one machine", service, 3).run().job
+    assert budget(tmp_path / "another", service, 3, training_budget_tokens=1).run().job == job
 
 
 def test_a_budget_that_holds_lets_the_job_go(tmp_path: Path, service: FineTuning) -> None:
@@ -329,13 +453,21 @@ def test_pairs_leave_in_the_form_of_preferences(tmp_path: Path, service: FineTun
     }
 
 
-def test_results_in_base64_are_read(tmp_path: Path, service: FineTuning) -> None:
-    def encode(call: str, count: int) -> Reply | None:
-        csv = base64.b64encode(b"step,train_loss\n1,0.25\n")
-        return Reply(body=csv) if call == "GET /files/ID/content" else None
+CSV = base64.b64encode(b"\xef\xbb\xbfstep,train_loss\n1,0.25\n")
 
-    service.after = encode
+
+@pytest.mark.parametrize("content", [CSV, CSV + b"\n"], ids=["whole", "with an end of line"])
+def test_results_in_base64_are_read(tmp_path: Path, service: FineTuning, content: bytes) -> None:
+    service.after = lambda call, count: Reply(body=content) if call == "GET /files/ID/content" else None
     assert training(tmp_path, service).run().loss == 0.25
+
+
+def test_results_that_cannot_be_read_are_told(
+    tmp_path: Path, service: FineTuning, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.after = lambda call, count: Reply(body=b"gone") if call == "GET /files/ID/content" else None
+    assert training(tmp_path, service).run().loss == pytest.approx(2 / 3), "by the events"
+    assert "result file file-0003 is no CSV" in caplog.text
 
 
 def test_without_result_files_the_events_tell_the_losses(tmp_path: Path, service: FineTuning) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +29,9 @@ def follow(provider: Provider, job: str, out: Path, advance: Advance) -> FineTun
 
     Raises:
         StageError: the provider answers no more; the job goes on.
-        KeyboardInterrupt: the job goes on, unless the settings say that it is then cancelled.
     """
-    seen = _seen(out / EVENTS)
+    _end_whole(out / EVENTS)
+    seen = {event["id"]: event for event in events_of(job, out)}
 
     def look() -> FineTuningJob:
         found = provider.job(job)
@@ -44,12 +47,14 @@ def follow(provider: Provider, job: str, out: Path, advance: Advance) -> FineTun
         return polling(look)
     except Refusal as refusal:
         raise StageError(f"{provider.host} no longer shows job {job}: {refusal.detail}") from None
-    except KeyboardInterrupt:
-        _leave(provider, job)
-        raise
 
 
-def _leave(provider: Provider, job: str) -> None:
+def leave(provider: Provider, job: str) -> bool:
+    """Leave the job of an interrupted run to itself, or cancel it where the settings say so.
+
+    Returns:
+        Whether it has ended by that, as the provider says.
+    """
     if not provider.settings.cancel_on_interrupt:
         logger.warning(
             "job %s goes on at %s, and the same command finds it; TUNEBOOK_HOSTED__CANCEL_ON_INTERRUPT=true"
@@ -57,22 +62,37 @@ def _leave(provider: Provider, job: str) -> None:
             job,
             provider.host,
         )
-        return
+        return False
     try:
-        provider.once(lambda: provider.client.fine_tuning.jobs.cancel(job))
-    except (Trouble, Refusal) as error:
+        cancelled = provider.once(lambda: provider.client.fine_tuning.jobs.cancel(job))
+    except (Trouble, Refusal, StageError) as error:
         logger.warning("job %s at %s could not be cancelled: %s", job, provider.host, error)
-    else:
-        logger.warning("job %s at %s is cancelled", job, provider.host)
+        return False
+    logger.warning("job %s at %s is told to end, and is %s", job, provider.host, cancelled.status)
+    return cancelled.status in FAILED
 
 
-def _seen(path: Path) -> dict[str, dict[str, Any]]:
-    """Events that were told before; a half-written line is told again."""
-    if not path.exists():
-        return {}
-    lines = path.read_bytes().split(b"\n")[:-1]
-    path.write_bytes(b"".join(line + b"\n" for line in lines))
-    return {event["id"]: event for event in map(orjson.loads, lines)}
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C comes from the terminal and again from the process that started this one: once is enough."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def events_of(job: str, out: Path) -> list[dict[str, Any]]:
+    """What was told of a job so far, the oldest first; other attempts of the stage had other jobs."""
+    path = out / EVENTS
+    events = map(orjson.loads, path.read_bytes().splitlines()) if path.exists() else ()
+    return [event for event in events if event["job"] == job]
+
+
+def _end_whole(path: Path) -> None:
+    """A half-written line is told again."""
+    if path.exists():
+        path.write_bytes(b"".join(line + b"\n" for line in path.read_bytes().split(b"\n")[:-1]))
 
 
 def _tell(
@@ -85,7 +105,7 @@ def _tell(
         fresh.append(event)
     with path.open("ab") as file:
         for event in reversed(fresh):
-            seen[event.id] = event.to_dict()
+            seen[event.id] = {"job": job.id, **provider.said(event.to_dict())}
             file.write(orjson.dumps(seen[event.id], option=orjson.OPT_APPEND_NEWLINE))
             if event.type != "metrics":
                 level = {"warn": logging.WARNING, "error": logging.ERROR}.get(event.level, logging.INFO)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import csv
 import io
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 NAMES = {
     "train_loss": "loss",
@@ -21,9 +23,26 @@ NAMES = {
 """The later of two that mean the same counts: over all of the validation file, not one batch of it."""
 
 
-def of_results(contents: Iterable[bytes]) -> list[dict[str, float]]:
-    """One entry a step of result files: CSV, which OpenAI serves in base64."""
-    return _by_step(row for content in contents for row in csv.DictReader(io.StringIO(_text(content))))
+def text_of(content: bytes, name: str) -> str:
+    """A result file's CSV, which OpenAI serves in base64; what is neither is named in the log, and left."""
+    text = content.decode("utf-8-sig", errors="replace").strip()
+    if _is_csv(text):
+        return text
+    try:
+        decoded = base64.b64decode("".join(text.split()), validate=True).decode("utf-8-sig").strip()
+    except ValueError:
+        decoded = ""
+    if _is_csv(decoded):
+        return decoded
+    logger.warning(
+        "result file %s is no CSV with a column `step`: losses are those of the job's events", name
+    )
+    return text
+
+
+def of_results(texts: Iterable[str]) -> list[dict[str, float]]:
+    """One entry a step of result files."""
+    return _by_step(row for text in texts for row in csv.DictReader(io.StringIO(text)))
 
 
 def of_events(events: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]:
@@ -31,13 +50,8 @@ def of_events(events: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]:
     return _by_step(data for event in events if isinstance(data := event.get("data"), dict))
 
 
-def _text(content: bytes) -> str:
-    if not content.lstrip().startswith(b"step"):
-        try:
-            content = base64.b64decode(content, validate=True)
-        except binascii.Error:
-            return ""
-    return content.decode("utf-8", errors="replace")
+def _is_csv(text: str) -> bool:
+    return "step" in text.partition("\n")[0].strip().split(",")
 
 
 def _by_step(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]:

@@ -6,7 +6,6 @@ import json
 import logging
 import time
 from pathlib import Path
-from typing import Any
 
 import orjson
 from openai.types.fine_tuning import FineTuningJob
@@ -19,8 +18,8 @@ from tunebook_spec.errors import StageError
 from tunebook_spec.method import HostedMethod
 from tunebook_train.hosted import metrics
 from tunebook_train.hosted.export import Export, export
-from tunebook_train.hosted.follow import EVENTS, follow
-from tunebook_train.hosted.job import Ledger, the_job
+from tunebook_train.hosted.follow import events_of, follow, leave, uninterrupted
+from tunebook_train.hosted.job import Ledger, has_made_nothing, hyperparameters, the_job
 from tunebook_train.hosted.provider import Provider, Refusal
 from tunebook_train.inputs import HostedInputs
 from tunebook_train.job import METRICS
@@ -65,7 +64,6 @@ def train_hosted(
         export(side, method.objective, data_dir=data_dir, out=out, sends_personal=sends_personal)
         for side in ("train", "validation")
     )
-    check_budget(training, method, settings)
     job = the_job(
         ledger,
         provider,
@@ -73,11 +71,19 @@ def train_hosted(
         seed=inputs.seed,
         training=training,
         validation=validation if validation.rows else None,
+        before_paying=lambda: check_budget(training, method, settings),
     )
-    job = follow(provider, job.id, out, advance)
-    if job.status != "succeeded" or job.fine_tuned_model is None:
+    try:
+        job = follow(provider, job.id, out, advance)
+    except KeyboardInterrupt:
+        with uninterrupted():
+            if leave(provider, job.id):
+                ledger.write(ledger.read(), has_ended=True)
+        raise
+    if job.status != "succeeded" or has_made_nothing(job):
         ledger.write(ledger.read(), has_ended=True)
         raise StageError(_why(provider, job))
+    assert job.fine_tuned_model is not None
     entries, checkpoints = _bring_home(provider, job, out)
     losses = [each["loss"] for each in entries if "loss" in each]
     validated = [each["validation_loss"] for each in entries if "validation_loss" in each]
@@ -88,7 +94,7 @@ def train_hosted(
         fine_tuned_model=job.fine_tuned_model,
         training_file=job.training_file,
         validation_file=job.validation_file,
-        hyperparameters=_hyperparameters(job),
+        hyperparameters=hyperparameters(job),
         rows=training.rows,
         withheld=training.withheld + validation.withheld,
         trained_tokens=job.trained_tokens,
@@ -138,6 +144,11 @@ def _why(provider: Provider, job: FineTuningJob) -> str:
     again = "the same command creates another job"
     if job.status == "cancelled":
         return f"job {job.id} at {provider.host} was cancelled; {again}"
+    if has_made_nothing(job):
+        return (
+            f"job {job.id} at {provider.host} has succeeded and names no model; it is paid for, most likely:"
+            f" look at it there before {again}, which is paid for too"
+        )
     if job.error is None or not job.error.message:
         return f"job {job.id} at {provider.host} ended as {job.status} without a model; {again}"
     param = f" ({job.error.param})" if job.error.param else ""
@@ -145,27 +156,19 @@ def _why(provider: Provider, job: FineTuningJob) -> str:
     return f"job {job.id} at {provider.host} failed: {said}{param}; mend that, and {again}"
 
 
-def _hyperparameters(job: FineTuningJob) -> dict[str, Any]:
-    """Those that the provider has taken, with what `auto` became."""
-    of_method = job.method and (job.method.supervised or job.method.dpo)
-    taken = (of_method and of_method.hyperparameters) or job.hyperparameters
-    return {name: value for name, value in taken.to_dict().items() if value is not None}
-
-
 def _bring_home(provider: Provider, job: FineTuningJob, out: Path) -> tuple[list[dict[str, float]], int]:
     """Write what the provider tells of the training; its steps, and how many checkpoints it kept."""
     contents = []
     try:
         for number, file in enumerate(job.result_files or ()):
-            contents.append(provider.content(file))
-            (out / f"results-{number}.csv").write_bytes(contents[-1])
-        checkpoints = [each.to_dict() for each in provider.checkpoints(job.id)]
+            contents.append(provider.said(metrics.text_of(provider.content(file), file)))
+            (out / f"results-{number}.csv").write_text(contents[-1])
+        checkpoints = [provider.said(each.to_dict()) for each in provider.checkpoints(job.id)]
     except Refusal as refusal:
         logger.warning("%s does not give all of job %s: %s", provider.host, job.id, refusal.detail)
         checkpoints = []
     lines = (orjson.dumps(each, option=orjson.OPT_APPEND_NEWLINE) for each in checkpoints)
     (out / CHECKPOINTS).write_bytes(b"".join(lines))
-    events = [json.loads(line) for line in (out / EVENTS).read_text().splitlines()]
-    entries = metrics.of_results(contents) or metrics.of_events(events)
+    entries = metrics.of_results(contents) or metrics.of_events(events_of(job.id, out))
     (out / METRICS).write_text("".join(json.dumps(each) + "\n" for each in entries))
     return entries, len(checkpoints)
