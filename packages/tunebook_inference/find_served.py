@@ -46,12 +46,6 @@ def _root(base_url: str, model: str, settings: ModelSettings) -> str | None:
     with openai.OpenAI(base_url=base_url, api_key=key, max_retries=2, timeout=settings.timeout_s) as client:
         try:
             answer = client.models.with_raw_response.list()
-            known = {each.id: each for each in answer.parse()}
-        except (AttributeError, TypeError, ValueError):  # it is no JSON, or no list of models
-            raise InputError(
-                f"{base_url} does not speak the OpenAI protocol: it answers {base_url}/models with"
-                f" {answer.text[:40]!r}; see whether the URL ends as it should, mostly in /v1"
-            ) from None
         except openai.NotFoundError:
             return None  # not all list their models
         except openai.APIStatusError as error:
@@ -63,6 +57,13 @@ def _root(base_url: str, model: str, settings: ModelSettings) -> str | None:
             ) from None
         except openai.APIConnectionError as error:
             raise InputError(f"{base_url} cannot be reached: {error.__cause__ or error}") from None
+    try:
+        known = {each.id: each for each in answer.parse()}
+    except (AttributeError, TypeError, ValueError):  # it is no JSON, or no list of models
+        raise InputError(
+            f"{base_url} does not speak the OpenAI protocol: it answers {base_url}/models with"
+            f" {answer.text[:40]!r}; see whether the URL ends as it should, mostly in /v1"
+        ) from None
     if model not in known:
         raise InputError(
             f"{base_url} serves no {model!r}; it serves: {', '.join(sorted(known)) or 'nothing'}"

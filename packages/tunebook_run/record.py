@@ -99,7 +99,7 @@ class RunRecord(BaseModel):
     def chat_template_kwargs(self) -> dict[str, str | bool]:
         """What the chat template of its model is handed."""
         base_model: Any = self.spec["base_model"]
-        return dict(base_model["chat_template_kwargs"])
+        return dict(base_model.get("chat_template_kwargs", {}))
 
 
 def save(store: Store, record: RunRecord) -> None:

@@ -31,20 +31,17 @@ def answer_stage(work: Work) -> Outcome:
 
     inputs = AnswerInputs.model_validate(work.fields)
     data = work.parents["prepare"]
-    embed = _embed(work.settings.assets_dir) if inputs.retrieval else None
+    ask = functools.partial(
+        answer,
+        inputs,
+        data_dir=data,
+        out=work.out,
+        advance=work.advance,
+        embed=_embed(work.settings.assets_dir) if inputs.retrieval else None,
+    )
     if inputs.model is not None:
         with _elsewhere(work, inputs.arm, inputs.model) as generator:
-            return _answered(
-                answer(
-                    inputs,
-                    data_dir=data,
-                    model_dir=None,
-                    generator=generator,
-                    out=work.out,
-                    advance=work.advance,
-                    embed=embed,
-                )
-            )
+            return _answered(ask(model_dir=None, generator=generator))
     model, engine = None, None
     if (earlier := work.request.runs.get(inputs.arm)) is not None:
         model = work.store.download(earlier) / "model"
@@ -65,16 +62,7 @@ def answer_stage(work: Work) -> Outcome:
         )
         if merged:
             _check_merge(work, merged, engine)
-    done = answer(
-        inputs,
-        data_dir=data,
-        model_dir=model,
-        generator=engine,
-        out=work.out,
-        advance=work.advance,
-        embed=embed,
-    )
-    return _answered(done)
+    return _answered(ask(model_dir=model, generator=engine))
 
 
 @contextlib.contextmanager
