@@ -8,13 +8,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tunebook_spec.fields import Frozen
+from tunebook_spec.fields import Frozen, null_removes
 
 BuiltinModelName = Literal["smollm2-135m-instruct"]
 
 
 class BaseModelReference(Frozen):
-    chat_template_kwargs: dict[str, str | bool] = Field({})
+    chat_template_kwargs: Annotated[dict[str, str | bool], null_removes(dict[str, str | bool | None])] = (
+        Field({})
+    )
     """Fixed arguments of the chat template, e.g. `date_string` where a template would print today's date."""
 
 

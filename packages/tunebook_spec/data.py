@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from tunebook_spec.fields import Frozen, Name, Share, toml
+from tunebook_spec.fields import Frozen, Name, Share, null_removes, toml
 
 DatasetName = Literal["medical_glossary", "support_tickets", "code_style"]
 RowFormat = Literal["messages", "preference", "alpaca", "sharegpt", "prompt_completion"]
@@ -192,7 +192,9 @@ class Checks(Frozen):
     IBANs, credit cards, US social security numbers; names and addresses are not found. `mask` puts `[EMAIL]`
     and the like in their place.
     """
-    answer_schema: dict[Name, dict[str, Any]] = Field({})
+    answer_schema: Annotated[dict[Name, dict[str, Any]], null_removes(dict[Name, dict[str, Any] | None])] = (
+        Field({})
+    )
     """By task, the JSON Schema of its answers: one that is not JSON, or does not match, is a reject."""
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from tunebook_spec.fields import Frozen, Name
+from tunebook_spec.fields import Frozen, Name, null_removes
 from tunebook_spec.metrics import AnyMetric, Consistency, Judged
 
 SuiteName = Literal["general"]
@@ -202,10 +202,6 @@ def _spell_out(shots: Any) -> Any:
     return {"k": shots} if isinstance(shots, int) else shots
 
 
-def _without_nulls(sets: Any) -> Any:
-    return {name: each for name, each in sets.items() if each is not None} if isinstance(sets, dict) else sets
-
-
 class Evaluation(Frozen):
     decoding: Decoding = Decoding()
     few_shot: Annotated[FewShot, BeforeValidator(_spell_out, json_schema_input_type=NumShots | FewShot)] = (
@@ -216,10 +212,7 @@ class Evaluation(Frozen):
         Retrieval, BeforeValidator(_spell_out, json_schema_input_type=NumShots | Retrieval)
     ] = Retrieval(k=3)
     """Training rows found for each question of the retrieval arm: how many, or `{k: ...}`."""
-    sets: Annotated[
-        dict[Name, AnySet],
-        BeforeValidator(_without_nulls, json_schema_input_type=dict[Name, AnySet | None]),
-    ] = Field(min_length=1)
+    sets: Annotated[dict[Name, AnySet], null_removes(dict[Name, AnySet | None])] = Field(min_length=1)
     """By name; a profile leaves one out by null."""
     arms: tuple[AnyArm, ...] = ("base", "few_shot", "tuned")
     """What answers the same prompts: by name, or `{run: medical@3}`, or `{model: ROLE}`."""

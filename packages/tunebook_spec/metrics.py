@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from tunebook_spec.fields import toml
+from tunebook_spec.fields import null_removes, toml
 
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+Criterion = Annotated[str, Field(min_length=1)]
 PlainMetric = Literal[
     "line_match",
     "exact_match",
@@ -233,7 +234,9 @@ class Judged(Metric):
 
     judge: MetricName
     """The role under `models` that judges."""
-    criteria: dict[MetricName, Annotated[str, Field(min_length=1)]] = Field(min_length=1)
+    criteria: Annotated[dict[MetricName, Criterion], null_removes(dict[MetricName, Criterion | None])] = (
+        Field(min_length=1)
+    )
     """What makes an answer good, by a name for each: all that the judge is told of it."""
     golden: str | None = Field(None, min_length=1)
     """JSON lines of `prompt`, `answer` and `score` (0 to 10), and `system` if there is one, relative to the

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from tunebook_spec.base_model import AnyBaseModel, AnySupportingModel, EndpointModel, HubModel, is_same_model
 from tunebook_spec.data import Data
 from tunebook_spec.evaluation import Evaluation
-from tunebook_spec.fields import Frozen, Name
+from tunebook_spec.fields import Frozen, Name, null_removes
 from tunebook_spec.method import AnyMethod, HostedMethod
 from tunebook_spec.needs import Needs
 
@@ -27,7 +27,9 @@ class Spec(Frozen):
     base_model: AnyBaseModel
     """What is tuned; under `method: hosted`, only whose tokenizer and chat template count and limit rows."""
     data: Data
-    models: dict[Name, AnySupportingModel] = Field({})
+    models: Annotated[dict[Name, AnySupportingModel], null_removes(dict[Name, AnySupportingModel | None])] = (
+        Field({})
+    )
     """Supporting models by role, e.g. `teacher`."""
     method: AnyMethod
     evaluation: Evaluation

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -620,6 +621,27 @@ def test_a_profile_leaves_a_set_out_by_null(tmp_path: Path) -> None:
     path = write(tmp_path, text + "  less:\n    evaluation: {sets: {own: null}}\n")
     assert set(load(path).spec.evaluation.sets) == {"chat", "own"}
     assert set(load(path, profile="less").spec.evaluation.sets) == {"chat"}
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("base_model.chat_template_kwargs.a", "b"),
+        ("models.told", "{kind: endpoint, model: gpt-x}"),
+        ("data.checks.answer_schema.chat", "{type: object}"),
+    ],
+)
+def test_null_takes_a_key_out_of_a_map_of_the_users(tmp_path: Path, place: str, value: str) -> None:
+    path, (parent, _, key) = write(tmp_path, SPEC), place.rpartition(".")
+
+    def keys(*overrides: str) -> set[str]:
+        found: Any = load(path, overrides=overrides).spec
+        for name in parent.split("."):
+            found = getattr(found, name)
+        return set(found)
+
+    assert key in keys(f"{place}={value}")
+    assert key not in keys(f"{place}={value}", f"{place}=null")
 
 
 def test_the_model_that_a_provider_tunes_does_not_judge_itself(tmp_path: Path) -> None:
