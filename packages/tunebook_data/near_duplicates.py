@@ -155,18 +155,20 @@ _Likeness = tuple[int, int, float]
 def _ahead(
     found: Iterable[_Bucket], clusters: _Clusters, members: _Members, keys: Array64
 ) -> Iterator[_Bucket]:
-    """The same buckets; rows that are likely to be compared are made ahead, many at a time."""
+    """The buckets in which there is something to compare, whose rows are made many at a time."""
     for some in batched(found, _BUCKETS_AHEAD):
-        compared = (bucket for band, bucket in some if _is_new(bucket, band, clusters, keys))
-        members.make(dict.fromkeys(chain.from_iterable(compared)))
-        yield from some
+        left = [(band, bucket) for band, bucket in some if not _is_known(bucket, band, clusters, keys)]
+        members.make(dict.fromkeys(i for _, bucket in left for i in bucket))
+        yield from left
 
 
-def _is_new(bucket: list[int], band: int, clusters: _Clusters, keys: Array64) -> bool:
-    """Whether its first row is to be compared with another."""
+def _is_known(bucket: list[int], band: int, clusters: _Clusters, keys: Array64) -> bool:
+    """Whether its rows are of one cluster, or two that an earlier band has compared."""
     first, *others = bucket
     cluster = clusters.first(first)
-    return any(clusters.first(i) != cluster and not meet_before(keys[i], keys[first], band) for i in others)
+    if all(clusters.first(i) == cluster for i in others):
+        return True
+    return len(others) == 1 and meet_before(keys[first], keys[others[0]], band)
 
 
 def _likenesses(
