@@ -62,9 +62,10 @@ def make(folder: Path, size: int) -> None:
 
 
 def equal(folder: Path, answers: Mapping[str, Answer]) -> dict[str, Any]:
-    """Everyone's recall at each similarity beside the curve, ours within a point; nothing else may be dropped.
+    """Everyone's recall at each similarity beside the curve; nothing else may be dropped.
 
-    Of a share p among n pairs the standard error is sqrt(p (1 - p) / n), which comes on top of the point.
+    Ours is within a point of it, a peer's within a few. Of a share p among n pairs the standard error is
+    sqrt(p (1 - p) / n), three of which come on top.
     """
     pairs = json.loads((folder / "pairs.json").read_text())
     planted = {number for each in pairs.values() for pair in each for number in pair}
