@@ -68,7 +68,7 @@ class Comparison:
 
 
 def compare(one: RunEvidence, other: RunEvidence) -> Comparison:
-    """Hold two runs against each other; only what is defined alike, and over the same test rows, is paired."""
+    """Hold two runs against each other; only one definition over the same test rows is paired."""
     first, second = one.tuned(), other.tuned()
     sets = dict.fromkeys(name for name, _ in (*first, *second))
     both = one.answers["tuned"], other.answers["tuned"]
