@@ -168,9 +168,6 @@ def schema() -> None:
 @app.command()
 def clean(
     keep: Annotated[int, typer.Option(min=0, help="Newest runs of each scenario that stay whole.")] = 3,
-    until: Annotated[
-        str | None, typer.Option(help="Stop after this stage, e.g. prepare.", metavar="STAGE")
-    ] = None,
     dry_run: Annotated[bool, typer.Option(help="Only say what would go.")] = False,
 ) -> None:
     """Delete old runs, stages that no kept run points to, and tokens that no run has read for 30 days."""
