@@ -18,7 +18,7 @@ from tunebook_run import log
 from tunebook_run.record import find_run
 from tunebook_run.settings import Settings
 from tunebook_run.store import Store
-from tunebook_spec import LoadedSpec, Spec, load, load_gates
+from tunebook_spec import LoadedSpec, load, load_gates
 from tunebook_spec.errors import InputError, TunebookError
 from tunebook_spec.schema import json_schema
 
@@ -149,7 +149,7 @@ def decide(
     store = Store(settings.storage_url, settings.cache_dir)
     record = find_run(store, run)
     report = read_report(store.download(record.stage("evaluate").key))
-    bounds = DecideInputs.of(Spec.model_validate(record.spec)).bounds if report.judges else {}
+    bounds = DecideInputs.of(record.read_spec()).bounds if report.judges else {}
     verdict = judge(report, load_gates(gates, judged_arms(report)), bounds)
     typer.echo(summary(verdict, report))
     if save:
