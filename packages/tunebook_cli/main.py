@@ -60,7 +60,7 @@ def run(
     if dry_run:
         from tunebook_cli.planning import describe
 
-        typer.echo(describe(loaded, settings))
+        typer.echo(describe(loaded, settings, until))
         return
     _run(loaded, settings, until=until)
 
@@ -97,6 +97,11 @@ def evaluate(
     from tunebook_inference.find_served import find_served
     from tunebook_inference.served import ROLE
 
+    asks = {"endpoint": endpoint, "model": model, "concurrency": concurrency, "revision": revision}
+    if from_log is not None and (given := [name for name, value in asks.items() if value is not None]):
+        raise InputError(f"--from-log asks no model: leave out --{', --'.join(given)}")
+    if from_log is None and log_set is not None:
+        raise InputError("--log-set is of a log: give its file with --from-log")
     settings = Settings.read()
     loaded = load(find_spec(spec), profile=profile, overrides=overrides or [])
     if from_log is not None:
