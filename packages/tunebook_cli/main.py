@@ -16,7 +16,7 @@ from tunebook_cli.runs import RunArgument
 from tunebook_cli.spec_argument import OverridesOption, ProfileOption, SpecArgument, find_spec
 from tunebook_run import log
 from tunebook_run.record import find_run
-from tunebook_run.settings import Settings
+from tunebook_run.settings import Settings, misspelt
 from tunebook_run.store import Store
 from tunebook_spec import LoadedSpec, load, load_gates
 from tunebook_spec.errors import InputError, TunebookError
@@ -204,7 +204,7 @@ def serve(
         typer.Argument(help="medical, medical@latest, medical@3; none: the service.", metavar="[RUN]..."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     traffic: Annotated[
         Path | None, typer.Option(help="YAML with `split`, `shadow` and `log`.", metavar="FILE")
     ] = None,
@@ -231,6 +231,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = Settings.read()
         log.configure(settings.log, settings.log_level)
+        for name, near in misspelt():
+            logger.warning("%s is no setting and is not read; did you mean %s?", name, near)
         app(arguments)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -235,6 +238,20 @@ class Settings(BaseSettings):
         except ValidationError as error:
             lines = [_line(dict(detail)) for detail in error.errors()]
             raise SettingsError("\n".join(["settings of this machine:", *lines])) from None
+
+
+def misspelt() -> Iterator[tuple[str, str]]:
+    """Variables of the environment that are nearly a setting, with the one that they are like.
+
+    What is like none is not told: Kubernetes gives a pod a TUNEBOOK_GATEWAY_PORT of its own.
+    """
+    prefix = "TUNEBOOK_"
+    known = {f"{prefix}{name}".upper() for name in Settings.model_fields}
+    for name in sorted(os.environ):
+        group = name.upper().partition("__")[0]
+        if group.startswith(prefix) and group not in known:
+            for near in difflib.get_close_matches(group, known, n=1, cutoff=0.85):
+                yield name, f"{near}{name[len(group) :]}"
 
 
 def _line(detail: dict[str, Any]) -> str:
