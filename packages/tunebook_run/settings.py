@@ -245,13 +245,13 @@ def misspelt() -> Iterator[tuple[str, str]]:
 
     What is like none is not told: Kubernetes gives a pod a TUNEBOOK_GATEWAY_PORT of its own.
     """
-    prefix = "TUNEBOOK_"
-    known = {f"{prefix}{name}".upper() for name in Settings.model_fields}
-    for name in sorted(os.environ):
-        group = name.upper().partition("__")[0]
-        if group.startswith(prefix) and group not in known:
+    known = [name.upper() for name in Settings.model_fields]
+    for variable in sorted(os.environ):
+        prefix, of_us, name = variable.upper().partition("TUNEBOOK_")
+        group, *rest = name.split("__")
+        if of_us and not prefix and group not in known:
             for near in difflib.get_close_matches(group, known, n=1, cutoff=0.85):
-                yield name, f"{near}{name[len(group) :]}"
+                yield variable, "__".join([f"TUNEBOOK_{near}", *rest])
 
 
 def _line(detail: dict[str, Any]) -> str:
