@@ -215,6 +215,7 @@ def test_a_job_of_the_fine_tuning_protocol_is_trained_by_two_hosts(
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
         "TUNEBOOK_GATEWAY__DATABASE_URL": f"sqlite:///{cluster.head.folder}/gateway.sqlite",
         "TUNEBOOK_GATEWAY__BASE_MODELS": json.dumps(bases),
+        "TUNEBOOK_GATEWAY__ALIASES": "{}",
         "TUNEBOOK_GATEWAY__METHOD": "full",
         "TUNEBOOK_RAY_ADDRESS": cluster.ray_address,
         "TUNEBOOK_NUM_WORKERS": "2",

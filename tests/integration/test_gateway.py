@@ -187,7 +187,7 @@ def test_a_run_that_a_provider_trains_reaches_its_verdict_here(
     client: openai.OpenAI, service: Service, project: Project
 ) -> None:
     spec = project.folder / "specs" / "tiny.yaml"
-    spec.write_text(spec.read_text() + HOSTED)
+    spec.write_text(spec.read_text() + HOSTED.replace("n_epochs: 3", "n_epochs: 12"))
     project.environment |= {
         "TUNEBOOK_HOSTED__BASE_URL": service.base_url,
         "TUNEBOOK_HOSTED__API_KEY": client.api_key,
