@@ -14,12 +14,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import aiohttp
 import httpx
 import typer
-from ray.exceptions import AuthenticationError
-from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from tunebook_cli.parcel import Parcel, environment_to_send, pack, parcel
 from tunebook_cli.runner import git_commit
@@ -28,6 +27,9 @@ from tunebook_run.settings import Settings
 from tunebook_run.stages import sha256
 from tunebook_spec import LoadedSpec
 from tunebook_spec.errors import InputError, StageError
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 STOP_S = 20
 """So long a job that is stopped may take to end by itself."""
@@ -148,9 +150,12 @@ def _connected(address: str) -> Iterator[JobSubmissionClient]:
             f"{address} asks for no token, so that whoever reaches it runs what he likes on it: start it with"
             " RAY_AUTH_MODE=token, or set RAY_AUTH_MODE=disabled here to submit to it all the same"
         )
-    os.environ["RAY_AUTH_MODE"] = mode
+    os.environ["RAY_AUTH_MODE"] = mode  # which Ray reads once, as it is loaded
     for other in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):  # Ray would go there instead
         os.environ.pop(other, None)
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
     for chatty in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     try:
@@ -246,7 +251,7 @@ class _Log:
 def _exit_status(job: str, details: JobDetails) -> int:
     """The run's own, where it had one."""
     code = details.driver_exit_code
-    if details.status == JobStatus.STOPPED or code == 130:
+    if details.status.value == "STOPPED" or code == 130:
         _say(f"job {job} was stopped; {AGAIN}")
         return 130
     if code is None or not 0 <= code <= 4:

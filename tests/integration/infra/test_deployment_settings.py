@@ -187,6 +187,6 @@ def test_commands_are_known(line: str) -> None:
     if words != ["--help"]:
         command.make_context(program, [*words])
     if "--profile" in words:
-        spec, _, profile = words
+        spec, profile = words[0], words[words.index("--profile") + 1]
         name = spec if os.sep in spec else f"/opt/tunebook/specs/{spec}.yaml"
         load(ROOT / Path(name).relative_to("/opt/tunebook"), profile=profile)
