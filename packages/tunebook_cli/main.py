@@ -18,7 +18,7 @@ from tunebook_run import log
 from tunebook_run.record import find_run
 from tunebook_run.settings import Settings
 from tunebook_run.store import Store
-from tunebook_spec import LoadedSpec, Spec, load, load_gates
+from tunebook_spec import LoadedSpec, load, load_gates
 from tunebook_spec.errors import InputError, TunebookError
 from tunebook_spec.schema import json_schema
 
@@ -81,7 +81,7 @@ def run(
     if dry_run:
         from tunebook_cli.planning import describe
 
-        typer.echo(describe(loaded, settings))
+        typer.echo(describe(loaded, settings, until))
         return
     _run(loaded, settings, until=until)
 
@@ -118,6 +118,11 @@ def evaluate(
     from tunebook_inference.find_served import find_served
     from tunebook_inference.served import ROLE
 
+    asks = {"endpoint": endpoint, "model": model, "concurrency": concurrency, "revision": revision}
+    if from_log is not None and (given := [name for name, value in asks.items() if value is not None]):
+        raise InputError(f"--from-log asks no model: leave out --{', --'.join(given)}")
+    if from_log is None and log_set is not None:
+        raise InputError("--log-set is of a log: give its file with --from-log")
     settings = Settings.read()
     loaded = load(find_spec(spec), profile=profile, overrides=overrides or [])
     if from_log is not None:
@@ -170,7 +175,7 @@ def decide(
     store = Store(settings.storage_url, settings.cache_dir)
     record = find_run(store, run)
     report = read_report(store.download(record.stage("evaluate").key))
-    bounds = DecideInputs.of(Spec.model_validate(record.spec)).bounds if report.judges else {}
+    bounds = DecideInputs.of(record.read_spec()).bounds if report.judges else {}
     verdict = judge(report, load_gates(gates, judged_arms(report)), bounds)
     typer.echo(summary(verdict, report))
     if save:
@@ -189,9 +194,6 @@ def schema() -> None:
 @app.command()
 def clean(
     keep: Annotated[int, typer.Option(min=0, help="Newest runs of each scenario that stay whole.")] = 3,
-    until: Annotated[
-        str | None, typer.Option(help="Stop after this stage, e.g. prepare.", metavar="STAGE")
-    ] = None,
     dry_run: Annotated[bool, typer.Option(help="Only say what would go.")] = False,
 ) -> None:
     """Delete old runs, stages that no kept run points to, and tokens that no run has read for 30 days."""

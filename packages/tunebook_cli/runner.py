@@ -14,7 +14,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from tunebook_cli.failure import StageFailed
+from tunebook_cli.failure import StageFailed, StageKilled
 from tunebook_cli.graph import JUDGE, generates
 from tunebook_cli.local_ray import LocalRay
 from tunebook_cli.planning import Plan, needed_for, plan, up_to
@@ -30,7 +30,6 @@ from tunebook_run.settings import Settings
 from tunebook_run.stages import Artifact, Stage, find, read_artifact
 from tunebook_run.store import Store
 from tunebook_spec import LoadedSpec
-from tunebook_spec.errors import StageError
 from tunebook_spec.method import HostedMethod
 
 logger = logging.getLogger(__name__)
@@ -188,7 +187,7 @@ class _Run:
             name = signal.Signals(-status).name
             memory = " (this machine may be out of memory)" if name == "SIGKILL" else ""
             message = f"stage {stage.name} was ended by {name}{memory}"
-            raise StageError(f"{message}; the same command goes on from what it left")
+            raise StageKilled(f"{message}; the same command goes on from what it left")
         artifact = find(self.store, stage) if status == 0 else None
         if artifact is None:
             raise StageFailed(stage.name, status or 1)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from pydantic import ValidationError
 
 from tunebook_data.fingerprint import source_digests
 from tunebook_data.inputs import PrepareInputs
@@ -47,10 +48,8 @@ def gather(
         DataError: a source cannot be read, or too many of its rows are rejects.
     """
     store = Store(settings.storage_url, settings.cache_dir)
-    rows = None
-    if prepared is not None:
-        rows = _of_data_set(prepared, store)
-    elif _source_bytes(loaded) <= at_most_bytes:
+    rows = None if prepared is None else _of_data_set(prepared, store)
+    if rows is None and _source_bytes(loaded) <= at_most_bytes:
         rows = source_rows(loaded, settings, advance)
     run = measured_run(runs_of(loaded, store), store)
     return Facts(
@@ -83,11 +82,15 @@ def find_prepared(loaded: LoadedSpec, settings: Settings) -> str | None:
     return None
 
 
-def _of_data_set(key: str, store: Store) -> RowFacts:
+def _of_data_set(key: str, store: Store) -> RowFacts | None:
+    """None where another version of Tunebook has made it."""
     artifact = read_artifact(store, key)
     assert artifact is not None
     result = {name: value for name, value in artifact.result.items() if name != "summary"}
-    manifest = DatasetManifest.model_validate(result)
+    try:
+        manifest = DatasetManifest.model_validate(result)
+    except ValidationError:
+        return None
     train = _by_task(manifest.sources)
     written = sum(each.kept for each in (manifest.augment, manifest.distill) if each)
     return RowFacts(

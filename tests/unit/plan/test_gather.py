@@ -13,6 +13,7 @@ from tunebook_data.inputs import PrepareInputs
 from tunebook_plan import gather
 from tunebook_plan.advise import Advice
 from tunebook_plan.brief import brief
+from tunebook_run.record import save
 from tunebook_run.settings import Settings
 from tunebook_run.stages import Stage
 from tunebook_run.store import Store
@@ -67,6 +68,17 @@ def test_a_run_of_the_same_profile_that_was_measured_decides(
     assert needs.rests_on[0] == "run colours@1 has measured this spec"
     few = ("--profile", "strict", "--set", "data.checks.min_response_chars=2")
     assert advise(capfd, *few).rests_on[0].startswith("no run has measured")
+
+
+def test_a_run_of_another_version_stops_no_advice(
+    loaded: LoadedSpec, store: Store, measure_run: Measure, capfd: pytest.CaptureFixture[str]
+) -> None:
+    record = measure_run("n % 10 < 9")
+    save(store, record.model_copy(update={"spec": {**record.spec, "gone": 1}}))
+    assert main(["advise", "colours.yaml"]) == 0
+    out, err = capfd.readouterr()
+    assert "rests on: no run has measured this spec" in out
+    assert "advice goes without run colours@1, which is of another version of Tunebook" in err
 
 
 def test_the_newest_run_counts_and_few_shot_as_good_as_tuned_wins(

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import pytest
+
+from tunebook_cli.main import main
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("eval medical", "eval needs --endpoint and --model, or --from-log"),
+        ("eval medical --from-log a.jsonl --model b", "--from-log asks no model: leave out --model"),
+        (
+            "eval medical --from-log a.jsonl --endpoint http://a/v1 --concurrency 2",
+            "--from-log asks no model: leave out --endpoint, --concurrency",
+        ),
+        (
+            "eval medical --endpoint http://a/v1 --model b --log-set glossary",
+            "--log-set is of a log: give its file with --from-log",
+        ),
+        ("clean --until prepare", "No such option: --until"),
+    ],
+    ids=["nothing", "log and model", "log and requests", "set without a log", "clean stops nowhere"],
+)
+def test_an_option_that_nothing_would_read_is_told(
+    arguments: str, told: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments.split()) == 2
+    assert told in " ".join(capfd.readouterr().err.replace("\u2502", "").split())
