@@ -65,6 +65,10 @@ def run(
     Exit status: 0 pass, or stopped where --until says; 1 a stage failed, 2 bad spec or usage, 3 a gate
     failed, 4 inconclusive, 130 interrupted.
     """
+    if address is None and (detach or cancel):
+        raise InputError("--detach and --cancel are about a job: name its cluster by --address")
+    if detach and cancel:
+        raise InputError("--detach begins a job and --cancel stops it: leave out one")
     settings = Settings.read()
     loaded = load(find_spec(spec), profile=profile, overrides=overrides or [])
     if address is not None:
@@ -76,8 +80,6 @@ def run(
             submission.cancel()
             return
         raise typer.Exit(submission.run(detach=detach))
-    if detach or cancel:
-        raise InputError("--detach and --cancel are about a job: name its cluster by --address")
     if dry_run:
         from tunebook_cli.planning import describe
 

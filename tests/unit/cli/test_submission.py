@@ -181,8 +181,3 @@ def test_a_job_needs_a_store_that_outlives_its_cluster(
         monkeypatch.setenv("TUNEBOOK_STORAGE_URL", url)
     said = refused("--address", "http://head:8265")
     assert "set TUNEBOOK_STORAGE_URL to s3://bucket/prefix, or to the absolute path" in said
-
-
-@pytest.mark.parametrize("option", ["--detach", "--cancel"])
-def test_without_a_cluster_there_is_no_job(refused: Run, option: str) -> None:
-    assert "name its cluster by --address" in refused(option)

@@ -19,8 +19,20 @@ from tunebook_cli.main import main
             "--log-set is of a log: give its file with --from-log",
         ),
         ("clean --until prepare", "No such option: --until"),
+        ("run medical --detach", "name its cluster by --address"),
+        ("run medical --cancel", "name its cluster by --address"),
+        ("run medical --address http://a --detach --cancel", "leave out one"),
     ],
-    ids=["nothing", "log and model", "log and requests", "set without a log", "clean stops nowhere"],
+    ids=[
+        "nothing",
+        "log and model",
+        "log and requests",
+        "set without a log",
+        "clean stops nowhere",
+        "detach from nothing",
+        "cancel nothing",
+        "both",
+    ],
 )
 def test_an_option_that_nothing_would_read_is_told(
     arguments: str, told: str, capfd: pytest.CaptureFixture[str]
