@@ -74,7 +74,7 @@ class Submission:
                 return 0
             _say("Ctrl-C leaves it running; the same command follows it again, with --cancel stops it")
             try:
-                return _exit_status(job, follow(client, job))
+                return exit_status(job, follow(client, job))
             except KeyboardInterrupt:
                 _say(f"left job {job} running; the same command follows it, with --cancel stops it")
                 return 130
@@ -225,6 +225,7 @@ def follow(client: JobSubmissionClient, job: str) -> JobDetails:
         if details.status.is_terminal() and (is_whole or has_ended):
             return details
         lost_at, has_ended = None, details.status.is_terminal()
+        time.sleep(0.2)
 
 
 @dataclass
@@ -248,7 +249,7 @@ class _Log:
         return True
 
 
-def _exit_status(job: str, details: JobDetails) -> int:
+def exit_status(job: str, details: JobDetails) -> int:
     """The run's own, where it had one."""
     code = details.driver_exit_code
     if details.status.value == "STOPPED" or code == 130:
