@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunebook_spec.errors import TunebookError
+from tunebook_spec.errors import StageError, TunebookError
 
 
 class StageFailed(TunebookError):
@@ -12,3 +12,7 @@ class StageFailed(TunebookError):
         super().__init__(stage, exit_status)
         self.stage = stage
         self.exit_status = exit_status
+
+
+class StageKilled(StageError):
+    """A signal from outside ended a stage's process: most often the machine is out of memory."""

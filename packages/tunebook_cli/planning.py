@@ -179,9 +179,10 @@ def _provider(loaded: LoadedSpec, settings: Settings) -> str | None:
     )
 
 
-def describe(loaded: LoadedSpec, settings: Settings) -> str:
-    """The resolved spec, and for each stage whether it would run."""
-    planned = plan(loaded, settings).stages
+def describe(loaded: LoadedSpec, settings: Settings, until: str | None) -> str:
+    """The resolved spec, and for each stage, up to `until`, whether it would run."""
+    whole = plan(loaded, settings)
+    planned = (up_to(until, whole) if until is not None else whole).stages
     store = Store(settings.storage_url, settings.cache_dir)
     lines = [
         f"{name:<16} {'skip: made' if find(store, stage) else 'run'} {stage.key}"

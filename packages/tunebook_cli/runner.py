@@ -14,7 +14,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from tunebook_cli.failure import StageFailed
+from tunebook_cli.failure import StageFailed, StageKilled
 from tunebook_cli.graph import JUDGE, generates
 from tunebook_cli.local_ray import LocalRay
 from tunebook_cli.planning import Plan, needed_for, plan, up_to
@@ -30,7 +30,6 @@ from tunebook_run.settings import Settings
 from tunebook_run.stages import Artifact, Stage, find, read_artifact
 from tunebook_run.store import Store
 from tunebook_spec import LoadedSpec
-from tunebook_spec.errors import StageError
 from tunebook_spec.method import HostedMethod
 
 logger = logging.getLogger(__name__)
@@ -70,7 +69,7 @@ def run(
     if served is None:
         for line in brief(loaded, settings, prepare):
             logger.info("%-16s %s", "advice", line)
-    run_ = _Run(loaded, settings, planned, store, _begin(loaded, store, served))
+    run_ = _Run(loaded, settings, planned, store, _begin(loaded, settings, store, served))
     # The models are here: no stage looks anything up on a hub, as bitsandbytes would.
     os.environ["HF_HUB_OFFLINE"] = "1"
     status: Status = "failed"
@@ -189,7 +188,7 @@ class _Run:
             name = signal.Signals(-status).name
             memory = " (this machine may be out of memory)" if name == "SIGKILL" else ""
             message = f"stage {stage.name} was ended by {name}{memory}"
-            raise StageError(f"{message}; the same command goes on from what it left")
+            raise StageKilled(f"{message}; the same command goes on from what it left")
         artifact = find(self.store, stage) if status == 0 else None
         if artifact is None:
             raise StageFailed(stage.name, status or 1)
@@ -206,7 +205,7 @@ def _probe(method: HostedMethod, settings: Settings, store: Store, train: Stage)
         probe(Provider(settings.hosted), method)
 
 
-def _begin(loaded: LoadedSpec, store: Store, served: Served | None) -> RunRecord:
+def _begin(loaded: LoadedSpec, settings: Settings, store: Store, served: Served | None) -> RunRecord:
     record = RunRecord(
         scenario=loaded.spec.name,
         number=claim_number(store, loaded.spec.name),
@@ -215,7 +214,7 @@ def _begin(loaded: LoadedSpec, store: Store, served: Served | None) -> RunRecord
         started_at=datetime.now(UTC),
         spec=loaded.spec.model_dump(mode="json"),
         seed=loaded.spec.seed,
-        git_commit=_git_commit(loaded.path.parent),
+        git_commit=git_commit(loaded.path.parent) or settings.git_commit,
         versions={each["Name"]: each["Version"] for each in (found.metadata for found in distributions())},
         served=ServedRecord(model=served.model, who=served.who) if served else None,
     )
@@ -261,7 +260,7 @@ def _say(stage: Stage, artifact: Artifact, skipped: bool) -> None:
         logger.info("%-16s done in %.1f s; %s", stage.name, artifact.seconds, summary)
 
 
-def _git_commit(folder: Path) -> str | None:
+def git_commit(folder: Path) -> str | None:
     """The commit of the spec's repository; None outside one."""
     try:
         done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from tunebook_cli.spec_argument import SPECS
 from tunebook_run.record import RunRecord, all_records, find_run
 from tunebook_run.settings import Settings
-from tunebook_run.stages import read_artifact
+from tunebook_run.stages import Artifact, read_artifact
 from tunebook_run.store import Store
 from tunebook_run.table import add_row, lines, new_table
 from tunebook_run.verify import Finding, Verification, compare_inputs, verify_stages
@@ -155,8 +155,8 @@ def compare(
 ) -> None:
     """Say what differs between two runs in spec, data and versions, and hold their metrics side by side.
 
-    Differences are the second run's metrics minus the first's, over the same test rows; where these are
-    not the same, the means stand alone.
+    Differences are the second run's metrics minus the first's, where both are defined alike and over the
+    same test rows; else it says what differs, and the means stand alone.
     """
     from tunebook_eval.compare import compare as hold_against
     from tunebook_eval.compare import describe
@@ -172,12 +172,19 @@ def _evidence(store: Store, record: RunRecord) -> RunEvidence:
     from tunebook_eval.compare import RunEvidence
     from tunebook_eval.evaluate import read_report
 
-    keys = {name: record.stage(name).key for name in ("prepare", "evaluate", "answer-tuned")}
-    artifacts = {name: read_artifact(store, key) for name, key in keys.items()}
-    gone = [name for name, artifact in artifacts.items() if artifact is None]
-    prepared = artifacts["prepare"]
-    if gone or prepared is None:
-        raise InputError(f"{', '.join(gone)} of run {record.name} is cleaned away; run its spec again")
-    report = read_report(store.download(keys["evaluate"]))
-    answers = read_answers(store.download(keys["answer-tuned"]) / FILE)
-    return RunEvidence(record, prepared, report, answers)
+    def artifact(name: str) -> Artifact:
+        found = read_artifact(store, record.stage(name).key)
+        if found is None:
+            raise InputError(f"{name} of run {record.name} is cleaned away; run its spec again")
+        return found
+
+    prepared, evaluated, answered = map(artifact, ("prepare", "evaluate", "answer-tuned"))
+    report = read_report(store.download(record.stage("evaluate").key))
+    opponents = {each.against for each in report.judges if each.against is not None}
+    for arm in opponents:
+        artifact(f"answer-{arm}")
+    answers = {
+        arm: read_answers(store.download(record.stage(f"answer-{arm}").key) / FILE)
+        for arm in ("tuned", *sorted(opponents))
+    }
+    return RunEvidence(record, prepared, evaluated, answered, report, answers)

@@ -40,4 +40,6 @@ def answer_problem(answer: str, schema: Schema) -> str | None:
         worst = best_match(validator.iter_errors(value))
     except Unresolvable as error:
         raise DataError(f"data.checks.answer_schema: {error}; refer to places of the schema alone") from None
+    except RecursionError:
+        return "nests too deeply to be checked"
     return f"{worst.json_path}: {worst.message}" if worst else None

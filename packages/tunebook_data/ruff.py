@@ -23,15 +23,21 @@ class Ruffed:
     output: str
     problem: str | None
     """What ruff says of a configuration that it refuses."""
+    has_died: bool
+    """It was ended by a signal: code can be nested so deeply that its stack overflows."""
 
 
 def is_clean(codes: Sequence[str], config: str) -> list[bool]:
-    """Whether ruff finds nothing in each; `noqa` comments do not count.
+    """Whether ruff finds nothing in each; `noqa` comments do not count, and what it dies of is not clean.
 
     Raises:
         DataError: the configuration is refused.
     """
-    done = _accepted(_run(codes, config, "check", *_QUIET, "--no-fix"))
+    done = _run(codes, config, "check", *_QUIET, "--no-fix")
+    if done.has_died:
+        half = len(codes) // 2
+        return [*is_clean(codes[:half], config), *is_clean(codes[half:], config)] if half else [False]
+    done = _accepted(done)
     found = {Path(each["filename"]).name for each in json.loads(done.output)}
     return [_name(number) not in found for number in range(len(codes))]
 
@@ -61,6 +67,8 @@ def config_problem(config: str) -> str | None:
 
 
 def _accepted(done: Ruffed) -> Ruffed:
+    if done.has_died:
+        raise DataError("ruff was ended by a signal: some code nests too deeply for it, or memory is short")
     if done.problem is not None:
         raise DataError(f"ruff cannot be used with this configuration: {done.problem}")
     return done
@@ -85,6 +93,7 @@ def _run(codes: Sequence[str], config: str, command: str, *options: str) -> Ruff
             tuple(path.read_text(encoding="utf-8") for path in paths),
             done.stdout,
             done.stderr.strip() if refused else None,
+            has_died=done.returncode < 0,
         )
 
 

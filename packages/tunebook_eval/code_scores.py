@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
-import json
 import logging
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +25,8 @@ from tunebook_spec.metrics import CodeDoctests
 logger = logging.getLogger(__name__)
 
 NOBODY = "65534"
+_RESULT = re.compile(rb"\[(\d+), (\d+)\]")
+_MAX_SAID = 64
 _FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)^```", re.DOTALL | re.MULTILINE | re.IGNORECASE)
 
 
@@ -49,9 +51,11 @@ def defines(text: str, signature: str) -> bool:
     if not parses(text):
         return False
     functions = ast.FunctionDef | ast.AsyncFunctionDef
-    return signature in [
-        signature_of(node) for node in ast.parse(code_of(text)).body if isinstance(node, functions)
-    ]
+    top = [node for node in ast.parse(code_of(text)).body if isinstance(node, functions)]
+    try:
+        return signature in [signature_of(node) for node in top]
+    except RecursionError:  # parsed, and nested too deeply to be written out
+        return False
 
 
 def passes_ruff(texts: Sequence[str], config: str) -> list[bool]:
@@ -89,6 +93,8 @@ def pass_doctests(
     limits = doctest_child.Limits(metric.timeout_s, metric.memory_mib)
 
     def run(pair: tuple[str, str | None]) -> float | None:
+        if pair[1] is not None and ">>>" not in pair[1]:
+            return None  # whether it runs at all is not what was asked, and would count failures alone
         tried = _try(cell, doctest_child.Task(code_of(pair[0]), pair[1], limits))
         return None if tried is None else float(tried)
 
@@ -135,22 +141,38 @@ def _try(cell: Cell, task: doctest_child.Task) -> bool | None:
     """Whether every example passed; None if there is none. What is killed, or ends early, has not passed."""
     with tempfile.TemporaryDirectory() as scratch:
         os.chmod(scratch, 0o755)
-        try:
-            done = subprocess.run(
-                [*cell.prefix, sys.executable, "-I", "-S", doctest_child.__file__],
-                input=task.to_json(),
-                capture_output=True,
-                cwd=scratch,
-                env={},
-                timeout=task.limits.timeout_s + START_S,
-            )
-        except (subprocess.TimeoutExpired, FileNotFoundError):
-            return False
-    try:
-        attempted, failed = json.loads(done.stdout)
-    except ValueError:
+        said = _said(cell, task, scratch)
+    told = _RESULT.fullmatch(said)
+    if told is None:
         return False
+    attempted, failed = map(int, told.groups())
     return None if attempted == 0 and failed == 0 else failed == 0
+
+
+def _said(cell: Cell, task: doctest_child.Task, scratch: str) -> bytes:
+    """What the child writes in its time, up to a little more than a result: code could write without end."""
+    command = [*cell.prefix, sys.executable, "-I", "-S", doctest_child.__file__]
+    pipe = subprocess.PIPE
+    try:
+        child = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, cwd=scratch, env={}
+        )
+    except FileNotFoundError:
+        return b""
+    late = threading.Timer(task.limits.timeout_s + START_S, child.kill)
+    late.start()
+    assert child.stdin is not None
+    assert child.stdout is not None
+    with child, child.stdout:
+        try:
+            with child.stdin:
+                child.stdin.write(task.to_json())
+            return child.stdout.read(_MAX_SAID)
+        except BrokenPipeError:
+            return b""
+        finally:
+            child.kill()
+            late.cancel()
 
 
 START_S = 10.0

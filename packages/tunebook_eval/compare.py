@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tunebook_eval.answers import Answer
 from tunebook_eval.changes import paired_changes
+from tunebook_eval.definitions import Definition, definitions
 from tunebook_eval.evidence import ArmScores, Change, EvalReport
 from tunebook_run.differences import Difference, differences
 from tunebook_run.record import RunRecord
@@ -24,9 +25,12 @@ class RunEvidence:
 
     record: RunRecord
     prepared: Artifact
+    evaluated: Artifact
+    answered: Artifact
+    """With the answers of the tuned model."""
     report: EvalReport
-    answers: Sequence[Answer]
-    """Of the tuned model."""
+    answers: Mapping[str, Sequence[Answer]]
+    """Of the tuned model, and of each arm that a judge holds it against."""
 
     @property
     def data(self) -> dict[str, Any]:
@@ -43,6 +47,10 @@ class RunEvidence:
             if each.arm == "tuned" and is_headline(each.metric)
         }
 
+    @property
+    def definitions(self) -> dict[tuple[str, str], Definition]:
+        return definitions(self.evaluated, self.answered, self.report, self.answers)
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -52,17 +60,23 @@ class Comparison:
     data: tuple[Difference, ...]
     versions: tuple[Difference, ...]
     changes: tuple[Change, ...]
-    """The other minus the one, row by row, of the sets whose test rows are the same in both."""
+    """The other minus the one, row by row, of metrics that are one thing in both, over the same test rows."""
+    unlike: dict[tuple[str, str], str]
+    """What is defined otherwise, by set and metric: such numbers are of two things that bear one name."""
     unpaired: dict[str, str]
     """Why the scores of a set cannot be paired, by its name."""
 
 
 def compare(one: RunEvidence, other: RunEvidence) -> Comparison:
-    """Hold two runs against each other; only sets with the same test rows are paired."""
+    """Hold two runs against each other; only one definition over the same test rows is paired."""
     first, second = one.tuned(), other.tuned()
     sets = dict.fromkeys(name for name, _ in (*first, *second))
-    unpaired = {name: why for name in sets if (why := _why_unpaired(name, one.answers, other.answers))}
-    pairs = [(first[at], second[at]) for at in first if at in second and at[0] not in unpaired]
+    both = one.answers["tuned"], other.answers["tuned"]
+    unpaired = {name: why for name in sets if (why := _why_unpaired(name, *both))}
+    shared = [at for at in first if at in second]
+    defined, otherwise = one.definitions, other.definitions
+    unlike = {at: what for at in shared if (what := defined[at].unlike(otherwise[at]))}
+    pairs = [(first[at], second[at]) for at in shared if at[0] not in unpaired and at not in unlike]
     return Comparison(
         one=one,
         other=other,
@@ -70,6 +84,7 @@ def compare(one: RunEvidence, other: RunEvidence) -> Comparison:
         data=tuple(differences(one.data, other.data)),
         versions=tuple(differences(_versions(one.record), _versions(other.record))),
         changes=tuple(paired_changes(pairs, one.report.groups)),
+        unlike=unlike,
         unpaired=unpaired,
     )
 
@@ -102,7 +117,11 @@ def describe(found: Comparison) -> str:
         _section("spec", found.spec, one, other),
         [*_section("data", found.data, one, other), *_rows(found)],
         _section("versions", found.versions, one, other),
-        [*_metrics(found), *(f" {name}: not paired, {why}" for name, why in found.unpaired.items())],
+        [
+            *_metrics(found),
+            *(f" {name}: not paired, {why}" for name, why in found.unpaired.items()),
+            *_unlike(found),
+        ],
         [f" {each.name}: {each.verdict[-1] if each.verdict else each.status}" for each in (one, other)],
     ]
     return "\n\n".join("\n".join(part) for part in parts)
@@ -134,9 +153,22 @@ def _metrics(found: Comparison) -> list[str]:
     changes = {(each.set, each.metric): each for each in found.changes}
     first, second = found.one.tuned(), found.other.tuned()
     for at in dict.fromkeys((*first, *second)):
+        if at in found.unlike:
+            continue
         means = (first.get(at), second.get(at))
         add_row(table, (".".join(at), *map(_mean, means), *_told(changes.get(at), means)))
     return lines(table)
+
+
+def _unlike(found: Comparison) -> Iterator[str]:
+    """Each mean by itself, out of the table that would hold it against the other."""
+    for at, what in found.unlike.items():
+        means = ", ".join(
+            f"{each.record.name} {_mean(scores)} (n={scores.overall.num_samples if scores.overall else 0})"
+            for each in (found.one, found.other)
+            for scores in [each.tuned()[at]]
+        )
+        yield f" {'.'.join(at)}: defined differently: {what}; {means}"
 
 
 def _mean(scores: ArmScores | None) -> str:

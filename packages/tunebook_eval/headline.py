@@ -16,13 +16,16 @@ from tunebook_spec.evaluation import TaskSet
 def headline(spec: Spec) -> str:
     """The metric that a scenario is about: the first that gates ask a gain of, else the first of a task.
 
-    Where no task is gated, the first metric of the first set.
+    What gates keep from being high is none. Where no other of a task is gated, the first metric of the first
+    set.
     """
     sets = spec.evaluation.sets
     gated = [
         gate
         for gate in spec.evaluation.gates
-        if gate.arm == "tuned" and isinstance(sets[gate.metric.partition(".")[0]], TaskSet)
+        if gate.arm == "tuned"
+        and gate.at_most is None
+        and isinstance(sets[gate.metric.partition(".")[0]], TaskSet)
     ]
     gains = [gate for gate in gated if gate.gain_over is not None]
     for gate in (*gains, *gated):

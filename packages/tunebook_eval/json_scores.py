@@ -51,12 +51,12 @@ def fields(text: str, reference: str, listed: Sequence[str] | None) -> dict[str,
 
 
 def facts_of(text: str) -> frozenset[Fact] | None:
-    """What a JSON object says; None if the text is not one."""
+    """What a JSON object says; None if the text is not one, or nests deeper than anyone reads."""
     try:
         value = orjson.loads(text)
-    except orjson.JSONDecodeError:
+        return frozenset(_facts(value, "")) if isinstance(value, dict) else None
+    except (orjson.JSONDecodeError, RecursionError):
         return None
-    return frozenset(_facts(value, "")) if isinstance(value, dict) else None
 
 
 def _facts(value: Any, path: str) -> Iterator[Fact]:

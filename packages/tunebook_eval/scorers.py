@@ -117,10 +117,11 @@ def choice_accuracy(metric: ChoiceAccuracy, answer: Answer) -> float:
     it does not count. An answer that names none or several is wrong: it does not tell the reader which.
     """
     given = metric.choices or answer.meta.get("choices")
-    if not given:
+    if not (isinstance(given, list | tuple) and _are_texts(given)):
         raise StageError(
             f"set {answer.set!r}, item {answer.item!r}: nothing says what there is to choose from; write "
-            "{kind: choice_accuracy, choices: [...]}, or give every row a field `choices`"
+            "{kind: choice_accuracy, choices: [...]}, or give every row a field `choices`, a list of texts "
+            f"(got {given!r})"
         )
     text = normalise(answer.text)
     choices = [normalise(choice) for choice in given]
@@ -129,9 +130,10 @@ def choice_accuracy(metric: ChoiceAccuracy, answer: Answer) -> float:
     return float(longest in [{normalise(each)} for each in references(answer)])
 
 
-def contains(metric: object, answer: Answer) -> float:
-    """1 if the answer holds one of the expected strings, or the reference."""
-    return float(contains_any(answer.text, references(answer)))
+def contains(metric: object, answer: Answer) -> float | None:
+    """1 if the answer holds one of the expected strings, or the reference; None if these are empty."""
+    expected = tuple(each for each in references(answer) if each.strip())
+    return float(contains_any(answer.text, expected)) if expected else None
 
 
 def token_f1(metric: object, answer: Answer) -> float:
@@ -178,12 +180,17 @@ def keeps(rule: TextRule, answer: Answer) -> bool:
 
 def _listed(rule: TextRule, answer: Answer) -> list[str]:
     listed = answer.meta.get(rule.holds or "")
-    if isinstance(listed, list) and listed and all(isinstance(each, str) and each for each in listed):
+    if isinstance(listed, list) and _are_texts(listed):
         return listed
     raise StageError(
         f"set {answer.set!r}, item {answer.item!r}: rule {rule.name!r} needs a list of texts in the rows' "
         f"field {rule.holds!r} (got {listed!r}); give every row one"
     )
+
+
+def _are_texts(listed: Sequence[Any]) -> bool:
+    """At least one, and none of them empty."""
+    return bool(listed) and all(isinstance(each, str) and each.strip() for each in listed)
 
 
 def consistency(metric: object, answer: Answer) -> float | None:

@@ -77,6 +77,15 @@ def caller_of(database: Database, key: str) -> Caller | None:
     return Caller(found.project, found.id)
 
 
+def find_key(database: Database, key: str) -> ApiKey | None:
+    """What is kept of a key, be its secret right or wrong and it in use or not; None: it was never made."""
+    form = _FORM.fullmatch(key)
+    if form is None:
+        return None
+    with database.read() as session:
+        return session.scalar(select(ApiKey).where(ApiKey.id == form[1]))
+
+
 def _hash(secret: str) -> str:
     # 256 random bits cannot be guessed, so a slow hash would protect nothing.
     return hashlib.sha256(secret.encode()).hexdigest()

@@ -23,7 +23,7 @@ OPEN = ("queued", "running")
 UNFINISHED = (*OPEN, "paused")
 """What still needs its files, and the model that it starts from."""
 MAX_ATTEMPTS = 10
-"""A job that ends every worker that takes it up, before it has told a step more, has to end some time."""
+"""A job that ends each worker or process that has it, with no step more told, has to end some time."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class JobQueue:
             if job is None:
                 return None
             if job.attempts >= MAX_ATTEMPTS:
-                told = f"The job was taken up {job.attempts} times, and each time its worker was lost."
+                told = f"The job was taken up {job.attempts} times; each time its worker or process was lost."
                 end(session, job, "failed", {"code": "server_error", "message": told, "param": None})
                 return None
             event = NewEvent("Fine-tuning job started")

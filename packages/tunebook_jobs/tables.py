@@ -130,8 +130,9 @@ class AuditEntry(Base):
     at: Mapped[float] = mapped_column(Float)
     project: Mapped[str | None] = mapped_column(String(64))
     key: Mapped[str | None] = mapped_column(String(32))
-    """The part of the key that may be shown; None: no key that is known."""
+    """The part of the key that may be shown; None: a refused one that was never made here."""
     action: Mapped[str] = mapped_column(String(128))
-    """Method and route, as the published document spells it."""
+    """Method and route, as the published document spells it; `refused` where a key opened nothing."""
     target: Mapped[str | None] = mapped_column(String(255))
+    """What the route names; of a refused key, the address that sent it."""
     status: Mapped[int]

@@ -56,12 +56,14 @@ def _recommend(facts: Facts, findings: Sequence[Finding]) -> tuple[Way, str]:
     needs = [each for each in findings if each.basis == "need"]
     forbids = [each for each in needs if each.way == "tuning" and each.speaks == "against"]
     looks_up = [each for each in needs if each.way == "retrieval"]
+    ahead = f", though {lead(measured)}" if measured and is_ahead(measured) else ""
     if forbids:
         way: Way = (
             "retrieval" if looks_up or forbids[0].rule == "no_tuning_for_current_facts" else "prompting"
         )
-        ahead = f", though {lead(measured)}" if measured and is_ahead(measured) else ""
         return way, f"{forbids[0].reason} ({forbids[0].saw}){ahead}"
+    if looks_up and not any(each.way == "tuning" for each in needs):
+        return "retrieval", f"{looks_up[0].reason} ({looks_up[0].saw}){ahead}"
     if measured and is_ahead(measured):
         return "tuning", f"{lead(measured)} (run {measured.run})"
     if measured and measured.lead_over:

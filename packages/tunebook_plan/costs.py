@@ -40,7 +40,7 @@ UPDATES: dict[Way, str] = {
     "prompting": "edit the prompt",
     "retrieval": "embed the new rows",
     "rule": "edit the program",
-    "tuning": "train, merge and evaluate anew",
+    "tuning": "train and merge anew",
 }
 FREE: tuple[Way, ...] = ("prompting", "rule")
 
@@ -59,7 +59,8 @@ def _cost(way: Way, facts: Facts) -> WayCost:
     update_s = 0.0 if way in FREE else None
     if way == "tuning" and measured:
         update_s = measured.update_s
-    paid = price is not None and query and query.seconds is not None and not query.is_remote
+    seconds = query.seconds if query else None
+    is_paid_here = query is not None and not query.is_remote
     return WayCost(
         way=way,
         arm=best.arm if best else None,
@@ -67,8 +68,8 @@ def _cost(way: Way, facts: Facts) -> WayCost:
         stderr=best.stderr if best else None,
         consistency=measured.consistency.get(best.arm) if measured and best else None,
         prompt_tokens=query.prompt_tokens if query else None,
-        seconds=query.seconds if query else None,
-        cost_of_1000=1000 * query.seconds * price if paid and query and query.seconds and price else None,
+        seconds=seconds,
+        cost_of_1000=None if seconds is None or price is None or not is_paid_here else 1000 * seconds * price,
         update=UPDATES[way],
         update_s=update_s,
         update_cost=0.0 if way in FREE else None if update_s is None or price is None else update_s * price,

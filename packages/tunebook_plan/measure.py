@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
 import orjson
+from pydantic import ValidationError
 
 from tunebook_eval.costs import of_shared_sets, update_seconds
 from tunebook_eval.evidence import REPORT, ArmScores, EvalReport
@@ -19,6 +21,8 @@ from tunebook_run.store import Store
 from tunebook_spec import LoadedSpec, Spec
 from tunebook_spec.evaluation import InlineSet, SuiteSet, TextsSet
 from tunebook_spec.metrics import Consistency
+
+logger = logging.getLogger(__name__)
 
 WAYS: dict[str, Way] = {
     "base": "prompting",
@@ -33,9 +37,16 @@ def read_evidence(record: RunRecord, store: Store) -> EvalReport:
     return EvalReport.model_validate_json(store.read(f"{record.stage('evaluate').key}/{REPORT}"))
 
 
-def measure(record: RunRecord, loaded: LoadedSpec, store: Store) -> Measured:
-    """What the run's report says of the headline metric of the spec that ran."""
-    report, spec = read_evidence(record, store), Spec.model_validate(record.spec)
+def measure(record: RunRecord, loaded: LoadedSpec, store: Store) -> Measured | None:
+    """What the run's report says of the headline metric of the spec that ran.
+
+    None where spec or report are of another version of Tunebook, which is logged: it stops no run.
+    """
+    try:
+        report, spec = read_evidence(record, store), Spec.model_validate(record.spec)
+    except ValidationError:
+        logger.warning("advice goes without run %s, which is of another version of Tunebook", record.name)
+        return None
     metric = headline(spec)
     known = _known(report, metric)
     return Measured(
@@ -79,6 +90,8 @@ def _lead(report: EvalReport, known: Sequence[ArmScores]) -> dict[str, Any]:
         return {"lead_over": None, "lead": 0.0, "low": None, "high": None}
     best = max(rest, key=lambda pair: pair[0])[1]
     items = [item for item in tuned.scores if item in best.scores]
+    if not items:
+        return {"lead_over": None, "lead": 0.0, "low": None, "high": None}
     groups = [report.groups[tuned.set][item] for item in items]
     bounds = difference_bounds([tuned.scores[i] for i in items], [best.scores[i] for i in items], groups)
     return {"lead_over": best.arm, "lead": bounds.mean, "low": bounds.low, "high": bounds.high}

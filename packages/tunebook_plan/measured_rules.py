@@ -18,8 +18,11 @@ def something_else_is_as_good(facts: Facts) -> Finding | None:
     measured = facts.measured
     if measured is None or measured.lead_over is None or is_ahead(measured):
         return None
-    behind = measured.high is not None and measured.high < 0
-    how = "is better than tuned" if behind else "is as good as tuned within its interval"
+    how = "is as good as tuned within its interval"
+    if measured.high is None:
+        how = "may be as good as tuned, for all that so few groups can tell"
+    elif measured.high < 0:
+        how = "is better than tuned"
     reason = f"{measured.lead_over} {how}"
     return Finding(way="tuning", speaks="against", basis="measured", reason=reason, saw=lead(measured))
 

@@ -46,7 +46,7 @@ def scenario_row(record: RunRecord, store: Store) -> ScenarioRow:
     row = ScenarioRow(scenario=record.scenario, verdict=record.status, minutes=minutes)
     if all(stage.name != "evaluate" for stage in record.stages):
         return row
-    report, spec = read_evidence(record, store), Spec.model_validate(record.spec)
+    report, spec = read_evidence(record, store), record.read_spec()
     metric = headline(spec)
     numbers = {"metric": metric, "scores": scores_of(report, metric), "drop": _drop(report, spec)}
     return row.model_copy(update=numbers)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from tunebook_run.store import Store
+from tunebook_spec import Spec
 from tunebook_spec.errors import InputError, StoreError
 
 Status = Literal["running", "pass", "fail", "inconclusive", "failed", "interrupted", "stopped"]
@@ -94,6 +95,21 @@ class RunRecord(BaseModel):
                 " `{model: ROLE}` and an endpoint under `models`; the report has its name"
             )
         return self.stage("merge")
+
+    def read_spec(self) -> Spec:
+        """The spec that ran, profile and overrides applied.
+
+        Raises:
+            InputError: this version of Tunebook cannot read it.
+        """
+        try:
+            return Spec.model_validate(self.spec)
+        except ValidationError as error:
+            first = error.errors()[0]
+            told = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            raise InputError(
+                f"the spec of run {self.name} is none of this version of Tunebook ({told}); run it again"
+            ) from None
 
     @property
     def chat_template_kwargs(self) -> dict[str, str | bool]:

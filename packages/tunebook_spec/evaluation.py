@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from tunebook_spec.fields import Frozen, Name, null_removes
 from tunebook_spec.metrics import AnyMetric, Consistency, Judged
@@ -100,6 +100,14 @@ class SuiteItem(Frozen):
     q: str = Field(min_length=1)
     expected_contains: str | tuple[str, ...]
     """What the answer must contain; of several, any."""
+
+    @field_validator("expected_contains")
+    @classmethod
+    def there_is_something_to_look_for(cls, given: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        texts = (given,) if isinstance(given, str) else given
+        if not texts or not all(each.strip() for each in texts):
+            raise ValueError("an empty text is in every answer: say what it must contain")
+        return given
 
 
 class InlineSet(EvaluationSet):

@@ -347,14 +347,22 @@ def _spell_out(metric: Any) -> Any:
 AnyMetric = Annotated[_Spelt, BeforeValidator(_spell_out, json_schema_input_type=PlainMetric | _Spelt)]
 
 
+def fields_of_rows(metric: AnyMetric) -> tuple[str, ...]:
+    """The fields of a row, beside its messages, that it reads."""
+    match metric:
+        case Rules():
+            return tuple(dict.fromkeys(rule.holds for rule in metric.rules if rule.holds is not None))
+        case CodeRuff(defines=str(field)) | CodeDoctests(examples=str(field)):
+            return (field,)
+        case ChoiceAccuracy(choices=None):
+            return ("choices",)
+    return ()
+
+
 def needs_reference(metric: AnyMetric) -> bool:
     """Whether an answer is held against what was expected, or against a field of its row."""
-    if isinstance(metric, Rules):
-        return any(rule.holds is not None for rule in metric.rules)
-    if isinstance(metric, CodeRuff):
-        return metric.defines is not None
-    if isinstance(metric, CodeDoctests):
-        return metric.examples is not None
+    if isinstance(metric, Rules | CodeRuff | CodeDoctests):
+        return bool(fields_of_rows(metric))
     return metric.kind not in ("regex", "json_valid", "json_schema", "code_parses")
 
 

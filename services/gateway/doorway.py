@@ -7,6 +7,7 @@ half a gigabyte onto this disk.
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import time
 from typing import Any
@@ -19,7 +20,7 @@ from gateway.errors import ApiError
 from gateway.files import MAX_FILE_BYTES
 from gateway.rates import Rates
 from tunebook_jobs.database import Database
-from tunebook_jobs.keys import Caller, caller_of
+from tunebook_jobs.keys import Caller, caller_of, find_key
 from tunebook_jobs.tables import AuditEntry
 
 logger = logging.getLogger(__name__)
@@ -30,12 +31,15 @@ MAX_BODY_BYTES = 16 * 2**20
 _MULTIPART_BYTES = 2**16
 """What the form around a file may take."""
 _NOT_AUDITED = ("GET", "HEAD", "OPTIONS")
+_REFUSAL_EVERY_S = 60.0
+"""For one key that was made here, and for all others together: who guesses does not fill the disk."""
 
 
 class Doorway:
     def __init__(self, app: ASGIApp, database: Database, requests_per_minute: int) -> None:
         self._app, self._database = app, database
         self._rates = Rates(requests_per_minute)
+        self._refused_at: dict[str | None, float] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
@@ -52,7 +56,7 @@ class Doorway:
             await send(message)
 
         try:
-            caller = await self._caller(Headers(scope=scope))
+            caller = await self._caller(scope)
             scope.setdefault("state", {})["caller"] = caller
             headers |= self._rates.take(caller.key)
             _check_names(scope)
@@ -71,19 +75,31 @@ class Doorway:
             if scope["method"] not in _NOT_AUDITED and not scope["path"].startswith("/v1/chat/"):
                 await run_in_threadpool(self._audit, caller, scope, status)
 
-    async def _caller(self, headers: Headers) -> Caller:
-        scheme, _, key = headers.get("authorization", "").partition(" ")
+    async def _caller(self, scope: Scope) -> Caller:
+        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
             message = "You didn't provide an API key: send it in an Authorization header, Bearer YOUR_KEY."
             raise ApiError(401, message)
         caller = await run_in_threadpool(caller_of, self._database, key.strip())
         if caller is None:
+            await self._audit_refusal(key.strip(), scope)
             raise ApiError(401, "Incorrect API key provided.", code="invalid_api_key")
         return caller
 
+    async def _audit_refusal(self, key: str, scope: Scope) -> None:
+        known = await run_in_threadpool(find_key, self._database, key)
+        id, project = (known.id, known.project) if known else (None, None)
+        now = time.monotonic()
+        if now - self._refused_at.get(id, -math.inf) < _REFUSAL_EVERY_S:
+            return
+        self._refused_at[id] = now
+        host, _ = scope.get("client") or (None, None)
+        entry = AuditEntry(at=time.time(), project=project, key=id, action="refused", target=host, status=401)
+        await run_in_threadpool(self._write, entry)
+
     def _audit(self, caller: Caller, scope: Scope, status: int) -> None:
         route: Any = scope.get("route")
-        action = f"{scope['method']} {route.path if route else 'no such route'}"
+        action = f"{scope['method']} {route.path if route else 'no such route'}"[:128]
         target = ",".join(map(str, scope.get("path_params", {}).values()))[:255] or None
         entry = AuditEntry(
             at=time.time(),
@@ -93,9 +109,12 @@ class Doorway:
             target=target,
             status=status,
         )
+        self._write(entry)
+        logger.info("%s %s: %d, project %s, key %s", action, target, status, caller.project, caller.key)
+
+    def _write(self, entry: AuditEntry) -> None:
         with self._database.write() as session:
             session.add(entry)
-        logger.info("%s %s: %d, project %s, key %s", action, target, status, caller.project, caller.key)
 
 
 def _check_names(scope: Scope) -> None:

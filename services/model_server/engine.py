@@ -26,6 +26,9 @@ DRAIN_S = 120
 _END_S = 30
 """How long an engine may take to end after that."""
 _POLL_S = 0.1
+_KEPT_S = 1.0
+"""How long a connection is kept for the next request: vLLM ends an idle one after 5 s, and a request that
+meets that end has no answer."""
 _STDERR = 2
 
 
@@ -44,7 +47,8 @@ class Engine:
     _is_ready: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        transport = httpx.AsyncHTTPTransport(uds=str(self.socket), limits=httpx.Limits(max_connections=None))
+        limits = httpx.Limits(max_connections=None, keepalive_expiry=_KEPT_S)
+        transport = httpx.AsyncHTTPTransport(uds=str(self.socket), limits=limits)
         self.http = httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=None)
 
     @property

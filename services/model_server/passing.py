@@ -35,9 +35,9 @@ class ClientGone(Exception):
 class _Relayed(StreamingResponse):
     """Lets go of what it is made of once it was sent, or nobody takes it."""
 
-    def __init__(self, answer: httpx.Response, on_answer: OnAnswer, held: AsyncExitStack) -> None:
+    def __init__(self, answer: httpx.Response, name: str, on_answer: OnAnswer, held: AsyncExitStack) -> None:
         kind = answer.headers.get("content-type")
-        super().__init__(_pieces(answer, on_answer), answer.status_code, media_type=kind)
+        super().__init__(_pieces(answer, name, on_answer), answer.status_code, media_type=kind)
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,14 +91,20 @@ async def pass_on(
             on_answer(503, None)
             return error(503, f"the engine of {engine.name} does not answer: {type(problem).__name__}")
         held.push_async_callback(answer.aclose)
-        return _Relayed(answer, on_answer, held.pop_all())
+        return _Relayed(answer, engine.name, on_answer, held.pop_all())
 
 
-async def _pieces(answer: httpx.Response, on_answer: OnAnswer) -> AsyncIterator[bytes]:
+async def _pieces(answer: httpx.Response, name: str, on_answer: OnAnswer) -> AsyncIterator[bytes]:
+    """The answer of the engine of that name; cut off as it is where the engine ends meanwhile."""
     said: list[bytes] = []
-    async for piece in answer.aiter_raw():
-        said.append(piece)
-        yield piece
+    try:
+        async for piece in answer.aiter_raw():
+            said.append(piece)
+            yield piece
+    except httpx.TransportError as problem:
+        logger.error("the engine of %s ended in the middle of an answer: %s", name, type(problem).__name__)
+        on_answer(503, None)
+        raise
     on_answer(answer.status_code, b"".join(said))
 
 

@@ -16,7 +16,6 @@ from tunebook_run.record import RunRecord, find_run
 from tunebook_run.settings import Settings
 from tunebook_run.stages import read_artifact
 from tunebook_run.store import Store
-from tunebook_spec import Spec
 from tunebook_spec.errors import InputError
 
 GPU_SHARE = 0.9
@@ -112,7 +111,7 @@ def _names(asked: str, record: RunRecord) -> tuple[str, ...]:
 
 
 def _of_run(store: Store, record: RunRecord, names: tuple[str, ...]) -> ServedModel:
-    merged, spec = record.merged.key, Spec.model_validate(record.spec)
+    merged, spec = record.merged.key, record.read_spec()
     if read_artifact(store, merged) is None:
         raise InputError(f"the model of run {record.name} was cleaned away; run its spec again")
     return ServedModel(

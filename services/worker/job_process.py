@@ -10,14 +10,14 @@ import sys
 from pathlib import Path
 
 from tunebook_cli import runner
-from tunebook_cli.failure import StageFailed
+from tunebook_cli.failure import StageFailed, StageKilled
 from tunebook_run import log
 from tunebook_run.parent import end_with_parent
 from tunebook_run.settings import Settings
 from tunebook_run.store import Store
 from tunebook_spec import load
 from tunebook_spec.errors import DataError, LockedError, TunebookError
-from worker.outcome import BAD_INPUT, LOCKED
+from worker.outcome import BAD_INPUT, KILLED, LOCKED
 
 logger = logging.getLogger("worker.job_process")
 
@@ -50,6 +50,8 @@ def exit_status(error: TunebookError) -> int:
             return LOCKED
         case DataError() | StageFailed(stage="prepare", exit_status=2):
             return BAD_INPUT
+        case StageKilled():
+            return KILLED
         case StageFailed():
             return 1 if error.exit_status == BAD_INPUT else error.exit_status
     return 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import signal
 import time
 from typing import Any
 
@@ -21,6 +22,8 @@ BAD_INPUT = 2
 """The exit status of a run whose data cannot be used."""
 LOCKED = 75
 """Where another process runs the job, whose worker has lost it and will end it; EX_TEMPFAIL."""
+KILLED = 128 + signal.SIGKILL
+"""Where a signal ended a stage: what a shell tells of one."""
 COLUMNS = ("step", "train_loss", "valid_loss")
 
 

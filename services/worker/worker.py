@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import socket
 import threading
 import time
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tunebook_jobs.database import Database
+from tunebook_jobs.events import NewEvent
 from tunebook_jobs.queue import JobQueue
 from tunebook_jobs.tables import Job
 from tunebook_run.settings import Settings
@@ -20,7 +22,7 @@ from tunebook_run.store import Store
 from tunebook_spec.errors import DataError, TunebookError
 from worker.following import Follower
 from worker.job_run import JobRun, job_folder, prepare_job
-from worker.outcome import BAD_INPUT, LOCKED, conclude, failure
+from worker.outcome import BAD_INPUT, KILLED, LOCKED, conclude, failure
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +75,14 @@ class Worker:
             logger.warning("%s is still run by a process of the worker that had it before", job.id)
             time.sleep(BEAT_S)
             return
-        self.queue.tell(job.id, *follower.fresh())
+        told = follower.fresh()
+        if status < 0 or status == KILLED:
+            # As if the worker were lost with it: the queue bounds how often.
+            reason = running.error or f"The job's process was ended by {signal.Signals(-status).name}"
+            self.queue.tell(job.id, *told, NewEvent(reason, "warn"))
+            logger.warning("%s: %s", job.id, reason)
+            return
+        self.queue.tell(job.id, *told)
         conclude(self.queue, self._store, job, status, running.error)
 
     @contextmanager

@@ -45,6 +45,14 @@ models:
 profiles:
   local: {}
 """
+HOSTED = """\
+  hosted:
+    base_model: {chat_template_kwargs: {date_string: null}}
+    data: {replay: null}
+    method: {kind: hosted, model: gpt-4o-mini-2024-07-18, hyperparameters: {n_epochs: 3}, suffix: colours}
+    evaluation: {sets: {colour: {metrics: [exact_match]}, texts: null}}
+"""
+"""A profile more, of a model that a provider trains and serves."""
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Stands for vLLM: a process that answers as it is asked to, `NAME SOCKET` its arguments.
 
-A chat's last message says how: `slow N` takes N seconds, `exit` ends the process; anything else is said back.
+A chat's last message says how: `slow N` takes N seconds, `exit` ends the process, `half` ends it in the midst
+of a stream; anything else is said back.
 """
 
 from __future__ import annotations
@@ -74,6 +75,9 @@ async def pieces(request: Request, said: str, seconds: float) -> AsyncIterator[s
                 "choices": [delta],
             }
             yield f"data: {json.dumps(chunk)}\n\n"
+            if said == "half" and number == 2:
+                await asyncio.sleep(0.2)  # what was said is on its way
+                os._exit(3)
             await asyncio.sleep(seconds / 5)
         yield "data: [DONE]\n\n"
     finally:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.integration.hosts import Cluster, run, two_hosts, wait
+from tests.integration.hosts import Cluster, end, hosts_of_a_cluster, run, wait
 from tests.integration.project import Project, make_project
 from tunebook_data.tokens import TokenTable
 from tunebook_model.precision import compute_dtype
@@ -68,19 +68,19 @@ pytestmark = needs_hosts
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    with two_hosts() as cluster:
+    with hosts_of_a_cluster() as cluster:
         yield cluster
 
 
 def start(
     cluster: Cluster, spec: Path, profile: str, *arguments: str, **settings: str
 ) -> subprocess.Popen[str]:
-    """`tunebook run` of a spec on both hosts, one worker each."""
+    """`tunebook run` of a spec on all hosts, one worker each."""
     return cluster.head.popen(
         sys.executable,
         *("-m", "tunebook_cli", "run", str(spec), "--profile", profile, *arguments),
         TUNEBOOK_RAY_ADDRESS=cluster.ray_address,
-        TUNEBOOK_NUM_WORKERS="2",
+        TUNEBOOK_NUM_WORKERS=str(1 + len(cluster.workers)),
         TUNEBOOK_CPUS_PER_WORKER="1",
         **settings,
     )
@@ -184,3 +184,53 @@ def test_both_hosts_do_a_part(told: Any) -> None:
 @pytest.mark.timeout(3600)
 def test_the_medical_spec_ends_in_a_verdict_on_two_hosts(cluster: Cluster) -> None:
     run_spec(cluster, MEDICAL, "cluster-test", timeout_s=3000)
+
+
+JOB = f"""{STORE}
+import io, json, os, subprocess, sys, time
+import openai
+from tests.integration.service import chats, jsonl
+command = [sys.executable, "-m", "tunebook_cli", "keys", "create", "--project", "acme"]
+key = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+client = openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key=key, max_retries=30)
+file = client.files.create(file=("colours.jsonl", io.BytesIO(jsonl(chats(20)))), purpose="fine-tune")
+job = client.fine_tuning.jobs.create(training_file=file.id, model="tiny-llama", seed=1)
+while job.finished_at is None:
+    time.sleep(0.5)
+    job = client.fine_tuning.jobs.retrieve(job.id)
+stages = store.list(f"{{job.id.replace('-', '_')}}/stages")
+(train,) = [key for key in stages if "/train-" in key and "." not in key]
+steps = [each.data["step"] for each in client.fine_tuning.jobs.list_events(job.id) if each.type == "metrics"]
+result = json.loads(store.read(f"{{train}}/artifact.json"))["result"]
+print(json.dumps([job.status, job.fine_tuned_model, steps[::-1], result["num_workers"]]))
+"""
+
+
+@pytest.mark.soak
+def test_a_job_of_the_fine_tuning_protocol_is_trained_by_two_hosts(
+    cluster: Cluster, talking_llama: Path
+) -> None:
+    bases = {"tiny-llama": {"kind": "folder", "path": str(talking_llama)}}
+    settings = {
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
+        "TUNEBOOK_GATEWAY__DATABASE_URL": f"sqlite:///{cluster.head.folder}/gateway.sqlite",
+        "TUNEBOOK_GATEWAY__BASE_MODELS": json.dumps(bases),
+        "TUNEBOOK_GATEWAY__ALIASES": "{}",
+        "TUNEBOOK_GATEWAY__METHOD": "full",
+        "TUNEBOOK_RAY_ADDRESS": cluster.ray_address,
+        "TUNEBOOK_NUM_WORKERS": "2",
+        "TUNEBOOK_CPUS_PER_WORKER": "1",
+    }
+    cluster.head.environment |= settings
+    parts = [cluster.head.popen(sys.executable, "-m", name) for name in ("gateway", "worker")]
+    try:
+        status, model, steps, num_workers = json.loads(cluster.shell(JOB).splitlines()[-1])
+    finally:
+        for part in parts:
+            end(part)
+        for name in settings:
+            del cluster.head.environment[name]
+    assert (status, num_workers) == ("succeeded", 2)
+    assert model.startswith("ft:tiny-llama:acme:")
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) > 10

@@ -63,8 +63,9 @@ def test_of_several_blocks_the_first_is_the_answer() -> None:
         ("class C:\n    def f(a, *, b=1): ...", False),
         ("def f(a, *, b=1):", False),
         ("", False),
+        (f"def f(a, *, b=1):\n    return 1{' + 1' * 900}", False),
     ],
-    ids=["bare", "annotated", "fenced", "parameters", "name", "method", "broken", "empty"],
+    ids=["bare", "annotated", "fenced", "parameters", "name", "method", "broken", "empty", "deep"],
 )
 def test_an_answer_defines_what_was_asked_for(text: str, right: bool) -> None:
     assert defines(text, "f(a, *, b=1)") is right
@@ -83,6 +84,13 @@ def test_ruff_reads_all_answers_by_the_given_rules() -> None:
     assert passes_ruff([], QUOTED) == []
 
 
+def test_an_answer_that_ruff_dies_of_is_not_clean_and_takes_no_other_with_it() -> None:
+    deep = "a" + ".b" * 50_000
+    assert passes_ruff(["x = 'a'\n", deep, 'x = "a"\n', deep, "x = 'b'\n"], QUOTED) == [
+        *(True, False, False, False, True)
+    ]
+
+
 def test_a_configuration_that_ruff_refuses_is_told_before_a_run() -> None:
     assert ruff_problem(QUOTED) is None
     assert "selekt" in str(ruff_problem('[lint]\nselekt = ["Q"]'))
@@ -93,6 +101,7 @@ def test_a_configuration_that_ruff_refuses_is_told_before_a_run() -> None:
 def test_doctests_pass_or_fail_and_without_any_nothing_is_said() -> None:
     codes = [DOUBLE.format("2 * x"), DOUBLE.format("3 * x"), "def double(x): ...", "def double(x: return 1"]
     assert pass_doctests(LIMITS, codes, [None] * 4) == [1.0, 0.0, None, 0.0]
+    assert [passes(code, "") for code in ("import kornia", "def f(:", "x = 1")] == [None] * 3
     assert passes("def triple(x):\n    return 3 * x", ">>> triple(3)\n9\n") == 1.0
     assert passes("def triple(x):\n    return 4 * x", ">>> triple(3)\n9\n") == 0.0
     assert passes(DOUBLE.format("2 * x"), "") is None, "the row has no examples"
@@ -139,6 +148,55 @@ for start in (os.fork, lambda: subprocess.run(["true"]), lambda: threading.Threa
     assert passes(tries, ">>> started\n[]\n") == 1.0
     bomb = "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass"
     assert passes(bomb) == 0.0
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["b'5'", "b'[1, 0, 3]'", "b'[' * 100_000", "b'[1, 0][1, 0]'", "b'[1, -1]'", "b'x' * 2**26"],
+    ids=["a number", "three", "nested", "twice", "negative", "a flood"],
+)
+def test_what_is_no_result_is_no_pass(said: str) -> None:
+    write = f"""
+import os
+for number in range(3, 16):
+    try:
+        os.write(number, {said})
+    except OSError:
+        pass
+os._exit(0)
+"""
+    assert passes(write) == 0.0
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "os.remove(place + '/kept')",
+        "open(place + '/kept', 'w').close()",
+        "os.close(os.open(place + '/kept', os.O_RDWR | os.O_TRUNC))",
+        "os.rename(place + '/kept', place + '/gone')",
+        "os.mkdir(place + '/more')",
+        "tempfile.mkdtemp(dir=place)",
+        "shutil.rmtree(place, ignore_errors=True)",
+        "os.kill(-1, 0)",
+        "ctypes.CDLL(None).unlink((place + '/kept').encode())",
+    ],
+    ids=["delete", "empty", "truncate", "rename", "folder", "temporary", "tree", "signal", "ctypes"],
+)
+def test_code_that_may_write_in_a_folder_deletes_and_makes_nothing(harm: str, tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    kept = tmp_path / "kept"
+    kept.write_text("mine")
+    kept.chmod(0o666)
+    names = "shutil, tempfile, os" + (", ctypes" if "ctypes" in harm else "")
+    code = f"import {names}\nplace = {str(tmp_path)!r}\n{harm}\ndone = True"
+    assert passes(code, ">>> done\nTrue\n") == 0.0
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("kept", "mine")]
+
+
+def test_code_reads_folders_and_modules(tmp_path: Path) -> None:
+    code = "import decimal, json, os, random, re\nnames = [os.listdir('.'), list(os.walk('.'))[1:]]"
+    assert passes(code, ">>> names\n[[], []]\n") == 1.0
 
 
 def test_nothing_can_be_written_and_no_network_is_there(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import openai
 import pytest
 from openai.types.fine_tuning import FineTuningJob
 
+from tests.integration.project import HOSTED, Project
 from tests.integration.service import ALIAS, Service, chats, jsonl
 
 ROWS = chats(36)
@@ -178,6 +180,25 @@ def test_a_model_that_says_yes_to_everything_learns_by_preferences_not_to(client
 
     assert say_yes(ALIAS) == 1
     assert say_yes(str(done.fine_tuned_model)) == 0
+
+
+@pytest.mark.soak
+def test_a_run_that_a_provider_trains_reaches_its_verdict_here(
+    client: openai.OpenAI, service: Service, project: Project
+) -> None:
+    spec = project.folder / "specs" / "tiny.yaml"
+    spec.write_text(spec.read_text() + HOSTED.replace("n_epochs: 3", "n_epochs: 12"))
+    project.environment |= {
+        "TUNEBOOK_HOSTED__BASE_URL": service.base_url,
+        "TUNEBOOK_HOSTED__API_KEY": client.api_key,
+        "TUNEBOOK_HOSTED__POLL_S": "0.5",
+    }
+    status, output = project.run("run", "tiny", "--profile", "hosted")
+    assert status == 0, output
+    assert "verdict: pass" in output
+    made = client.fine_tuning.jobs.list(limit=1).data[0]
+    trained = json.loads((project.stage("train") / "artifact.json").read_text())["result"]
+    assert trained["fine_tuned_model"] == made.fine_tuned_model
 
 
 def test_another_project_sees_none_of_it(service: Service, job: FineTuningJob) -> None:

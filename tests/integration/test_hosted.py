@@ -10,17 +10,10 @@ from typing import Any
 import pytest
 
 from tests.fine_tuning_endpoint import BASE, FineTuning, error, serving_fine_tuning
-from tests.integration.project import COLOURS, TOPICS, Project
+from tests.integration.project import COLOURS, HOSTED, TOPICS, Project
 from tunebook_cli.main import main
 
 KEY = "sk-never-to-be-seen"
-PROFILE = f"""\
-  hosted:
-    base_model: {{chat_template_kwargs: {{date_string: null}}}}
-    data: {{replay: null}}
-    method: {{kind: hosted, model: {BASE}, hyperparameters: {{n_epochs: 3}}, suffix: colours}}
-    evaluation: {{sets: {{colour: {{metrics: [exact_match]}}, texts: null}}}}
-"""
 
 
 def answer(body: dict[str, Any]) -> str:
@@ -40,7 +33,7 @@ def service() -> Iterator[FineTuning]:
 @pytest.fixture
 def hosted(project: Project, service: FineTuning) -> Project:
     path = project.folder / "specs" / "tiny.yaml"
-    path.write_text(path.read_text() + PROFILE)
+    path.write_text(path.read_text() + HOSTED)
     project.environment |= {
         "TUNEBOOK_HOSTED__BASE_URL": service.base_url,
         "TUNEBOOK_HOSTED__API_KEY": KEY,

@@ -76,6 +76,15 @@ def test_a_dry_run_makes_nothing(project: Project) -> None:
     assert not (project.folder / "runs").exists()
 
 
+def test_a_dry_run_ends_where_a_run_would(project: Project) -> None:
+    status, output = project.run("run", "tiny", "--dry-run", "--until", "prepare")
+    assert status == 0, output
+    assert re.findall(r"^(\S+) +run tiny/stages/", output, flags=re.MULTILINE)[-1] == "prepare"
+    status, output = project.run("run", "tiny", "--dry-run", "--until", "nothing")
+    assert status == 2
+    assert "--until nothing: no such stage; this spec has, in this order: replay, prepare" in output
+
+
 def remove(project: Project, stages: str) -> None:
     """Delete the stages whose name begins so."""
     for stage in (project.folder / "runs" / "tiny" / "stages").iterdir():

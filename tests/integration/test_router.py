@@ -204,6 +204,19 @@ def test_without_one_of_its_engines_the_server_ends_and_says_why() -> None:
         )
 
 
+def test_an_engine_that_ends_in_the_middle_of_an_answer_is_told_of() -> None:
+    with serving("medical@3", "voice@2") as served, served.client() as client:
+        stream = client.chat.completions.create(model="medical@3", messages=asking("half"), stream=True)
+        said: list[str | None] = []
+        with pytest.raises(openai.APIConnectionError):
+            said.extend(chunk.choices[0].delta.content for chunk in stream)
+        assert said == ["0 ", "1 ", "2 "]
+        assert served.process.wait(10) == 1
+        assert served.process.stderr is not None
+        told = served.process.stderr.read()
+    assert "the engine of medical@3 ended in the middle of an answer: RemoteProtocolError" in told
+
+
 def test_a_split_answers_by_users_and_its_shadow_is_only_logged(served: Served) -> None:
     before = len(read_log(served.folder / "log.jsonl"))
     answered: dict[str, str] = {}

@@ -7,12 +7,15 @@ import logging
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from sqlalchemy import select
 from starlette.testclient import TestClient
 
+from gateway import doorway
 from gateway.app import make_app
 from tests.gateway_client import ROWS, Gateway, Project, finish
 from tunebook_cli.main import main
 from tunebook_jobs.keys import caller_of, revoke_key
+from tunebook_jobs.tables import AuditEntry
 
 
 def routes(app: FastAPI) -> list[tuple[str, str]]:
@@ -109,10 +112,6 @@ def test_a_right_id_with_a_wrong_secret_opens_nothing(gateway: Gateway, acme: Pr
 def test_what_changes_something_is_in_the_audit_log_and_no_secret_is(
     gateway: Gateway, acme: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from sqlalchemy import select
-
-    from tunebook_jobs.tables import AuditEntry
-
     caplog.set_level(logging.DEBUG)
     file = acme.upload(ROWS)["id"]
     job = acme.create(file).json()["id"]
@@ -134,6 +133,43 @@ def test_what_changes_something_is_in_the_audit_log_and_no_secret_is(
     secret = acme.key.split("-", 3)[3]
     assert "POST /v1/fine_tuning/jobs/{job_id}/cancel" in caplog.text
     assert secret not in caplog.text
+
+
+def test_refused_keys_leave_a_trace_without_their_secret_that_does_not_grow_with_their_number(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, revoked = gateway.project("guessed"), gateway.project("gone")
+    id, gone = (each.key.split("-")[2] for each in (mine, revoked))
+    revoke_key(gateway.state.database, gone)
+    unknown = [f"sk-tb-{number:012x}-{'s' * 43}" for number in range(5)]
+    wrong = [f"sk-tb-{id}-{letter * 43}" for letter in "abc"]
+    before = refusals(gateway)
+    app = make_app(gateway.settings)
+    client = TestClient(app, client=("203.0.113.9", 5))
+
+    def ask() -> list[AuditEntry]:
+        for key in (*unknown, *wrong, revoked.key, revoked.key, "no key of ours"):
+            for method, path in (("GET", "/v1/files"), ("DELETE", "/v1/files/s"), ("POST", "/v1/nowhere")):
+                answer = client.request(method, path, headers={"Authorization": f"Bearer {key}"})
+                assert answer.status_code == 401
+        return refusals(gateway)[len(before) :]
+
+    made = ask()
+    assert [(each.key, each.project, each.action, each.target, each.status) for each in made] == [
+        (None, None, "refused", "203.0.113.9", 401),
+        (id, "guessed", "refused", "203.0.113.9", 401),
+        (gone, "gone", "refused", "203.0.113.9", 401),
+    ]
+    assert len(ask()) == 3, "a minute has not passed"
+    monkeypatch.setattr(doorway, "_REFUSAL_EVERY_S", 0.0)
+    assert len(ask()) > 3
+    app.state.gateway.database.engine.dispose()
+
+
+def refusals(gateway: Gateway) -> list[AuditEntry]:
+    with gateway.state.database.read() as session:
+        of_keys = select(AuditEntry).where(AuditEntry.action == "refused").order_by(AuditEntry.number)
+        return list(session.scalars(of_keys))
 
 
 def test_a_key_that_asks_too_often_waits_and_others_do_not(gateway: Gateway, acme: Project) -> None:

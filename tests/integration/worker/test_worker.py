@@ -9,22 +9,23 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import psutil
 import pytest
 from sqlalchemy import select
 
 from tests.gateway_client import ROWS
 from tests.integration.jobs.test_queue import add_job
-from tunebook_cli.failure import StageFailed
+from tunebook_cli.failure import StageFailed, StageKilled
 from tunebook_jobs.database import Database, open_database
 from tunebook_jobs.queue import JobQueue
 from tunebook_jobs.stored_files import content_key
-from tunebook_jobs.tables import Job
+from tunebook_jobs.tables import Event, Job
 from tunebook_run.settings import GatewaySettings, Settings
 from tunebook_run.store import Store
 from tunebook_spec.errors import DataError, LockedError, ModelError, SettingsError, TunebookError
 from worker import worker
 from worker.job_process import exit_status
-from worker.outcome import BAD_INPUT, LOCKED
+from worker.outcome import BAD_INPUT, KILLED, LOCKED
 from worker.worker import Worker
 
 
@@ -123,6 +124,7 @@ def test_a_file_that_is_gone_is_told_as_its_own_fault(place: Place) -> None:
         (StageFailed("train", 1), 1),
         (StageFailed("train", 130), 130),
         (LockedError("a"), LOCKED),
+        (StageKilled("a"), KILLED),
     ],
     ids=repr,
 )
@@ -139,3 +141,29 @@ def test_no_copy_of_the_files_stays_on_the_machine_of_the_worker(place: Place) -
     assert error["code"] == "server_error"
     assert "no model" in error["message"]
     assert list((place.settings.cache_dir / "jobs").iterdir()) == []
+
+
+def test_a_job_whose_process_was_killed_is_taken_up_again(place: Place) -> None:
+    place.add_job({"kind": "folder", "path": "no model"})
+    working = Thread(target=place.work)
+    working.start()
+    while not (found := job_processes()):
+        time.sleep(0.02)
+    found[0].kill()
+    working.join()
+    job = place.job()
+    assert job.error is not None
+    assert "no model" in job.error["message"]  # of the process after it
+    assert job.attempts == 2
+    with place.database.read() as session:
+        told = list(session.scalars(select(Event.message).order_by(Event.number)))
+    assert told[:3] == [
+        "Fine-tuning job started",
+        "The job's process was ended by SIGKILL",
+        "The job is taken up again from its last checkpoint",
+    ]
+
+
+def job_processes() -> list[psutil.Process]:
+    children = psutil.Process().children()
+    return [each for each in children if "worker.job_process" in each.cmdline()]

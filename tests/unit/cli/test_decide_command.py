@@ -168,3 +168,30 @@ def test_a_judge_is_held_to_what_the_spec_of_the_run_asks_of_it(
     assert any(each.startswith("advisory      price.judge: no gate passes") for each in lines) == (
         status == 4
     )
+
+
+def test_a_run_whose_spec_is_of_another_version_is_told(store: Store, command: Command) -> None:
+    """Its spec has the bounds of its judges."""
+    report = json.loads(store.read(f"{EVALUATED}/report.json"))
+    judge = {
+        "set": "glossary",
+        "metric": "judge",
+        "kind": "judge",
+        "role": "judge",
+        "who": "someone",
+        "reported_models": [],
+        "by_probability": False,
+        "criteria": {},
+        "repeats": 1,
+        "asked": 0,
+        "unscored": 0,
+        "faults": {},
+        "unseen": 0,
+        "is_tuned_or_base": False,
+        "is_teacher": False,
+        "calibration": None,
+    }
+    store.write(f"{EVALUATED}/report.json", json.dumps({**report, "judges": [judge]}).encode())
+    status, _, err = command("gates: [{metric: glossary.line_match, at_least: 0.8}]")
+    assert status == 2
+    assert "the spec of run medical@1 is none of this version of Tunebook (version: Field required)" in err

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from tunebook_eval.statistics import difference_bounds, holm, paired_p_value
 from tunebook_run.record import RunRecord
 from tunebook_run.stages import Artifact
 
-INPUTS = EvaluateInputs.model_validate({"metrics": {"glossary": ("line_match",), "general": ("contains",)}})
+METRICS: dict[str, list[Any]] = {"glossary": ["line_match"], "general": ["contains"]}
+NUMBER = {"kind": "numeric", "name": "number"}
 
 
 def answers(right: int, *, first: int = 0) -> list[Answer]:
@@ -23,9 +25,34 @@ def answers(right: int, *, first: int = 0) -> list[Answer]:
     return [*task, *(general(n, "yes" if n % 3 else "no") for n in range(30))]
 
 
-def run(folder: Path, number: int, tuned: list[Answer], **more: Any) -> RunEvidence:
+def artifact(stage: str, fields: dict[str, Any], **more: Any) -> Artifact:
+    inputs = {"format": 5, "fields": fields, "contents": {}, "libraries": {"ruff": "0.13.0"}}
+    return Artifact.model_validate(
+        {
+            "stage": stage,
+            "digest": "0",
+            "inputs": inputs,
+            "files": {},
+            "result": {},
+            "seconds": 1,
+            "finished_at": datetime.now(UTC),
+            **more,
+        }
+    )
+
+
+def run(
+    folder: Path,
+    number: int,
+    tuned: list[Answer],
+    *,
+    metrics: dict[str, list[Any]] = METRICS,
+    max_tokens: int = 64,
+    **more: Any,
+) -> RunEvidence:
     out = folder / str(number)
     out.mkdir()
+    inputs = EvaluateInputs.model_validate({"metrics": metrics})
     arms = {"base": leave(out, "base", answers(5)), "tuned": leave(out, "tuned", tuned)}
     record = RunRecord.model_validate(
         {
@@ -42,16 +69,22 @@ def run(folder: Path, number: int, tuned: list[Answer], **more: Any) -> RunEvide
             **more,
         }
     )
-    prepared = Artifact(
-        stage="prepare",
-        digest="0",
+    prepared = artifact(
+        "prepare",
+        {},
         inputs={"contents": {"file:a.jsonl": "1"}},
         files={"train.jsonl": "aa", "test.jsonl": "bb"},
         result={"splits": {"train": {"rows": 7}, "test": {"rows": 40}}, "summary": "7 rows"},
-        seconds=1,
-        finished_at=datetime.now(UTC),
     )
-    return RunEvidence(record, prepared, evaluate(INPUTS, arms=arms, judges={}, out=out), tuned)
+    sets = {name: {"max_tokens": max_tokens, "json_schema": None} for name in metrics}
+    return RunEvidence(
+        record,
+        prepared,
+        artifact("evaluate", inputs.model_dump(mode="json")),
+        artifact("answer-tuned", {"sets": sets, "temperature": 0.0}),
+        evaluate(inputs, arms=arms, judges={}, out=out),
+        {"tuned": tuned},
+    )
 
 
 @pytest.fixture
@@ -87,7 +120,7 @@ def test_other_rows_and_versions_are_differences(tmp_path: Path) -> None:
     one = run(tmp_path, 1, answers(10))
     other = run(tmp_path, 2, answers(10), versions={"torch": "2.14.0"}, git_commit="abc")
     changed = other.prepared.model_copy(update={"files": {"train.jsonl": "cc", "test.jsonl": "bb"}})
-    found = compare(one, RunEvidence(other.record, changed, other.report, other.answers))
+    found = compare(one, replace(other, prepared=changed))
     assert [each.path for each in found.data] == ["sha256.train.jsonl"]
     assert {each.path: each.shown for each in found.versions} == {
         "git_commit": ("null", "abc"),
@@ -109,3 +142,25 @@ def test_rows_of_one_id_that_ask_another_question_are_other_rows(tmp_path: Path)
     found = compare(run(tmp_path, 1, answers(10)), run(tmp_path, 2, other))
     assert found.changes == ()
     assert set(found.unpaired) == {"glossary", "general"}
+
+
+def test_a_metric_with_other_arguments_is_defined_differently_and_not_compared(tmp_path: Path) -> None:
+    loose = {**METRICS, "glossary": ["line_match", {**NUMBER, "tolerance": 0.5}]}
+    exact = {**METRICS, "glossary": ["line_match", NUMBER]}
+    numbers = [each.model_copy(update={"reference": "5", "text": "5.4"}) for each in answers(0)]
+    found = compare(run(tmp_path, 1, numbers, metrics=loose), run(tmp_path, 2, numbers, metrics=exact))
+    assert [(each.set, each.metric) for each in found.changes] == [
+        ("glossary", "line_match"),
+        ("general", "contains"),
+    ]
+    assert found.unlike == {("glossary", "number"): "tolerance (0.5, 0.0)"}
+    told = " glossary.number: defined differently: tolerance (0.5, 0.0); medical@1 1.000 ± 0.000 (n=40), "
+    assert f"{told}medical@2 0.000 ± 0.000 (n=40)\n" in (text := describe(found))
+    assert text.count("glossary.number") == 1, "it is in no table"
+
+
+def test_answers_of_another_length_are_not_compared(tmp_path: Path) -> None:
+    found = compare(run(tmp_path, 1, answers(10)), run(tmp_path, 2, answers(30), max_tokens=128))
+    assert found.changes == ()
+    told = "glossary.line_match: defined differently: max_tokens (64, 128); medical@1 0.250 ± "
+    assert told in describe(found)

@@ -121,6 +121,34 @@ def test_choices_may_stand_in_the_spec_and_must_stand_somewhere() -> None:
         score("choice_accuracy", answered("refund", "refund"))
 
 
+@pytest.mark.parametrize("choices", [[1, 2], "12", {"a": 1}, ["a", " "], 5], ids=repr)
+def test_choices_of_a_row_that_are_no_list_of_texts_are_told(choices: object) -> None:
+    with pytest.raises(StageError, match="a list of texts"):
+        score("choice_accuracy", answered("1", "1", meta={"choices": choices}))
+
+
+@pytest.mark.parametrize("reference", ["", " \n"], ids=repr)
+def test_nothing_can_be_found_or_missed_where_nothing_is_expected(reference: str) -> None:
+    assert scores("contains", answered("It is 4.", reference)) is None
+    assert score("contains", answered("It is 4.", expected=(reference, "4"))) == 1.0
+
+
+def test_a_list_of_what_an_answer_holds_has_no_empty_text() -> None:
+    metric = {"kind": "rules", "rules": [{"name": "facts", "holds": "facts"}]}
+    with pytest.raises(StageError, match=r"rule 'facts' needs a list of texts"):
+        score(metric, answered("It is 4.", "4", meta={"facts": [" "]}))
+
+
+DEEP = "[" * 900 + "1" + "]" * 900
+
+
+def test_an_answer_that_nests_too_deeply_is_wrong_and_stops_nothing() -> None:
+    assert score("json_fields", answered(f'{{"a": {DEEP}}}', '{"a": 1}')) == 0.0
+    places = {"anyOf": [{"type": "number"}, {"type": "array", "items": {"$ref": "#"}}]}
+    assert score({"kind": "json_schema", "answer_schema": places}, answered("[[1]]", "")) == 1.0
+    assert score({"kind": "json_schema", "answer_schema": places}, answered(DEEP, "")) == 0.0
+
+
 @pytest.mark.parametrize(
     ("text", "references", "f1"),
     [

@@ -36,7 +36,11 @@ def test_without_a_report_rules_of_thumb_decide(known: Facts, way: str, reason: 
         (measured(), "tuning", "+0.200, 95 % above 0.100"),
         (measured(-0.02), "prompting", "few_shot is as good as tuned within its interval"),
         (measured(-0.02, "copy"), "rule", "copy is as good as tuned"),
-        (measured(None), "prompting", "too few groups to bound it"),
+        (
+            measured(None),
+            "prompting",
+            "few_shot may be as good as tuned, for all that so few groups can tell",
+        ),
         (measured(-0.02, "retrieval", means={"retrieval": 0.6}), "retrieval", "retrieval is as good"),
     ],
     ids=["ahead", "few-shot", "rule", "thin", "retrieval"],
@@ -53,6 +57,14 @@ def test_what_only_the_user_knows_goes_before_a_report_which_is_told_too() -> No
     assert advice.way == "prompting"
     assert "debugged at once" in advice.reason
     assert "though notes.exact_match 0.700 tuned" in advice.reason
+
+
+def test_data_that_not_all_may_see_are_looked_up_however_good_the_tuned_model_is() -> None:
+    advice = advise(facts(rows=rows(2000), measured=measured(), private_data=True))
+    assert advice.way == "retrieval"
+    assert "weights tell everyone (needs.private_data: true), though notes.exact_match 0.700" in advice.reason
+    both = advise(facts(rows=rows(2000), measured=measured(), private_data=True, teach=["terms"]))
+    assert both.way == "tuning", "the needs do not agree, so the report decides"
 
 
 @pytest.mark.parametrize(
@@ -82,6 +94,12 @@ def test_costs_are_what_was_measured_and_money_where_its_price_is_known() -> Non
     assert (costs["retrieval"].seconds, costs["retrieval"].update_s) == (None, None)
     unpriced = {each.way: each for each in way_costs(facts(measured=measured()))}
     assert (unpriced["tuning"].cost_of_1000, unpriced["tuning"].update_cost) == (None, None)
+
+
+def test_a_machine_that_costs_nothing_answers_for_nothing() -> None:
+    costs = {each.way: each for each in way_costs(facts(measured=measured(), price_per_hour=0))}
+    assert (costs["tuning"].cost_of_1000, costs["tuning"].update_cost) == (0, 0)
+    assert costs["retrieval"].cost_of_1000 is None
 
 
 def test_nothing_is_made_up_where_no_run_has_measured() -> None:

@@ -13,6 +13,7 @@ from tunebook_data.inputs import PrepareInputs
 from tunebook_plan import gather
 from tunebook_plan.advise import Advice
 from tunebook_plan.brief import brief
+from tunebook_run.record import save
 from tunebook_run.settings import Settings
 from tunebook_run.stages import Stage
 from tunebook_run.store import Store
@@ -35,13 +36,25 @@ def test_before_any_run_it_goes_by_the_sources(loaded: LoadedSpec, capfd: pytest
     assert not Path("runs").exists(), "nothing is written"
 
 
+def test_examples_in_a_prompt_repeat_no_system_message(loaded: LoadedSpec) -> None:
+    settings = Settings.read()
+
+    def shown(spec: LoadedSpec) -> tuple[float, float]:
+        rows = gather.source_rows(spec, settings, lambda *_: None)
+        return rows.question_chars, rows.shown_chars
+
+    plain = shown(load(loaded.path, overrides=["data.system=null"]))
+    told = shown(load(loaded.path, overrides=[f"data.system={'s' * 100}"]))
+    assert told == (pytest.approx(plain[0] + 100), pytest.approx(plain[1]))
+
+
 def test_the_table_for_people_ends_with_the_advice(
     loaded: LoadedSpec, measure_run: Measure, capfd: pytest.CaptureFixture[str]
 ) -> None:
     measure_run("n % 10 < 9")
     assert main(["advise", "colours.yaml"]) == 0
     lines = [" ".join(line.split()) for line in capfd.readouterr().out.splitlines()]
-    assert "tuning tuned 0.900 ± 0.030 ? 50 0.100 ? train, merge and evaluate anew 40 s ?" in lines
+    assert "tuning tuned 0.900 ± 0.030 ? 50 0.100 ? train and merge anew 40 s ?" in lines
     assert any(line.startswith("tuning against tuning_forgets measured") for line in lines)
     assert any(
         line.startswith("advice: tuning: colour.exact_match 0.900 tuned, 0.600 few_shot") for line in lines
@@ -67,6 +80,17 @@ def test_a_run_of_the_same_profile_that_was_measured_decides(
     assert needs.rests_on[0] == "run colours@1 has measured this spec"
     few = ("--profile", "strict", "--set", "data.checks.min_response_chars=2")
     assert advise(capfd, *few).rests_on[0].startswith("no run has measured")
+
+
+def test_a_run_of_another_version_stops_no_advice(
+    loaded: LoadedSpec, store: Store, measure_run: Measure, capfd: pytest.CaptureFixture[str]
+) -> None:
+    record = measure_run("n % 10 < 9")
+    save(store, record.model_copy(update={"spec": {**record.spec, "gone": 1}}))
+    assert main(["advise", "colours.yaml"]) == 0
+    out, err = capfd.readouterr()
+    assert "rests on: no run has measured this spec" in out
+    assert "advice goes without run colours@1, which is of another version of Tunebook" in err
 
 
 def test_the_newest_run_counts_and_few_shot_as_good_as_tuned_wins(

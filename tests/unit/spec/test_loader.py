@@ -650,3 +650,11 @@ def test_the_model_that_a_provider_tunes_does_not_judge_itself(tmp_path: Path) -
     text += "models:\n  same: {kind: endpoint, model: gpt-x}\n"
     (problem,) = problems(tmp_path, text)
     assert "is the model that is tuned, which tends to like its own answers" in problem
+
+
+@pytest.mark.parametrize("expected", ['""', '" "', "[]", '["4", ""]'])
+def test_an_item_of_a_suite_expects_something(expected: str, tmp_path: Path) -> None:
+    own = f"    own: {{items: [{{q: What is 2+2?, expected_contains: {expected}}}], metrics: [contains]}}\n"
+    (told,) = problems(tmp_path, SPEC.replace("  gates:\n", f"{own}  gates:\n"))
+    assert "own.items.0.expected_contains" in told
+    assert "an empty text is in every answer: say what it must contain" in told
