@@ -372,7 +372,7 @@ def _string(data: Bytes, at: int, out: Bytes, to: int) -> tuple[int, int, int, i
                 before = _before(stops)
                 is_wide |= _wide(word) & before != 0
                 # The lowest bit of each byte up to the one that stops, summed in the highest byte.
-                num = np.int64((before & _ONES) * _ONES >> _TOP_BYTE) - 1
+                num = int(np.int64((before & _ONES) * _ONES >> _TOP_BYTE)) - 1
                 at += num
                 to += num
                 break

@@ -59,8 +59,9 @@ def _first_equal(digests: Digests) -> Numbers:
     # Most rows differ from all others in half of the digest, by which they are sorted many times as fast.
     by_half = np.argsort(digests[:, 0])
     half = digests[by_half, 0]
-    is_next = np.append(half[1:] == half[:-1], False)
-    may_be = np.sort(by_half[is_next | np.roll(is_next, 1)])
+    is_like_last = np.zeros(len(digests), np.bool_)
+    is_like_last[1:] = half[1:] == half[:-1]
+    may_be = np.sort(by_half[is_like_last | np.roll(is_like_last, -1)])
     first = np.arange(len(digests))
     if len(may_be):
         order = may_be[np.lexsort((digests[may_be, 1], digests[may_be, 0]))]
