@@ -197,6 +197,8 @@ class Settings(BaseSettings):
     update cost; none, or with `ray_address`, where other machines train: it tells no money."""
     mlflow_tracking_uri: str | None = None
     """An MLflow server that shows runs as they go, `http://host:port`; none: nobody is told."""
+    git_commit: str | None = None
+    """What a run records where its spec lies in no repository; a submitted one is sent that of its spec."""
     log: Literal["text", "json"] = "text"
     """Form of the log on stderr."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

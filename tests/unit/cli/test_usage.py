@@ -20,8 +20,21 @@ from tunebook_cli.main import main
         ),
         ("clean --until prepare", "No such option: --until"),
         ("serve --port 99999", "Invalid value for '--port'"),
+        ("run medical --detach", "name its cluster by --address"),
+        ("run medical --cancel", "name its cluster by --address"),
+        ("run medical --address http://a --detach --cancel", "leave out one"),
     ],
-    ids=["nothing", "log and model", "log and requests", "set without a log", "clean stops nowhere", "port"],
+    ids=[
+        "nothing",
+        "log and model",
+        "log and requests",
+        "set without a log",
+        "clean stops nowhere",
+        "port",
+        "detach from nothing",
+        "cancel nothing",
+        "both",
+    ],
 )
 def test_an_option_that_nothing_would_read_or_could_use_is_told(
     arguments: str, told: str, capfd: pytest.CaptureFixture[str]
