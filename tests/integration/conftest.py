@@ -16,6 +16,7 @@ LONGEST = (
     "test_train_workers.py",
     "test_lost_host.py",
     "test_serve.py",
+    "test_serve_ray.py",
     "test_run_until.py",
 )
 """Files that begin first: begun last, they run beside nothing. The first makes what others wait for."""
