@@ -16,7 +16,7 @@ from tunebook_cli.runs import RunArgument
 from tunebook_cli.spec_argument import OverridesOption, ProfileOption, SpecArgument, find_spec
 from tunebook_run import log
 from tunebook_run.record import find_run
-from tunebook_run.settings import Settings
+from tunebook_run.settings import Settings, misspelt
 from tunebook_run.store import Store
 from tunebook_spec import LoadedSpec, load, load_gates
 from tunebook_spec.errors import InputError, TunebookError
@@ -49,14 +49,37 @@ def run(
         str | None, typer.Option(help="Stop after this stage, e.g. prepare.", metavar="STAGE")
     ] = None,
     dry_run: Annotated[bool, typer.Option(help="Print the resolved spec and what would run.")] = False,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Run it as a job of the Ray cluster whose dashboard is there.", metavar="URL"),
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Submit the job, and do not follow it.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Stop the job of this command.")] = False,
 ) -> None:
     """Take a spec from its sources to a verdict; what is already made is not made again.
+
+    With --address, a Ray cluster does it: the spec, the files that it names, our code and settings are sent
+    there, and the job's log is printed. Ctrl-C leaves the job alone. The same command finds a job that is
+    under way and follows it again.
 
     Exit status: 0 pass, or stopped where --until says; 1 a stage failed, 2 bad spec or usage, 3 a gate
     failed, 4 inconclusive, 130 interrupted.
     """
+    if address is None and (detach or cancel):
+        raise InputError("--detach and --cancel are about a job: name its cluster by --address")
+    if detach and cancel:
+        raise InputError("--detach begins a job and --cancel stops it: leave out one")
     settings = Settings.read()
     loaded = load(find_spec(spec), profile=profile, overrides=overrides or [])
+    if address is not None:
+        from tunebook_cli.submission import Submission
+
+        options = [*(("--until", until) if until else ()), *(("--dry-run",) if dry_run else ())]
+        submission = Submission(loaded, settings, address, overrides or [], options)
+        if cancel:
+            submission.cancel()
+            return
+        raise typer.Exit(submission.run(detach=detach))
     if dry_run:
         from tunebook_cli.planning import describe
 
@@ -204,7 +227,7 @@ def serve(
         typer.Argument(help="medical, medical@latest, medical@3; none: the service.", metavar="[RUN]..."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     traffic: Annotated[
         Path | None, typer.Option(help="YAML with `split`, `shadow` and `log`.", metavar="FILE")
     ] = None,
@@ -255,6 +278,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = Settings.read()
         log.configure(settings.log, settings.log_level)
+        for name, near in misspelt():
+            logger.warning("%s is no setting and is not read; did you mean %s?", name, near)
         app(arguments)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0

@@ -69,7 +69,7 @@ def run(
     if served is None:
         for line in brief(loaded, settings, prepare):
             logger.info("%-16s %s", "advice", line)
-    run_ = _Run(loaded, settings, planned, store, _begin(loaded, store, served))
+    run_ = _Run(loaded, settings, planned, store, _begin(loaded, settings, store, served))
     # The models are here: no stage looks anything up on a hub, as bitsandbytes would.
     os.environ["HF_HUB_OFFLINE"] = "1"
     status: Status = "failed"
@@ -204,7 +204,7 @@ def _probe(method: HostedMethod, settings: Settings, store: Store, train: Stage)
         probe(Provider(settings.hosted), method)
 
 
-def _begin(loaded: LoadedSpec, store: Store, served: Served | None) -> RunRecord:
+def _begin(loaded: LoadedSpec, settings: Settings, store: Store, served: Served | None) -> RunRecord:
     record = RunRecord(
         scenario=loaded.spec.name,
         number=claim_number(store, loaded.spec.name),
@@ -213,7 +213,7 @@ def _begin(loaded: LoadedSpec, store: Store, served: Served | None) -> RunRecord
         started_at=datetime.now(UTC),
         spec=loaded.spec.model_dump(mode="json"),
         seed=loaded.spec.seed,
-        git_commit=_git_commit(loaded.path.parent),
+        git_commit=git_commit(loaded.path.parent) or settings.git_commit,
         versions={each["Name"]: each["Version"] for each in (found.metadata for found in distributions())},
         served=ServedRecord(model=served.model, who=served.who) if served else None,
     )
@@ -259,7 +259,7 @@ def _say(stage: Stage, artifact: Artifact, skipped: bool) -> None:
         logger.info("%-16s done in %.1f s; %s", stage.name, artifact.seconds, summary)
 
 
-def _git_commit(folder: Path) -> str | None:
+def git_commit(folder: Path) -> str | None:
     """The commit of the spec's repository; None outside one."""
     try:
         done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -195,6 +198,8 @@ class Settings(BaseSettings):
     update cost; none, or with `ray_address`, where other machines train: it tells no money."""
     mlflow_tracking_uri: str | None = None
     """An MLflow server that shows runs as they go, `http://host:port`; none: nobody is told."""
+    git_commit: str | None = None
+    """What a run records where its spec lies in no repository; a submitted one is sent that of its spec."""
     log: Literal["text", "json"] = "text"
     """Form of the log on stderr."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -236,6 +241,20 @@ class Settings(BaseSettings):
         except ValidationError as error:
             lines = [_line(dict(detail)) for detail in error.errors()]
             raise SettingsError("\n".join(["settings of this machine:", *lines])) from None
+
+
+def misspelt() -> Iterator[tuple[str, str]]:
+    """Variables of the environment that are nearly a setting, with the one that they are like.
+
+    What is like none is not told: Kubernetes gives a pod a TUNEBOOK_GATEWAY_PORT of its own.
+    """
+    known = [name.upper() for name in Settings.model_fields]
+    for variable in sorted(os.environ):
+        prefix, of_us, name = variable.upper().partition("TUNEBOOK_")
+        group, *rest = name.split("__")
+        if of_us and not prefix and group not in known:
+            for near in difflib.get_close_matches(group, known, n=1, cutoff=0.85):
+                yield variable, "__".join([f"TUNEBOOK_{near}", *rest])
 
 
 def _line(detail: dict[str, Any]) -> str:

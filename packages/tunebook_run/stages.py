@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from tunebook_run.store import Store
+from tunebook_run.store import LEASE_S, Store
 from tunebook_spec.errors import StoreError
 
 ARTIFACT = "artifact.json"
@@ -122,7 +122,8 @@ def read_artifact(store: Store, key: str) -> Artifact | None:
 @contextmanager
 def writing(store: Store, stage: Stage) -> Iterator[Path]:
     """The folder in which a stage may write, as its only writer; what an earlier attempt left is there."""
-    with store.lock(stage.key):
+    # A store that is not local does not see a lost host's hold end: it runs out.
+    with store.lock(stage.key, wait_s=0.0 if store.local_root is not None else LEASE_S + 1):
         folder = store.download(stage.key)
         folder.mkdir(parents=True, exist_ok=True)
         yield folder

@@ -206,10 +206,13 @@ class Store:
     @contextmanager
     def _lease(self, key: str, wait_s: float) -> Iterator[None]:
         name, owner = f"{key}.lease", f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        deadline = time.monotonic() + wait_s
+        deadline, is_told = time.monotonic() + wait_s, False
         while (holder := self._holder(name)) is not None:
             if time.monotonic() >= deadline:
                 raise LockedError(f"{key} is being written by {holder}; wait for it or stop it")
+            if not is_told:
+                logger.info("%s is held by %s; waiting %.0f s at most", key, holder, wait_s)
+                is_told = True
             time.sleep(1.0)
         self._renew(name, owner)
         if self._holder(name) != owner:

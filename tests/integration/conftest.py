@@ -15,6 +15,7 @@ LONGEST = (
     "test_cluster.py",
     "test_train_workers.py",
     "test_lost_host.py",
+    "test_submission.py",
     "test_serve.py",
     "test_serve_ray.py",
     "test_run_until.py",

@@ -1,6 +1,6 @@
-"""Two hosts on one machine: network namespaces with a link between, and nothing shared but what it carries.
+"""Hosts on one machine: network namespaces with links between, and nothing shared but what they carry.
 
-Each host has a folder of its own, which the other cannot see; artifacts go through an S3 server on the first.
+Each host has a folder of its own, which no other can see; artifacts go through an S3 server on the first.
 """
 
 from __future__ import annotations
@@ -16,9 +16,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 PREFIX = "tunebook"
 S3_PORT, RAY_PORT = 5055, 6399
+S3_SERVER = str(Path(__file__).with_name("s3_server.py"))
+REFUSES = "s3.refuses"
+"""While a file of this name lies in the head's folder, the S3 server is overloaded."""
+RAY = str(Path(sys.executable).with_name("ray"))
+ONE_CPU = ("--num-cpus", "1", "--block", "--disable-usage-stats")
 MAKE_BUCKET = """
 from tunebook_run.settings import Settings
 from tunebook_run.store import Store
@@ -31,13 +37,13 @@ class Host:
     name: str
     address: str
     folder: Path
-    """This host's own; an empty mount hides the other host's."""
-    hidden: Path
+    """This host's own; an empty mount hides each other host's."""
+    hidden: list[Path]
     environment: dict[str, str] = field(default_factory=dict)
 
     def popen(self, *command: str, **extra: str) -> subprocess.Popen[str]:
         """Start a command on this host, as the leader of a process group."""
-        hide = f'mount -t tmpfs none "{self.hidden}" && exec "$@"'
+        hide = "".join(f'mount -t tmpfs none "{other}" && ' for other in self.hidden) + 'exec "$@"'
         inside = ["ip", "netns", "exec", self.name, "unshare", "-m", "sh", "-c", hide, "sh", *command]
         with (self.folder / f"{Path(command[0]).name}-{time.monotonic_ns()}.log").open("w") as log:
             return subprocess.Popen(
@@ -57,9 +63,14 @@ class Host:
 @dataclass(frozen=True)
 class Cluster:
     head: Host
-    worker: Host
+    workers: list[Host]
     storage_url: str
     ray_address: str
+
+    @property
+    def worker(self) -> Host:
+        """The first."""
+        return self.workers[0]
 
     def shell(self, code: str) -> str:
         """What Python code prints on the head."""
@@ -72,23 +83,25 @@ class Cluster:
 
 
 @contextmanager
-def two_hosts() -> Iterator[Cluster]:
-    """A Ray cluster of two hosts with one CPU each, and an S3 server on the first."""
+def hosts_of_a_cluster(num_workers: int = 1) -> Iterator[Cluster]:
+    """A Ray cluster of a head and workers with one CPU each, and an S3 server on the head."""
     # Ray puts sockets below, whose paths may have 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="tb"))
-    a, b = folder / "a", folder / "b"
-    a.mkdir()
-    b.mkdir()
+    names = "abc"[: num_workers + 1]
+    folders = [folder / name for name in names]
     hosts = [
-        Host(f"{PREFIX}-a", "10.77.0.1", a, hidden=b),
-        Host(f"{PREFIX}-b", "10.77.0.2", b, hidden=a),
+        Host(f"{PREFIX}-{name}", f"10.77.0.{number}", own, hidden=[each for each in folders if each != own])
+        for number, (name, own) in enumerate(zip(names, folders, strict=True), 1)
     ]
+    for each in folders:
+        each.mkdir()
+    head, *workers = hosts
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.callback(_unlink, hosts)
         _unlink(hosts)  # what a killed test may have left
-        _link(hosts)
-        query = f"endpoint_override={hosts[0].address}:{S3_PORT}&scheme=http&region=us-east-1"
+        _link(head, workers)
+        query = f"endpoint_override={head.address}:{S3_PORT}&scheme=http&region=us-east-1"
         storage_url = f"s3://bucket/runs?{query}&allow_bucket_creation=true"
         for host in hosts:
             host.environment = {
@@ -106,22 +119,22 @@ def two_hosts() -> Iterator[Cluster]:
                 # What vLLM has found out about model classes once, in a process that takes long to start.
                 "VLLM_CACHE_ROOT": str(Path.home() / ".cache" / "vllm"),
             }
-        python = sys.executable
-        moto = ("-m", "moto.server", "-H", hosts[0].address, "-p", str(S3_PORT))
-        _keep(stack, hosts[0].popen(python, *moto))
-        ray = str(Path(python).with_name("ray"))
-        cpus = ("--num-cpus", "1", "--block", "--disable-usage-stats")
-        head, worker = hosts
-        head_address = f"{head.address}:{RAY_PORT}"
-        temp = ("--temp-dir", str(head.folder / "ray"))
-        where = ("--head", "--node-ip-address", head.address, "--port", str(RAY_PORT), *temp)
-        _keep(stack, head.popen(ray, "start", *where, *cpus, "--include-dashboard", "false"))
-        _await_ray(head)
-        join = ("--address", head_address, "--node-ip-address", worker.address)
-        _keep(stack, worker.popen(ray, "start", *join, *cpus))
-        cluster = Cluster(head, worker, storage_url, head_address)
+        _keep(stack, head.popen(sys.executable, S3_SERVER, head.address, str(S3_PORT)))
+        cluster = Cluster(head, workers, storage_url, f"{head.address}:{RAY_PORT}")
+        _keep(stack, start_head(head))
+        for worker in workers:
+            join = ("--address", cluster.ray_address, "--node-ip-address", worker.address)
+            _keep(stack, worker.popen(RAY, "start", *join, *ONE_CPU))
         cluster.shell(MAKE_BUCKET)
         yield cluster
+
+
+def start_head(head: Host) -> subprocess.Popen[str]:
+    temp = ("--temp-dir", str(head.folder / "ray"))
+    where = ("--head", "--node-ip-address", head.address, "--port", str(RAY_PORT), *temp)
+    process = head.popen(RAY, "start", *where, *ONE_CPU, "--include-dashboard", "false")
+    _await_ray(head)
+    return process
 
 
 def run(host: Host, *command: str, timeout_s: float = 600, **extra: str) -> int:
@@ -155,27 +168,24 @@ def _await_ray(host: Host, timeout_s: float = 240) -> None:
         time.sleep(0.2)
 
 
-def _link(hosts: list[Host]) -> None:
-    ends = [f"{host.name}-eth" for host in hosts]
-    for host in hosts:
+def _link(head: Host, workers: list[Host]) -> None:
+    """A switch on the head, with a link to each worker."""
+    for host in (head, *workers):
         _ip("netns", "add", host.name)
-    _ip(
-        "link",
-        "add",
-        ends[0],
-        "netns",
-        hosts[0].name,
-        "type",
-        "veth",
-        "peer",
-        ends[1],
-        "netns",
-        hosts[1].name,
-    )
-    for host, device in zip(hosts, ends, strict=True):
-        _ip("-n", host.name, "address", "add", f"{host.address}/24", "dev", device)
-        _ip("-n", host.name, "link", "set", device, "up")
+    _ip("-n", head.name, "link", "add", f"{head.name}-eth", "type", "bridge")
+    for worker in workers:
+        port = ("peer", f"{worker.name}-port", "netns", head.name)
+        _ip("link", "add", f"{worker.name}-eth", "netns", worker.name, "type", "veth", *port)
+        _ip("-n", head.name, "link", "set", f"{worker.name}-port", "master", f"{head.name}-eth", "up")
+    for host in (head, *workers):
+        _ip("-n", host.name, "address", "add", f"{host.address}/24", "dev", f"{host.name}-eth")
+        switch(host.name, "up")
         _ip("-n", host.name, "link", "set", "lo", "up")
+
+
+def switch(name: str, state: Literal["up", "down"]) -> None:
+    """A host's link."""
+    _ip("-n", name, "link", "set", f"{name}-eth", state)
 
 
 def lose(name: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.integration.hosts import Cluster, end, run, two_hosts, wait
+from tests.integration.hosts import Cluster, end, hosts_of_a_cluster, run, wait
 from tests.integration.project import Project, make_project
 from tunebook_data.tokens import TokenTable
 from tunebook_model.precision import compute_dtype
@@ -68,19 +68,19 @@ pytestmark = needs_hosts
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    with two_hosts() as cluster:
+    with hosts_of_a_cluster() as cluster:
         yield cluster
 
 
 def start(
     cluster: Cluster, spec: Path, profile: str, *arguments: str, **settings: str
 ) -> subprocess.Popen[str]:
-    """`tunebook run` of a spec on both hosts, one worker each."""
+    """`tunebook run` of a spec on all hosts, one worker each."""
     return cluster.head.popen(
         sys.executable,
         *("-m", "tunebook_cli", "run", str(spec), "--profile", profile, *arguments),
         TUNEBOOK_RAY_ADDRESS=cluster.ray_address,
-        TUNEBOOK_NUM_WORKERS="2",
+        TUNEBOOK_NUM_WORKERS=str(1 + len(cluster.workers)),
         TUNEBOOK_CPUS_PER_WORKER="1",
         **settings,
     )

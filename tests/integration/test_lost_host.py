@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.hosts import Cluster, lose, run, two_hosts, wait
+from tests.integration.hosts import Cluster, hosts_of_a_cluster, lose, run, wait
 from tests.integration.project import Project
 from tests.integration.test_cluster import (
     READ,
@@ -40,7 +40,7 @@ for key in store.list("tiny/stages"):
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    with two_hosts() as cluster:
+    with hosts_of_a_cluster() as cluster:
         yield cluster
 
 

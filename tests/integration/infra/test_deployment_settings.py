@@ -145,10 +145,15 @@ def test_a_cluster_of_kubernetes_has_our_ray_and_settings_that_can_be_read(
 
 
 def test_the_secret_that_the_readme_makes_is_the_one_that_clusters_read() -> None:
-    made = set(re.findall(r"--from-literal=(\w+)=", (INFRA / "README.md").read_text()))
+    readme = (INFRA / "README.md").read_text()
+    (secret,), made = (
+        re.findall(r"create secret generic (\S+)", readme),
+        re.findall(r"--from-literal=(\w+)=", readme),
+    )
     for name in CLUSTERS:
-        read = set(re.findall(r"secretKeyRef: \{name: tunebook, key: (\w+)\}", (INFRA / name).read_text()))
-        assert read == made
+        read = set(re.findall(r"secretKeyRef: \{name: ([\w-]+), key: (\w+)\}", (INFRA / name).read_text()))
+        assert read == {(secret, key) for key in made}
+        assert secret != yaml(name)["metadata"]["name"]  # of the secret with the operator's token
 
 
 @pytest.mark.parametrize("name", ["ray/cluster.yaml", "ray/ssh.yaml"])
@@ -182,6 +187,6 @@ def test_commands_are_known(line: str) -> None:
     if words != ["--help"]:
         command.make_context(program, [*words])
     if "--profile" in words:
-        spec, _, profile = words
+        spec, profile = words[0], words[words.index("--profile") + 1]
         name = spec if os.sep in spec else f"/opt/tunebook/specs/{spec}.yaml"
         load(ROOT / Path(name).relative_to("/opt/tunebook"), profile=profile)

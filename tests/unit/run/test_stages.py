@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,18 @@ def make(store: Store, made: Stage, content: str = "weights") -> None:
         (folder / "checkpoints").mkdir()
         (folder / "checkpoints" / "step-1").write_text("scratch")
         commit(store, made, {"steps": 3}, 1.23)
+
+
+def test_a_stage_that_a_lost_host_held_in_s3_is_taken_when_its_hold_runs_out(
+    s3_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, made = Store(s3_url, tmp_path / "cache"), stage()
+    store.filesystem.create_dir("bucket")
+    store.write(f"{made.key}.lease", json.dumps({"owner": "lost:1", "until": time.time() + 2}).encode())
+    with caplog.at_level("INFO"):
+        make(store, made)
+    assert find(store, made) is not None
+    assert f"{made.key} is held by lost:1; waiting 61 s at most" in caplog.text
 
 
 @pytest.mark.parametrize(
