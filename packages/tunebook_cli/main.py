@@ -266,10 +266,10 @@ def serve(
 
         serve_on_cluster(runs, settings, host=host, port=port, num_replicas=replicas or 1)
         return
-    from model_server.server import serve as start
-
     if replicas is not None:
         raise InputError("--replicas are of a Ray cluster: set TUNEBOOK_RAY_ADDRESS")
+    from model_server.server import serve as start
+
     start(runs, settings, host=host, port=port, traffic_file=traffic)
 
 

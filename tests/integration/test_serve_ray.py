@@ -121,15 +121,6 @@ def await_metric(holds: Callable[[], bool]) -> None:
     time.sleep(1)
 
 
-def test_what_a_cluster_does_not_do_is_refused_with_the_reason(on_cluster: Project) -> None:
-    status, output = on_cluster.run("serve", MODEL, "--traffic", "traffic.yaml")
-    assert status == 2
-    assert "no requests are split, shadowed or logged" in output
-    status, output = on_cluster.run("serve", "tiny@99")
-    assert status == 2
-    assert "no run 'tiny@99'; tiny has: latest, 1" in output
-
-
 def test_a_server_that_is_told_to_stop_finishes_what_is_under_way(
     server: Server, client: openai.OpenAI
 ) -> None:
