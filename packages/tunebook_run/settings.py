@@ -168,14 +168,15 @@ class Settings(BaseSettings):
     storage_url: str = "runs"
     """Where runs live: a folder, or `s3://bucket/prefix` with pyarrow's `?endpoint_override=...`."""
     ray_address: str | None = None
-    """A running Ray cluster, `host:port`, whose hosts prepare data and train; none: the cores of this machine
-    prepare, and a local Ray trains, for the time of the run."""
+    """A running Ray cluster, `host:port`, whose hosts prepare data, train and serve; none: the cores of this
+    machine prepare and serve, and a local Ray trains, for the time of the run."""
     num_workers: int = Field(1, ge=1)
     """Training workers."""
     min_workers: int | None = Field(None, ge=1)
     """So few go on training, from the newest checkpoint, where hosts are lost; none: all of them or none."""
     cpus_per_worker: int | None = Field(None, ge=1)
-    """Cores of one training worker; none: this machine's, shared out among the workers."""
+    """Cores of one training worker, or of one replica of a served model on a cluster; none: this machine's,
+    shared out among the workers, or the cluster's among the replicas."""
     assets_dir: Path = Path(sys.prefix) / "share" / "tunebook"
     """Models and data packages that set-up installed."""
     cache_dir: Path = Path(sys.prefix) / "var" / "tunebook"
