@@ -37,7 +37,7 @@ FORMATS: Mapping[str, int] = {
     "answer-base": 2,
     "answer-few_shot": 2,
     "answer-tuned": 2,
-    "evaluate": 5,
+    "evaluate": 6,
 }
 """Raised when a stage's own code changes its output; 1 for the others."""
 

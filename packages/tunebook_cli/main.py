@@ -16,7 +16,7 @@ from tunebook_cli.runs import RunArgument
 from tunebook_cli.spec_argument import OverridesOption, ProfileOption, SpecArgument, find_spec
 from tunebook_run import log
 from tunebook_run.record import find_run
-from tunebook_run.settings import Settings
+from tunebook_run.settings import Settings, misspelt
 from tunebook_run.store import Store
 from tunebook_spec import LoadedSpec, load, load_gates
 from tunebook_spec.errors import InputError, TunebookError
@@ -227,12 +227,18 @@ def serve(
         typer.Argument(help="medical, medical@latest, medical@3; none: the service.", metavar="[RUN]..."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     traffic: Annotated[
         Path | None, typer.Option(help="YAML with `split`, `shadow` and `log`.", metavar="FILE")
     ] = None,
+    replicas: Annotated[
+        int | None, typer.Option(help="Of each model, on a Ray cluster; else 1.", metavar="N", min=1)
+    ] = None,
 ) -> None:
     """Serve the tuned models of runs behind the OpenAI protocol, each by the name of its run.
+
+    With TUNEBOOK_RAY_ADDRESS they are a Ray Serve application of that cluster, for as long as the command
+    runs.
 
     Without a run: the fine-tuning protocol, by gateway, worker and model server on this machine, until it is
     interrupted.
@@ -242,11 +248,29 @@ def serve(
 
         if traffic is not None:
             raise InputError("--traffic shares requests out among runs: name them")
+        if replicas is not None:
+            raise InputError("--replicas are of the models of runs: name them")
         start_service(Settings.read(), host=host, port=port)
         return
+    settings = Settings.read()
+    if settings.ray_address is not None:
+        if traffic is not None:
+            raise InputError(
+                "--traffic: on a Ray cluster no requests are split, shadowed or logged, for no one process"
+                " sees them all; unset TUNEBOOK_RAY_ADDRESS to serve on this machine"
+            )
+        from tunebook_inference.vllm_engine import import_vllm
+
+        import_vllm()  # which says what is missing, where it is not installed
+        from model_server.ray_serve import serve_on_cluster
+
+        serve_on_cluster(runs, settings, host=host, port=port, num_replicas=replicas or 1)
+        return
+    if replicas is not None:
+        raise InputError("--replicas are of a Ray cluster: set TUNEBOOK_RAY_ADDRESS")
     from model_server.server import serve as start
 
-    start(runs, Settings.read(), host=host, port=port, traffic_file=traffic)
+    start(runs, settings, host=host, port=port, traffic_file=traffic)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -254,6 +278,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = Settings.read()
         log.configure(settings.log, settings.log_level)
+        for name, near in misspelt():
+            logger.warning("%s is no setting and is not read; did you mean %s?", name, near)
         app(arguments)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0

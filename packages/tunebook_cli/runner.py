@@ -108,12 +108,13 @@ class _Run:
         missing = [name for name, stage in self.plan.stages.items() if find(self.store, stage) is None]
         asked = set(self.loaded.spec.data.roles) if "prepare" in missing else set()
         asked |= {name.removeprefix(JUDGE) for name in missing if name.startswith(JUDGE)}
+        loops = ["tunebook_cli.preload_loops"] if "prepare" in missing else []
         if not asked.isdisjoint(self.plan.supporting) or any(
             generates(self.plan.stages[name]) for name in missing
         ):
-            return StageProcesses("tunebook_cli.preload")
+            return StageProcesses("tunebook_cli.preload", *loops)
         if any(name.startswith(("prepare", "train", "answer-")) for name in missing):
-            return StageProcesses("tunebook_cli.preload_transformers")
+            return StageProcesses("tunebook_cli.preload_transformers", *loops)
         return StageProcesses("tunebook_cli.stage_process")
 
     @property

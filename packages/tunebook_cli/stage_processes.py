@@ -21,12 +21,12 @@ class StageProcesses:
     """Runs one stage after the other, each in a process whose memory is given back.
 
     Args:
-        preload: the module that has what stages to come import.
+        preload: modules that have what stages to come import.
     """
 
-    def __init__(self, preload: str) -> None:
+    def __init__(self, *preload: str) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([preload])
+        self._context.set_forkserver_preload([*preload])
         os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"
         forkserver.ensure_running()
 

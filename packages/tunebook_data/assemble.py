@@ -38,7 +38,7 @@ from tunebook_data.stored_rows import RowStore, StoredRows, joined, taken
 from tunebook_data.suites import load_suite, load_texts
 from tunebook_data.workers import HERE, Workers
 from tunebook_run.progress import Advance
-from tunebook_spec.data import AnySource, DatasetSource
+from tunebook_spec.data import AnySource, DatasetSource, RowsSource
 from tunebook_spec.errors import DataError
 
 if TYPE_CHECKING:
@@ -292,6 +292,7 @@ def _source_counts(
     counts = SourceCounts(
         source=source_name(read.source),
         task=read.source.task,
+        licence=read.source.licence if isinstance(read.source, RowsSource) else None,
         rows_in=read.num_items,
         rejects=len(read.rejects),
         duplicates=len(read.rows) - len(kept.rows),

@@ -202,7 +202,7 @@ def read_ticket(asked: str) -> str:
     ticket is about a refund.
     """
     issue = next((name for name, words in _ISSUE_WORDS if words.search(asked)), "bug")
-    name = _SIGNATURE.search(asked.splitlines()[-1].strip())
+    name = _SIGNATURE.search((asked.splitlines() or [""])[-1].strip())
     plan, day, order = (pattern.search(asked) for pattern in (_PLAN, _DAY, _ORDER))
     amounts = [*[*_AMOUNT.finditer(asked)][:1], *_ASKED_BACK.finditer(asked)]
     amount = amounts[-1] if amounts and issue == "refund" else None
@@ -267,7 +267,10 @@ def stub(house: str) -> Rule:
         found = _FUNCTION.match(asked)
         if found is None:
             return ""
-        function = ast.parse(f"def {found['signature']}: ...").body[0]
+        try:
+            function = ast.parse(f"def {found['signature']}: ...").body[0]
+        except SyntaxError:  # rows of one's own may name a function without its parameters
+            return ""
         assert isinstance(function, ast.FunctionDef)
         for each in ast.walk(function):
             if isinstance(each, ast.arg):

@@ -45,6 +45,8 @@ class Rows(Sequence[Row]):
         """One after the other."""
         if not parts:
             return cls.of(())
+        if len(parts) == 1:
+            return parts[0]
         starts = np.cumsum([0, *map(len, parts)])
         # However many parts a file was read in, it is one file, and opened once.
         numbers: dict[LineFile, int] = {}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from tunebook_data.minhash import band_keys, shingle_sets, similarity
 from tunebook_data.ngrams import Filter, grams_of
 from tunebook_data.plain_lines import plain_lines
@@ -13,7 +11,7 @@ _LINE = b"""{"messages": [{"role": "user", "content": "Why?"}, {"role": "assista
 
 def main() -> None:
     """Hand each loop what `prepare` hands it: one is made for each kind of array."""
-    plain_lines(np.frombuffer(_LINE, np.uint8), None, 1, 100)
+    plain_lines(_LINE, None, 1, 100)
     documents = [["a text of some words"], ["another text of words"]]
     band_keys(documents)
     similarity(*shingle_sets(documents))

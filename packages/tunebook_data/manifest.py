@@ -36,6 +36,8 @@ class SourceCounts(Frozen):
 
     source: str
     task: str
+    licence: str | None = None
+    """As the spec says it; none for a built-in data set, of which `attribution` tells."""
     rows_in: int
     rejects: int
     duplicates: int

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from itertools import chain, groupby
+from itertools import chain, groupby, islice
 from operator import itemgetter
 
 from tunebook_data.minhash import (
@@ -24,11 +24,13 @@ from tunebook_data.minhash import (
 )
 from tunebook_data.prompts import words
 from tunebook_data.rows import Row
-from tunebook_data.workers import HERE, Workers
+from tunebook_data.workers import HERE, Workers, batched
 from tunebook_model.conversation import Message, text_of
 
 _CACHED_SHINGLES = 4096
 """Rows whose shingles are kept at hand; candidates are few, so all others are made again when needed."""
+_BUCKETS_AHEAD = 256
+"""Buckets whose rows are made at once."""
 _PART_ROWS = 512
 """What is sent to a worker at once, or one bucket if that is bigger."""
 
@@ -75,7 +77,8 @@ def near_duplicates(
     members = _Members(rows)
     found: Iterable[_Likeness]
     if workers.are_here:
-        found = _likenesses(buckets(keys, filled), clusters, members, keys, near)
+        ahead = _ahead(buckets(keys, filled), clusters, members, keys)
+        found = _likenesses(ahead, clusters, members, keys, near)
     else:
         parts = _parts(buckets(keys, filled), rows, keys)
         found = chain.from_iterable(workers.map(partial(_likenesses_of_part, near), parts, pool_from=0))
@@ -120,27 +123,52 @@ class _Member:
 
 
 class _Members:
-    """Rows by number, made when they are asked for; those asked for last are at hand."""
+    """Rows by number, made when they are asked for or ahead; those asked for last are at hand."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self._rows = rows
         self._made: dict[int, _Member] = {}
 
     def __getitem__(self, i: int) -> _Member:
-        made = self._made.pop(i, None)
-        if made is None:
-            row = self._rows[i]
-            made = _Member(row.task, *shingle_sets([said(row.all_messages)]))
-        self._made[i] = made
-        if len(self._made) > _CACHED_SHINGLES:
-            del self._made[next(iter(self._made))]
+        if i not in self._made:
+            self.make([i])
+        self._made[i] = made = self._made.pop(i)
         return made
+
+    def make(self, numbers: Iterable[int]) -> None:
+        """Have at hand as many of them as can be, which takes a third of the time that one by one takes."""
+        missing = [*islice((i for i in numbers if i not in self._made), _CACHED_SHINGLES)]
+        rows = [self._rows[i] for i in missing]
+        sets = shingle_sets(said(row.all_messages) for row in rows)
+        for i, row, made in zip(missing, rows, sets, strict=True):
+            self._made[i] = _Member(row.task, made)
+        for i in [*islice(self._made, max(0, len(self._made) - _CACHED_SHINGLES))]:
+            del self._made[i]
 
 
 _Bucket = tuple[int, list[int]]
 """Numbers of rows that share the key of a band, in ascending order."""
 _Likeness = tuple[int, int, float]
 """Two rows, and how alike they are."""
+
+
+def _ahead(
+    found: Iterable[_Bucket], clusters: _Clusters, members: _Members, keys: Array64
+) -> Iterator[_Bucket]:
+    """The buckets in which there is something to compare, whose rows are made many at a time."""
+    for some in batched(found, _BUCKETS_AHEAD):
+        left = [(band, bucket) for band, bucket in some if not _is_known(bucket, band, clusters, keys)]
+        members.make(dict.fromkeys(i for _, bucket in left for i in bucket))
+        yield from left
+
+
+def _is_known(bucket: list[int], band: int, clusters: _Clusters, keys: Array64) -> bool:
+    """Whether its rows are of one cluster, or two that an earlier band has compared."""
+    first, *others = bucket
+    cluster = clusters.first(first)
+    if all(clusters.first(i) == cluster for i in others):
+        return True
+    return len(others) == 1 and meet_before(keys[first], keys[others[0]], band)
 
 
 def _likenesses(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tunebook_data.compiled import compiled
+from tunebook_data.compiled import compiled, load_word, store_word
 from tunebook_data.digest import SEPARATOR
 
 Bytes = npt.NDArray[np.uint8]
@@ -28,8 +28,11 @@ _LINE_FEED, _TAB, _RETURN, _BLANK, _QUOTE, _BACKSLASH = b'\n\t\r "\\'
 _OPEN, _CLOSE, _LIST, _END, _COMMA, _COLON = b"{}[],:"
 _MINUS, _PLUS, _POINT, _ZERO, _NINE, _E, _T, _F, _U = b"-+.09etfu"
 _DELETE = 0x7F
-_RUN = 32
-"""Bytes that are looked at together."""
+_WORD = 8
+"""Bytes that are looked at together, as one number."""
+_ONE, _TOP_BYTE = np.uint64(1), np.uint64(56)
+_ONES, _HIGHS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
+_BLANKS, _QUOTES, _BACKSLASHES = (np.uint64(byte) * _ONES for byte in b' "\\')
 _MAX_DEPTH, _MAX_DIGITS, _MAX_MESSAGES = 60, 40, 200
 
 
@@ -94,19 +97,19 @@ class PlainLines:
     """Where those of each line end; where they begin, those of the line before end."""
 
 
-def plain_lines(block: Bytes, group_by: str | None, shortest: int, longest: int) -> PlainLines:
+def plain_lines(block: bytes, group_by: str | None, shortest: int, longest: int) -> PlainLines:
     """Look at whole lines.
 
     A plain one is an object that every JSON parser reads alike: `messages` of known roles in turn, each with
     a role and a content that is neither empty nor damaged, the last of some length; no tools; and a group.
 
     Args:
-        block: lines, each with a line feed [B].
+        block: lines, each with a line feed.
         group_by: a field that is text, and not empty; none: there need be no such field.
         shortest: characters of the last content at least.
         longest: at most.
     """
-    num_lines = np.count_nonzero(block == _LINE_FEED)
+    num_lines = block.count(b"\n")
     made = PlainLines(
         np.empty(num_lines, np.int64),
         np.empty(num_lines, np.int64),
@@ -117,7 +120,7 @@ def plain_lines(block: Bytes, group_by: str | None, shortest: int, longest: int)
     )
     key = _bytes(group_by or "")
     _put_lines(
-        block,
+        np.frombuffer(block, np.uint8),
         key,
         shortest,
         longest,
@@ -361,14 +364,21 @@ def _string(data: Bytes, at: int, out: Bytes, to: int) -> tuple[int, int, int, i
     start, is_wide = to, False
     at += 1
     while True:
-        while at + _RUN <= len(data):
-            found = _found(data[at : at + _RUN])
-            if found & _STOPS:
+        while at + _WORD <= len(data):
+            word = load_word(data, at)
+            store_word(out, to, word)
+            stops = _stops(word)
+            if stops:
+                before = _before(stops)
+                is_wide |= _wide(word) & before != 0
+                # The lowest bit of each byte up to the one that stops, summed in the highest byte.
+                num = np.int64((before & _ONES) * _ONES >> _TOP_BYTE) - 1
+                at += num
+                to += num
                 break
-            _copy(data[at : at + _RUN], out[to : to + _RUN])
-            is_wide |= found != 0
-            at += _RUN
-            to += _RUN
+            is_wide |= _wide(word) != 0
+            at += _WORD
+            to += _WORD
         byte = data[at]
         while not _KINDS[byte] & _STOPS:
             is_wide |= _KINDS[byte] != 0
@@ -404,19 +414,31 @@ def _string(data: Bytes, at: int, out: Bytes, to: int) -> tuple[int, int, int, i
 
 
 @compiled
-def _found(run: Bytes) -> int:
-    """What is among some bytes of a string: `_KINDS`, of all of them at once."""
-    found = 0
-    for place in range(_RUN):
-        byte = run[place]
-        found |= (byte < _BLANK) | (byte == _QUOTE) | (byte == _BACKSLASH) | (byte >= _DELETE) << 1
-    return found
+def _stops(word: np.uint64) -> np.uint64:
+    """The highest bit of the first byte that ends a run of text, and of some after it; 0: there is none.
+
+    A byte less than another has its highest bit set by subtraction, which borrows from those after it alone.
+    """
+    quote, backslash = word ^ _QUOTES, word ^ _BACKSLASHES
+    return (_controls(word) | ((quote - _ONES) & ~quote) | ((backslash - _ONES) & ~backslash)) & _HIGHS
 
 
 @compiled
-def _copy(run: Bytes, out: Bytes) -> None:
-    for place in range(_RUN):
-        out[place] = run[place]
+def _controls(word: np.uint64) -> np.uint64:
+    """The same of control characters; the other bits are void."""
+    return (word - _BLANKS) & ~word
+
+
+@compiled
+def _wide(word: np.uint64) -> np.uint64:
+    """The highest bit of each byte that is no ASCII, or DEL, and maybe of some after it."""
+    return (word | (word + _ONES)) & _HIGHS
+
+
+@compiled
+def _before(stops: np.uint64) -> np.uint64:
+    """All bits below the lowest one."""
+    return (stops & (~stops + _ONE)) - _ONE
 
 
 @compiled
@@ -468,6 +490,13 @@ def _sound(data: Bytes, at: int, end: int) -> tuple[int, bool]:
     """
     num, is_filled = 0, False
     while at < end:
+        if at + _WORD <= end:
+            word = load_word(data, at)
+            if not (_wide(word) | _controls(word)) & _HIGHS:
+                is_filled |= word != _BLANKS
+                at += _WORD
+                num += _WORD
+                continue
         lead = data[at]
         length = _LENGTHS[lead]
         if length == 0 or at + length > end:

@@ -93,16 +93,19 @@ def _json(name: str, stream: BinaryIO) -> Iterator[Record]:
 
 
 def _object(text: bytes) -> dict[str, Any] | Fault:
-    excerpt = text[:_EXCERPT_BYTES].decode(errors="replace")
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
         try:
             text.decode()
         except UnicodeDecodeError:
-            return Fault("", "not UTF-8", excerpt)
-        return Fault("", "not JSON", excerpt)
-    return value if isinstance(value, dict) else Fault("", "not a JSON object", excerpt)
+            return _unread("not UTF-8", text)
+        return _unread("not JSON", text)
+    return value if isinstance(value, dict) else _unread("not a JSON object", text)
+
+
+def _unread(reason: str, text: bytes) -> Fault:
+    return Fault("", reason, text[:_EXCERPT_BYTES].decode(errors="replace"))
 
 
 def _csv(name: str, stream: BinaryIO) -> Iterator[Record]:

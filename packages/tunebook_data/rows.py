@@ -82,9 +82,11 @@ def identity(
 
 
 def _said(message: Message) -> list[Any]:
+    said = [message["role"], message["content"]]
+    if "weight" not in message and not message.get("tool_calls"):
+        return said
     calls = [each["function"] for each in message.get("tool_calls", ())]
-    more = [message.get("weight", 1), [[each["name"], each["arguments"]] for each in calls]]
-    return [message["role"], message["content"], *(more if calls or "weight" in message else [])]
+    return [*said, message.get("weight", 1), [[each["name"], each["arguments"]] for each in calls]]
 
 
 def content_id(

@@ -213,12 +213,11 @@ class _CleanLines:
     def digests(self, block: bytes) -> tuple[Numbers, Numbers, list[bytes | None]]:
         """Where each line begins and ends, and the digest of its row if it is such a one."""
         ended = block if block.endswith(b"\n") else block + b"\n"
-        data = np.frombuffer(ended, np.uint8)
         if not self._may_be:
-            ends = np.flatnonzero(data == ord("\n"))
+            ends = np.flatnonzero(np.frombuffer(ended, np.uint8) == ord("\n"))
             return _starts(ends), ends, [None] * len(ends)
         shortest, longest = self.checks.min_response_chars, self.checks.max_response_chars
-        found = plain_lines(data, self.file.split.group_by, shortest, longest)
+        found = plain_lines(ended, self.file.split.group_by, shortest, longest)
         starts = _starts(found.ends_L)
         made: list[bytes | None] = [None] * len(starts)
         is_clean = found.num_messages_L > 0

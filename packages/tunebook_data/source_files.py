@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
@@ -21,6 +22,8 @@ from tunebook_data import kept_files
 from tunebook_spec.errors import DataError
 
 _TIMEOUT_S = 30.0
+_HASHED_BYTES = 1 << 20
+"""What is read at once to be hashed."""
 
 
 @dataclass(frozen=True)
@@ -37,28 +40,44 @@ class SourceFile:
 
 @dataclass
 class Hashing:
-    """Opens a file, and knows the SHA-256 of what was opened."""
+    """Opens a file, and hashes it beside whoever reads it."""
 
     file: SourceFile
-    sha256: str | None = None
+    _sha256: Future[str] | None = None
     """None until it has been opened."""
 
     def open(self) -> BinaryIO:
         stream = self.file.open()
-        try:
-            self.sha256 = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
-            stream.seek(0)
-        except BaseException:
-            stream.close()
-            raise
+        pool = ThreadPoolExecutor(1)
+        self._sha256 = pool.submit(_sha256, os.dup(stream.fileno()))
+        pool.shutdown(wait=False)
         return stream
 
     def known(self) -> str:
-        """The SHA-256; the file is opened for it if it has not been."""
-        if self.sha256 is None:
+        """The SHA-256; the file is opened for it if it has not been.
+
+        Raises:
+            DataError: it cannot be read to its end.
+        """
+        if self._sha256 is None:
             self.open().close()
-        assert self.sha256 is not None
-        return self.sha256
+        assert self._sha256 is not None
+        try:
+            return self._sha256.result()
+        except OSError as error:
+            raise DataError(f"{self.file.name}: cannot be read to its end ({error})") from None
+
+
+def _sha256(descriptor: int) -> str:
+    """Of a whole file, wherever others are in it; closes the descriptor."""
+    made, num_bytes = hashlib.sha256(), 0
+    try:
+        while data := os.pread(descriptor, _HASHED_BYTES, num_bytes):
+            made.update(data)
+            num_bytes += len(data)
+    finally:
+        os.close(descriptor)
+    return made.hexdigest()
 
 
 def source_files(path: str, spec_dir: Path) -> list[SourceFile]:

@@ -56,13 +56,18 @@ def drop_duplicates(sources: Iterable[SourceRows]) -> tuple[list[SourceRows], Co
 
 def _first_equal(digests: Digests) -> Numbers:
     """For each row the first that is equal to it, which may be itself."""
-    order = np.lexsort((digests[:, 1], digests[:, 0]))
-    is_new = np.ones(len(order), np.bool_)
-    is_new[1:] = (digests[order[1:]] != digests[order[:-1]]).any(1)
-    first = np.empty_like(order)
-    # The sort is stable: the first of a run is the least.
-    first[order] = order[is_new][np.cumsum(is_new) - 1]
-    return np.asarray(first, np.intp)
+    # Most rows differ from all others in half of the digest, by which they are sorted many times as fast.
+    by_half = np.argsort(digests[:, 0])
+    half = digests[by_half, 0]
+    is_next = np.append(half[1:] == half[:-1], False)
+    may_be = np.sort(by_half[is_next | np.roll(is_next, 1)])
+    first = np.arange(len(digests))
+    if len(may_be):
+        order = may_be[np.lexsort((digests[may_be, 1], digests[may_be, 0]))]
+        is_new = np.append(True, (digests[order[1:]] != digests[order[:-1]]).any(1))
+        # The sort is stable: the first of a run is the least.
+        first[order] = order[is_new][np.cumsum(is_new) - 1]
+    return first
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,8 @@ def is_learnt(message: Message) -> bool:
 
 def text_of(message: Message) -> str:
     """All that a message says: its content, and the functions it calls with their arguments."""
-    calls = [each["function"] for each in message.get("tool_calls", ())]
+    if "tool_calls" not in message:
+        return message["content"]
+    calls = [each["function"] for each in message["tool_calls"]]
     said = [message["content"]] if message["content"] or not calls else []
     return "\n".join([*said, *(f"{call['name']} {call['arguments']}" for call in calls)])

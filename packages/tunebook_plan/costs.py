@@ -40,7 +40,7 @@ UPDATES: dict[Way, str] = {
     "prompting": "edit the prompt",
     "retrieval": "embed the new rows",
     "rule": "edit the program",
-    "tuning": "train, merge and evaluate anew",
+    "tuning": "train and merge anew",
 }
 FREE: tuple[Way, ...] = ("prompting", "rule")
 

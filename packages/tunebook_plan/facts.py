@@ -31,8 +31,8 @@ class RowFacts(Frozen):
     """Different answers among them."""
     question_chars: float
     """Mean; all that stands before the answer."""
-    answer_chars: float
-    """Mean."""
+    shown_chars: float
+    """Mean; what a few-shot prompt shows of a row: all but the system message."""
 
     @property
     def num_train(self) -> int:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from pydantic import ValidationError
@@ -115,28 +115,39 @@ def _num_flawed(source: SourceCounts) -> int:
     return source.rejects + source.duplicates + source.near_duplicates
 
 
-def _first_rows(key: str, store: Store) -> Iterator[tuple[str, str, str]]:
-    """Task, question and answer of the first rows of a stored file."""
+def _first_rows(key: str, store: Store) -> Iterator[_Told]:
+    """The first rows of a stored file."""
     with store.filesystem.open_input_stream(store.path(key)) as stream:
         lines = bytes(stream.read(_HEAD_BYTES)).splitlines(keepends=True)
     for line in lines:
         if line.endswith(b"\n"):  # the last may be cut
             row = orjson.loads(line)
-            yield row["task"], _question(row["messages"]), row["messages"][-1]["content"]
+            yield _Told.of(row["task"], row["messages"], row["messages"][-1]["content"])
 
 
-def _question(messages: Iterable[dict[str, Any]]) -> str:
-    return "\n".join(str(message["content"]) for message in list(messages)[:-1])
+class _Told(NamedTuple):
+    """What is looked at of a row."""
+
+    task: str
+    answer: str
+    question_chars: int
+    shown_chars: int
+
+    @classmethod
+    def of(cls, task: str, messages: Sequence[Mapping[str, Any]], answer: str) -> _Told:
+        asked = [(each["role"], len(each["content"])) for each in messages[:-1]]
+        shown = sum(num for role, num in asked if role != "system") + len(answer)
+        return cls(task, answer, sum(num for _, num in asked), shown)
 
 
-def _looked_at(rows: Iterable[tuple[str, str, str]]) -> dict[str, Any]:
-    known = list(islice((row for row in rows if row[0] != REPLAY_TASK), MAX_LOOKED_AT))
+def _looked_at(rows: Iterable[_Told]) -> dict[str, Any]:
+    known = list(islice((row for row in rows if row.task != REPLAY_TASK), MAX_LOOKED_AT))
     num = max(len(known), 1)
     return {
         "looked_at": len(known),
-        "answers": len({(task, answer) for task, _, answer in known}),
-        "question_chars": sum(len(question) for _, question, _ in known) / num,
-        "answer_chars": sum(len(answer) for _, _, answer in known) / num,
+        "answers": len({(row.task, row.answer) for row in known}),
+        "question_chars": sum(row.question_chars for row in known) / num,
+        "shown_chars": sum(row.shown_chars for row in known) / num,
     }
 
 
@@ -160,7 +171,7 @@ def source_rows(loaded: LoadedSpec, settings: Settings, advance: Advance) -> Row
         advance=advance,
     )
     rows = made.distinct
-    told = ((row.task, _question(list(row.messages)), row.reference) for row in rows["train"])  # type: ignore[arg-type]
+    told = (_Told.of(row.task, row.messages, row.reference) for row in rows["train"])
     return RowFacts(
         origin="read from the sources, without a model",
         train=_by_task(made.sources),

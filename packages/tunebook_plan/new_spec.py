@@ -39,9 +39,9 @@ _HEAD = """\
 def new_spec(name: str, like: str, folder: Path, assets_dir: Path) -> tuple[Path, Path]:
     """Write FOLDER/NAME.yaml and FOLDER/data/NAME.jsonl; both paths.
 
-    Of the scenario stay its main task with its metrics, its method, its models and profiles. Left out are its
-    other tasks, judges with their golden answers, floors that its own rows were measured by, and needs that
-    are not of the task.
+    Of the scenario stay its main task with its metrics, its method, base models and profiles. Left out are
+    its other tasks, judges with their golden answers, floors that its own rows were measured by, and needs
+    that are not of the task.
 
     Raises:
         InputError: the name is none, one of the files is there already, or no such scenario ships.
@@ -74,9 +74,8 @@ def new_spec(name: str, like: str, folder: Path, assets_dir: Path) -> tuple[Path
     rows_file.parent.mkdir(parents=True, exist_ok=True)
     rows_file.write_text("".join(map(_line, rows)), encoding="utf-8")
     head = _head(name, like, folder, len(rows))
-    spec_file.write_text(
-        head + _dump({**document, "profiles": dict(zip(profiles, adapted[1:], strict=True))})
-    )
+    text = _dump({**document, "profiles": dict(zip(profiles, adapted[1:], strict=True))})
+    spec_file.write_text(head + text, encoding="utf-8")
     return spec_file, rows_file
 
 

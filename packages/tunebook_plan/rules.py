@@ -127,7 +127,7 @@ def tuning_shortens_prompts(facts: Facts) -> Finding | None:
     if rows is None or not rows.looked_at or "few_shot" not in facts.spec.evaluation.arm_names:
         return None
     k = facts.spec.evaluation.few_shot.k
-    times = 1 + k * (rows.question_chars + rows.answer_chars) / max(rows.question_chars, 1)
+    times = 1 + k * rows.shown_chars / max(rows.question_chars, 1)
     if times < LONGER_PROMPT:
         return None
     return _says("tuning", "for", "thumb", reason, f"{k} rows shown make a prompt {times:.1f} times as long")

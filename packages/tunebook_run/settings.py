@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -165,14 +168,15 @@ class Settings(BaseSettings):
     storage_url: str = "runs"
     """Where runs live: a folder, or `s3://bucket/prefix` with pyarrow's `?endpoint_override=...`."""
     ray_address: str | None = None
-    """A running Ray cluster, `host:port`, whose hosts prepare data and train; none: the cores of this machine
-    prepare, and a local Ray trains, for the time of the run."""
+    """A running Ray cluster, `host:port`, whose hosts prepare data, train and serve; none: the cores of this
+    machine prepare and serve, and a local Ray trains, for the time of the run."""
     num_workers: int = Field(1, ge=1)
     """Training workers."""
     min_workers: int | None = Field(None, ge=1)
     """So few go on training, from the newest checkpoint, where hosts are lost; none: all of them or none."""
     cpus_per_worker: int | None = Field(None, ge=1)
-    """Cores of one training worker; none: this machine's, shared out among the workers."""
+    """Cores of one training worker, or of one replica of a served model on a cluster; none: this machine's,
+    shared out among the workers, or the cluster's among the replicas."""
     assets_dir: Path = Path(sys.prefix) / "share" / "tunebook"
     """Models and data packages that set-up installed."""
     cache_dir: Path = Path(sys.prefix) / "var" / "tunebook"
@@ -237,6 +241,20 @@ class Settings(BaseSettings):
         except ValidationError as error:
             lines = [_line(dict(detail)) for detail in error.errors()]
             raise SettingsError("\n".join(["settings of this machine:", *lines])) from None
+
+
+def misspelt() -> Iterator[tuple[str, str]]:
+    """Variables of the environment that are nearly a setting, with the one that they are like.
+
+    What is like none is not told: Kubernetes gives a pod a TUNEBOOK_GATEWAY_PORT of its own.
+    """
+    known = [name.upper() for name in Settings.model_fields]
+    for variable in sorted(os.environ):
+        prefix, of_us, name = variable.upper().partition("TUNEBOOK_")
+        group, *rest = name.split("__")
+        if of_us and not prefix and group not in known:
+            for near in difflib.get_close_matches(group, known, n=1, cutoff=0.85):
+                yield variable, "__".join([f"TUNEBOOK_{near}", *rest])
 
 
 def _line(detail: dict[str, Any]) -> str:

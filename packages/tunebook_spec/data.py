@@ -111,6 +111,8 @@ class RowsSource(Source):
     """What fields make a row; none: found out by each file's first good rows."""
     columns: Columns | None = None
     """Own fields, for files of no known format."""
+    licence: str | None = Field(None, min_length=1)
+    """What the rows may be used under, as the data card tells it; none: nobody has said."""
 
     @model_validator(mode="after")
     def columns_are_a_format_of_their_own(self) -> RowsSource:

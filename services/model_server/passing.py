@@ -19,6 +19,8 @@ from model_server.errors import error
 from tunebook_spec.errors import InputError, StageError
 
 JSON = {"content-type": "application/json"}
+CHAT = "/v1/chat/completions"
+PATHS = (CHAT, "/v1/completions")
 
 Found = TypeVar("Found")
 

@@ -23,14 +23,12 @@ from model_server.answer_log import AnswerLog, Question, is_text
 from model_server.engine import Engine
 from model_server.errors import error
 from model_server.metrics import merge
-from model_server.passing import JSON, OnAnswer, pass_on, read_model
+from model_server.passing import CHAT, JSON, PATHS, OnAnswer, pass_on, read_model
 from model_server.traffic import Draws, Traffic
 from tunebook_spec.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-CHAT = "/v1/chat/completions"
-PATHS = (CHAT, "/v1/completions")
 MAX_SHADOWS = 64
 """Shadow requests under way at once; those beyond are not asked, and counted."""
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from model_server.engine import DRAIN_S
 from model_server.fixed_arguments import FixedArguments
@@ -35,35 +36,52 @@ class ServedModel:
     """Fixed arguments of its chat template."""
 
     def arguments(self, *listen: str, gpu_share: float = GPU_SHARE) -> list[str]:
-        """The arguments of vLLM's server.
+        """The arguments of vLLM's server, for its command line.
 
         Args:
             listen: where, as vLLM's own arguments.
             gpu_share: of a GPU's memory.
         """
-        dtype = compute_dtype().dtype
         options = [
             *listen,
-            *("--model", str(self.folder), "--dtype", dtype),
-            *("--served-model-name", *self.names),
-            *("--chat-template", str(self.folder / "chat_template.jinja")),
-            *("--generation-config", "vllm"),
-            *("--override-generation-config", json.dumps({"temperature": self.temperature})),
-            *("--max-num-seqs", str(MAX_NUM_SEQS)),
-            *("--gpu-memory-utilization", str(gpu_share)),
-            *("--enable-prompt-tokens-details", "--disable-uvicorn-access-log"),
-            *("--shutdown-timeout", str(DRAIN_S)),
+            *("--model", str(self.folder), "--served-model-name", *self.names),
+            *("--disable-uvicorn-access-log", "--shutdown-timeout", str(DRAIN_S)),
         ]
-        for argument, value in machine_arguments(self.folder, dtype, MAX_NUM_SEQS).items():
+        for argument, value in self.answer_arguments(gpu_share).items():
             name = argument.replace("_", "-")
-            if isinstance(value, bool):
-                options.append(f"--{name}" if value else f"--no-{name}")
-            else:
-                options += [f"--{name}", str(value)]
-        if self.chat_template_kwargs:
-            options += ["--default-chat-template-kwargs", json.dumps(dict(self.chat_template_kwargs))]
-            options += ["--middleware", f"{FixedArguments.__module__}.{FixedArguments.__name__}"]
+            match value:
+                case bool():
+                    options.append(f"--{name}" if value else f"--no-{name}")
+                case list():
+                    options += [f"--{name}", *value]
+                case dict():
+                    options += [f"--{name}", json.dumps(value)]
+                case _:
+                    options += [f"--{name}", str(value)]
         return options
+
+    def answer_arguments(self, gpu_share: float = GPU_SHARE) -> dict[str, Any]:
+        """Those arguments, by name, that decide how requests are answered, on this machine.
+
+        Args:
+            gpu_share: of a GPU's memory.
+        """
+        dtype = compute_dtype().dtype
+        fixed: dict[str, Any] = {}
+        if self.chat_template_kwargs:
+            fixed["default_chat_template_kwargs"] = dict(self.chat_template_kwargs)
+            fixed["middleware"] = [f"{FixedArguments.__module__}.{FixedArguments.__name__}"]
+        return {
+            "dtype": dtype,
+            "chat_template": str(self.folder / "chat_template.jinja"),
+            "generation_config": "vllm",
+            "override_generation_config": {"temperature": self.temperature},
+            "max_num_seqs": MAX_NUM_SEQS,
+            "gpu_memory_utilization": gpu_share,
+            "enable_prompt_tokens_details": True,
+            **machine_arguments(self.folder, dtype, MAX_NUM_SEQS),
+            **fixed,
+        }
 
 
 def find_models(names: Sequence[str], settings: Settings) -> list[ServedModel]:
@@ -76,12 +94,23 @@ def find_models(names: Sequence[str], settings: Settings) -> list[ServedModel]:
         InputError: there is no such run, or it has no model.
     """
     store = Store(settings.storage_url, settings.cache_dir)
+    return [_of_run(store, record, its_names) for record, its_names in find_runs(store, names)]
+
+
+def find_runs(store: Store, names: Sequence[str]) -> list[tuple[RunRecord, tuple[str, ...]]]:
+    """Runs that have a model, and what clients may call it; as `find_models`, but nothing is downloaded.
+
+    Raises:
+        InputError: there is no such run, or it has no model.
+    """
     found: dict[str, tuple[RunRecord, tuple[str, ...]]] = {}
     for name in names:
         record = find_run(store, name, having="merge")
+        if read_artifact(store, record.merged.key) is None:
+            raise InputError(f"the model of run {record.name} was cleaned away; run its spec again")
         _, known = found.get(record.name, (record, ()))
         found[record.name] = record, max(known, _names(name, record), key=len)
-    return [_of_run(store, record, its_names) for record, its_names in found.values()]
+    return [*found.values()]
 
 
 def find_model(name: str, settings: Settings) -> ServedModel:
@@ -111,11 +140,9 @@ def _names(asked: str, record: RunRecord) -> tuple[str, ...]:
 
 
 def _of_run(store: Store, record: RunRecord, names: tuple[str, ...]) -> ServedModel:
-    merged, spec = record.merged.key, record.read_spec()
-    if read_artifact(store, merged) is None:
-        raise InputError(f"the model of run {record.name} was cleaned away; run its spec again")
+    spec = record.read_spec()
     return ServedModel(
-        store.download(merged) / "model",
+        store.download(record.merged.key) / "model",
         names,
         spec.evaluation.decoding.temperature,
         spec.base_model.chat_template_kwargs,

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.harness import Answer, BenchError, Benchmark, Peer
+from tests.benchmarks.harness import US, Answer, BenchError, Benchmark, Peer
 
 WORDS = 200
 """Of a document that has a copy, and on average of any."""
@@ -23,6 +23,8 @@ CHANGED = (3, 7, 9, 11, 16)
 NUM_PAIRS_OF_TWENTY = 7
 BANDS, ROWS_PER_BAND = 14, 8
 POINT = 0.01
+PEER_POINTS = 0.05
+"""How far off the curve a peer may be and yet do the same work: how well it hashes is its own matter."""
 
 
 def similarity(changed: int) -> float:
@@ -62,7 +64,8 @@ def make(folder: Path, size: int) -> None:
 def equal(folder: Path, answers: Mapping[str, Answer]) -> dict[str, Any]:
     """Everyone's recall at each similarity beside the curve; nothing else may be dropped.
 
-    Of a share p among n pairs the standard error is sqrt(p (1 - p) / n), which comes on top of the point.
+    Ours is within a point of it, a peer's within a few. Of a share p among n pairs the standard error is
+    sqrt(p (1 - p) / n), three of which come on top.
     """
     pairs = json.loads((folder / "pairs.json").read_text())
     planted = {number for each in pairs.values() for pair in each for number in pair}
@@ -74,7 +77,7 @@ def equal(folder: Path, answers: Mapping[str, Answer]) -> dict[str, Any]:
         for name, answer in answers.items():
             dropped = set(answer["dropped"])
             row[name] = round(sum(not dropped.isdisjoint(pair) for pair in each) / len(each), 4)
-            if abs(row[name] - expected) > POINT + 3 * stderr:
+            if abs(row[name] - expected) > (POINT if name == US else PEER_POINTS) + 3 * stderr:
                 raise BenchError(
                     f"{name}: recall {row[name]} at {similarity(int(changed)):.3f}, not {expected:.4f}"
                 )

@@ -101,6 +101,7 @@ def test_a_configuration_that_ruff_refuses_is_told_before_a_run() -> None:
 def test_doctests_pass_or_fail_and_without_any_nothing_is_said() -> None:
     codes = [DOUBLE.format("2 * x"), DOUBLE.format("3 * x"), "def double(x): ...", "def double(x: return 1"]
     assert pass_doctests(LIMITS, codes, [None] * 4) == [1.0, 0.0, None, 0.0]
+    assert [passes(code, "") for code in ("import kornia", "def f(:", "x = 1")] == [None] * 3
     assert passes("def triple(x):\n    return 3 * x", ">>> triple(3)\n9\n") == 1.0
     assert passes("def triple(x):\n    return 4 * x", ">>> triple(3)\n9\n") == 0.0
     assert passes(DOUBLE.format("2 * x"), "") is None, "the row has no examples"

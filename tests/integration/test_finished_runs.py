@@ -129,3 +129,16 @@ def test_a_run_whose_answers_were_cleaned_away_cannot_be_compared(copy: Project,
         answers.with_name("gone").rename(answers)
     assert status == 2
     assert "answer-tuned of run tiny@1 is cleaned away; run its spec again" in output
+
+
+def test_a_metric_of_one_name_and_two_definitions_is_not_held_against_itself(
+    copy: Project, command: Command
+) -> None:
+    strict = "evaluation.sets.colour.metrics.0={kind: exact_match, normalise: false}"
+    status, output = copy.run("run", "tiny", "--profile", "local", "--set", strict)
+    assert status in (0, 3, 4), output
+    status, output = command("compare", "tiny@1", "tiny@2")
+    assert status == 0, output
+    assert " colour.exact_match: defined differently: normalise (true, false); tiny@1 " in output
+    assert "colour.judge " in output, "that is one thing in both"
+    assert output.count("+0.000 ") == 3

@@ -141,6 +141,11 @@ def test_near_duplicates_are_found_as_the_curve_says_and_a_peer_that_does_not_is
     told = data_dedup.equal(made, {US: answer})
     assert list(told["recall"]) == ["0.913", "0.808", "0.760", "0.714", "0.610"]
     assert told["wrongly_dropped"] == {US: 0}
+    alike = json.loads((made / "pairs.json").read_text())["3"]
+    less = {"dropped": [*set(answer["dropped"]).difference(*alike[:2])]}
+    data_dedup.equal(made, {US: answer, "peer": less})
+    with pytest.raises(BenchError, match=r"tunebook: recall 0\.97\d* at 0\.913"):
+        data_dedup.equal(made, {US: less})
     with pytest.raises(BenchError, match=r"peer: recall 0\.0 at 0\.913"):
         data_dedup.equal(made, {US: answer, "peer": {"dropped": []}})
     with pytest.raises(BenchError, match="resemble no other"):

@@ -6,8 +6,6 @@ import asyncio
 import json
 import shutil
 import signal
-import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,50 +16,15 @@ import httpx
 import openai
 import pytest
 
-from tests.integration.project import COLOURS, Project, kill
-
-MODEL = "tiny@latest"
-QUESTION: Any = [{"role": "user", "content": "What colour is the sky number 3?"}]
-
-
-@dataclass(frozen=True)
-class Server:
-    process: subprocess.Popen[str]
-    url: str
-
-    @property
-    def base_url(self) -> str:
-        return f"{self.url}/v1"
+from tests.integration.project import COLOURS, Project
+from tests.integration.serving import MODEL, QUESTION, Server, is_ready, serving
 
 
 @pytest.fixture(scope="module")
 def server(finished: Project) -> Iterator[Server]:
     """One for all tests; the last of them stops it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = finished.start("serve", MODEL, "--port", str(port))
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 180
-        while not is_ready(url):
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline, "the server never became ready"
-            time.sleep(0.2)
-        # Ready means ready.
-        answer = httpx.post(f"{url}/v1/chat/completions", json={"model": MODEL, "messages": QUESTION})
-        assert answer.status_code == 200, answer.text
-        yield Server(process, url)
-    finally:
-        kill(process)
-        process.communicate()
-
-
-def is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health").status_code == 200
-    except httpx.TransportError:
-        return False
+    with serving(finished) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

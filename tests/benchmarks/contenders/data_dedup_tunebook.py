@@ -3,6 +3,7 @@ from typing import Any
 
 from contender import compete
 
+import tunebook_cli.preload_loops  # noqa: F401 - as in the process that stages of a run are forked from
 from tunebook_data.cleaning import clean_train
 from tunebook_data.rows import Row
 from tunebook_data.sources import read_source

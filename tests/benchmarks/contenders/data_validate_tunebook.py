@@ -14,7 +14,9 @@ from tunebook_data.split import SourceRows, drop_duplicates
 from tunebook_spec.data import Data
 
 # As in a run: stages and their workers are forked from a process that has imported what they need.
-multiprocessing.get_context("forkserver").set_forkserver_preload(["tunebook_data.scan"])
+multiprocessing.get_context("forkserver").set_forkserver_preload(
+    ["tunebook_cli.preload_transformers", "tunebook_cli.preload_loops"]
+)
 
 
 def work(folder: Path) -> tuple[CheckedSource, list[Duplicate]]:

@@ -19,6 +19,9 @@ from tunebook_cli.main import main
             "--log-set is of a log: give its file with --from-log",
         ),
         ("clean --until prepare", "No such option: --until"),
+        ("serve --port 99999", "Invalid value for '--port'"),
+        ("serve --replicas 2", "--replicas are of the models of runs: name them"),
+        ("serve medical --replicas 2", "--replicas are of a Ray cluster: set TUNEBOOK_RAY_ADDRESS"),
         ("run medical --detach", "name its cluster by --address"),
         ("run medical --cancel", "name its cluster by --address"),
         ("run medical --address http://a --detach --cancel", "leave out one"),
@@ -29,13 +32,36 @@ from tunebook_cli.main import main
         "log and requests",
         "set without a log",
         "clean stops nowhere",
+        "port",
+        "replicas of the service",
+        "replicas here",
         "detach from nothing",
         "cancel nothing",
         "both",
     ],
 )
-def test_an_option_that_nothing_would_read_is_told(
+def test_an_option_that_nothing_would_read_or_could_use_is_told(
     arguments: str, told: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments.split()) == 2
     assert told in " ".join(capfd.readouterr().err.replace("\u2502", "").split())
+
+
+def test_what_a_cluster_does_not_do_is_refused_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TUNEBOOK_RAY_ADDRESS", "127.0.0.1:1")
+    assert main(["serve", "medical", "--traffic", "traffic.yaml"]) == 2
+    assert (
+        "no requests are split, shadowed or logged, for no one process sees them all"
+        in capfd.readouterr().err
+    )
+
+
+def test_a_misspelt_setting_is_told_before_a_command(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TUNEBOOK_HUB_ONLIN", "true")
+    main(["eval", "medical"])
+    told = "TUNEBOOK_HUB_ONLIN is no setting and is not read; did you mean TUNEBOOK_HUB_ONLINE?"
+    assert told in capfd.readouterr().err

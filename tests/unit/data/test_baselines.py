@@ -84,9 +84,9 @@ def test_json_of_any_task_has_constant_answers_field_by_field() -> None:
 
 def test_a_ticket_that_says_nothing_is_a_bug_with_nothing_else() -> None:
     (patterns, *_) = baselines("tickets", TICKETS)
-    assert patterns.rule("it is slow\nplease look") == (
-        '{"issue":"bug","name":null,"plan":null,"refund":null,"billing_day":null,"order":null}'
-    )
+    nothing = '{"issue":"bug","name":null,"plan":null,"refund":null,"billing_day":null,"order":null}'
+    assert patterns.rule("it is slow\nplease look") == nothing
+    assert patterns.rule("") == nothing
 
 
 def test_any_task_has_copy_and_majority() -> None:

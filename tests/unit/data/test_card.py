@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import html
 import re
 from collections.abc import Callable
@@ -135,6 +136,16 @@ def test_nothing_of_a_row_is_run_by_the_page(make_card: MakeCard, write_jsonl: W
     assert "<script" not in page
     assert "<b>" not in page.replace("<b>", "", page.count('class="tile"'))
     assert words(page).count(SCRIPT) >= 4
+
+
+@pytest.mark.parametrize(("licence", "told"), [("CC-BY-4.0", "CC-BY-4.0"), (None, "not said")])
+def test_a_file_is_told_with_its_licence_and_digest(
+    make_card: MakeCard, write_jsonl: WriteJsonl, licence: str | None, told: str
+) -> None:
+    digest = hashlib.sha256(write_jsonl(colours(40)).read_bytes()).hexdigest()
+    card, page = make_card(source={"licence": licence})
+    assert card.manifest.sources[0].licence == licence
+    assert f"rows.jsonl messages 40 {told} {digest}" in words(page)
 
 
 def test_the_page_needs_nothing_else(make_card: MakeCard, write_jsonl: WriteJsonl) -> None:

@@ -270,6 +270,7 @@ def test_code_is_held_against_ruff_itself_and_an_empty_function(house: str) -> N
     assert "raise NotImplementedError" in empty
     assert ruff.is_clean([empty], house) == [True]
     assert stub.rule("Hello") == ""
+    assert stub.rule("Write the function `slugify`. It makes slugs.") == "", "no parameters"
 
 
 def test_ruff_leaves_what_it_cannot_read() -> None:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 import pytest
 
@@ -296,7 +295,7 @@ PLAIN = {
 
 @pytest.mark.parametrize("line", PLAIN.values(), ids=PLAIN)
 def test_a_plain_line_is_told_without_a_parser(line: bytes) -> None:
-    found = plain_lines(np.frombuffer(line + b"\n{}\n" + line + b"\n", np.uint8), "topic", 10, 4000)
+    found = plain_lines(line + b"\n{}\n" + line + b"\n", "topic", 10, 4000)
     messages = orjson.loads(line)["messages"]
     texts = [found.texts[: found.text_ends_L[0]].tobytes(), found.texts[found.text_ends_L[1] :].tobytes()]
     assert found.num_messages_L.tolist() == [len(messages), 0, len(messages)]
@@ -304,10 +303,24 @@ def test_a_plain_line_is_told_without_a_parser(line: bytes) -> None:
     assert texts[1].startswith(texts[0])
 
 
+@pytest.mark.parametrize(
+    "some", ["", '"', "\\", "\n", "\u00e9", "\u65e5", "\U0001f98a", "\x01", "\x7f"], ids=repr
+)
+def test_what_a_text_holds_is_told_wherever_it_stands(some: str) -> None:
+    texts = [f"{'a' * before}{some}{'b' * after}{some}" for before in range(18) for after in range(1, 18)]
+    lines = b"".join(chat("Is it so?", f"{text} {text}") + b"\n" for text in texts)
+    found = plain_lines(lines, None, 1, 100)
+    is_plain = some not in ("\x01", "\x7f")
+    assert set(found.num_messages_L.tolist()) == {2 * is_plain}
+    told = found.texts[: found.text_ends_L[-1]].tobytes().decode()
+    assert told == "".join(f"Is it so?{SEPARATOR}{text} {text}" for text in texts if is_plain)
+    assert (found.is_odd_L[found.num_messages_L > 0] == (not some.isascii())).all()
+
+
 @pytest.mark.parametrize("more", [b"x", b"}", b",{}", b"{}", b"\x00"], ids=repr)
 def test_what_stands_after_a_record_makes_its_line_no_plain_one(more: bytes) -> None:
     line = chat("Is it so?", "It is indeed.")
-    found = plain_lines(np.frombuffer(b"\n".join([line + more, line, b""]), np.uint8), None, 10, 4000)
+    found = plain_lines(b"\n".join([line + more, line, b""]), None, 10, 4000)
     assert found.ends_L.tolist() == [len(line + more), 2 * len(line) + len(more) + 1]
     assert found.num_messages_L.tolist() == [0, 2]
 
@@ -315,7 +328,7 @@ def test_what_stands_after_a_record_makes_its_line_no_plain_one(more: bytes) -> 
 @pytest.mark.parametrize("answer", ["a" * 9, "a" * 101, "\u00e9" * 9, "\u65e5" * 101])
 def test_lengths_are_counted_in_characters(answer: str) -> None:
     lines = chat("Is it so?", answer), chat("Is it so?", "\u65e5" * 100), chat("Is it so?", "\u00e9" * 10)
-    found = plain_lines(np.frombuffer(b"\n".join([*lines, b""]), np.uint8), None, 10, 100)
+    found = plain_lines(b"\n".join([*lines, b""]), None, 10, 100)
     assert found.num_messages_L.tolist() == [0, 2, 2]
 
 

@@ -25,7 +25,7 @@ from pyarrow import fs
 from tests.unit.data.reading import ROW, read_rows
 from tunebook_data.fingerprint import source_digests
 from tunebook_data.records import read_records
-from tunebook_data.source_files import source_files
+from tunebook_data.source_files import Hashing, source_files
 from tunebook_run.settings import Settings
 from tunebook_spec.data import Data
 from tunebook_spec.errors import DataError
@@ -374,6 +374,16 @@ def test_a_fetch_that_breaks_off_leaves_nothing_behind(tmp_path: Path, web: str)
     with pytest.raises(DataError, match=r"/tagged_cut\.jsonl: cannot be fetched \(peer closed connection"):
         read_rows(tmp_path, f"{web}/tagged_cut.jsonl")
     assert len(copies()) == len(first) == 1
+
+
+@pytest.mark.parametrize("read", [0, 1, -1])
+def test_a_file_is_hashed_whole_however_far_it_is_read(tmp_path: Path, read: int) -> None:
+    content = os.urandom(5_000_001)
+    (tmp_path / "a.jsonl").write_bytes(content)
+    hashing = Hashing(*source_files("a.jsonl", tmp_path))
+    with hashing.open() as stream:
+        assert stream.read(read) == content[: read if read >= 0 else None]
+    assert hashing.known() == hashlib.sha256(content).hexdigest()
 
 
 def test_a_file_that_is_no_file_is_told(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def rows(train: int = 300, **changed: Any) -> RowFacts:
         "looked_at": train,
         "answers": train,
         "question_chars": 1000.0,
-        "answer_chars": 10.0,
+        "shown_chars": 1010.0,
     }
     return RowFacts(**{**known, **changed})
 

@@ -36,13 +36,25 @@ def test_before_any_run_it_goes_by_the_sources(loaded: LoadedSpec, capfd: pytest
     assert not Path("runs").exists(), "nothing is written"
 
 
+def test_examples_in_a_prompt_repeat_no_system_message(loaded: LoadedSpec) -> None:
+    settings = Settings.read()
+
+    def shown(spec: LoadedSpec) -> tuple[float, float]:
+        rows = gather.source_rows(spec, settings, lambda *_: None)
+        return rows.question_chars, rows.shown_chars
+
+    plain = shown(load(loaded.path, overrides=["data.system=null"]))
+    told = shown(load(loaded.path, overrides=[f"data.system={'s' * 100}"]))
+    assert told == (pytest.approx(plain[0] + 100), pytest.approx(plain[1]))
+
+
 def test_the_table_for_people_ends_with_the_advice(
     loaded: LoadedSpec, measure_run: Measure, capfd: pytest.CaptureFixture[str]
 ) -> None:
     measure_run("n % 10 < 9")
     assert main(["advise", "colours.yaml"]) == 0
     lines = [" ".join(line.split()) for line in capfd.readouterr().out.splitlines()]
-    assert "tuning tuned 0.900 ± 0.030 ? 50 0.100 ? train, merge and evaluate anew 40 s ?" in lines
+    assert "tuning tuned 0.900 ± 0.030 ? 50 0.100 ? train and merge anew 40 s ?" in lines
     assert any(line.startswith("tuning against tuning_forgets measured") for line in lines)
     assert any(
         line.startswith("advice: tuning: colour.exact_match 0.900 tuned, 0.600 few_shot") for line in lines

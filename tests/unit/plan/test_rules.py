@@ -97,7 +97,7 @@ def test_tuning_for_capabilities_to_remove() -> None:
 
 
 def test_tuning_for_shorter_prompts_by_the_length_of_rows() -> None:
-    found = rules.tuning_shortens_prompts(facts(rows=rows(question_chars=90.0)))
+    found = rules.tuning_shortens_prompts(facts(rows=rows(question_chars=90.0, shown_chars=100.0)))
     speaks(found, "tuning", "for", "3 rows shown make a prompt 4.3 times as long")
     alone = spec(evaluation={**spec().evaluation.model_dump(mode="json"), "arms": ["base", "tuned"]})
     assert rules.tuning_shortens_prompts(facts(alone, rows=rows())) is None

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tunebook_run.settings import Settings
+from tunebook_run.settings import Settings, misspelt
 from tunebook_spec.errors import SettingsError
 
 TEACHER = "TUNEBOOK_MODELS__TEACHER__"
@@ -95,3 +95,14 @@ def test_an_unknown_setting_of_the_gateway_lists_those_that_it_has(monkeypatch: 
     monkeypatch.setenv("TUNEBOOK_GATEWAY__BASE_URL", "a")
     with pytest.raises(SettingsError, match=r"GATEWAY__BASE_URL: unknown; known: .*BASE_MODELS"):
         Settings.read()
+
+
+def test_a_variable_that_is_nearly_a_setting_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_ = ("NUM_WORKER", "MODEL__JUDGE__BASE_URL", "LOG", "GATEWAY__LEASE_S", "GATEWAY_PORT", "EXTRA")
+    for name in set_:
+        monkeypatch.setenv(f"TUNEBOOK_{name}", "1")
+    monkeypatch.setenv("NUM_WORKER", "1")
+    assert list(misspelt()) == [
+        ("TUNEBOOK_MODEL__JUDGE__BASE_URL", "TUNEBOOK_MODELS__JUDGE__BASE_URL"),
+        ("TUNEBOOK_NUM_WORKER", "TUNEBOOK_NUM_WORKERS"),
+    ]
