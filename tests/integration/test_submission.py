@@ -9,7 +9,7 @@ import site
 import subprocess
 import time
 import venv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,15 +115,11 @@ class Submitted:
     def record(self) -> RunRecord:
         return find_run(self.store, "tiny")
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """Of the newest training."""
-        stages = [key for key in self.store.list("tiny/stages") if "/train-" in key]
-        files = [f"{key}/metrics.jsonl" for key in stages if self.store.exists(f"{key}/metrics.jsonl")]
-        newest = min(files, key=lambda file: self.store.seconds_since(file) or 0.0)
-        return [json.loads(line) for line in self.store.read(newest).splitlines()]
-
-    def losses(self) -> list[float]:
-        return [entry["loss"] for entry in self.metrics() if "loss" in entry]
+    def trainings(self, *, besides: Collection[str] = ()) -> dict[str, list[dict[str, Any]]]:
+        """What each training has measured so far, by its stage."""
+        stages = [key for key in self.store.list("tiny/stages") if "/train-" in key and key not in besides]
+        files = {key: f"{key}/metrics.jsonl" for key in stages if self.store.exists(f"{key}/metrics.jsonl")}
+        return {key: [*map(json.loads, self.store.read(file).splitlines())] for key, file in files.items()}
 
     def jobs(self) -> dict[str, str]:
         """Status of each job, by its id."""
@@ -161,6 +157,10 @@ def submitted(
     return Submitted(project, store)
 
 
+def num_losses(trainings: dict[str, list[dict[str, Any]]]) -> int:
+    return sum("loss" in entry for entries in trainings.values() for entry in entries)
+
+
 def await_(holds: Callable[[], bool], timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while not holds():
@@ -185,6 +185,7 @@ def test_log_verdict_and_exit_status_come_home_and_secrets_stay_unseen(
 
 
 def test_a_job_is_left_alone_found_again_and_stopped(submitted: Submitted) -> None:
+    before = submitted.trainings()
     status, output = submitted.run(*LONG, "--detach")
     assert status == 0, output
     (job,) = [job for job, state in submitted.jobs().items() if state in ("PENDING", "RUNNING")]
@@ -195,10 +196,11 @@ def test_a_job_is_left_alone_found_again_and_stopped(submitted: Submitted) -> No
         lines = iter(following.stdout.readline, "")
         assert f"this is job {job}" in next(lines)
         assert any("prepare          skipped: same inputs" in line for line in lines)
-        await_(lambda: len(submitted.losses()) > 3, 120)
+        await_(lambda: num_losses(submitted.trainings(besides=before)) > 3, 120)
         following.send_signal(signal.SIGINT)
         assert following.wait(20) == 130
         assert f"left job {job} running" in "".join(lines)
+        following.stdout.close()
     finally:
         kill(following)
     assert submitted.jobs()[job] == "RUNNING"
@@ -207,9 +209,9 @@ def test_a_job_is_left_alone_found_again_and_stopped(submitted: Submitted) -> No
     assert (status, output) == (0, f"stopped job {job}; the same command goes on from what it left\n")
     assert submitted.jobs()[job] == "STOPPED"
     assert submitted.record().status == "interrupted"
-    done = len(submitted.losses())
+    done = num_losses(submitted.trainings(besides=before))
     time.sleep(1.5)
-    assert len(submitted.losses()) == done
+    assert num_losses(submitted.trainings(besides=before)) == done
     assert not [key for key in submitted.store.list("tiny/stages") if key.endswith(".lease")]
     status, output = submitted.run(*LONG, "--cancel")
     assert status == 2
@@ -217,7 +219,9 @@ def test_a_job_is_left_alone_found_again_and_stopped(submitted: Submitted) -> No
 
 
 @pytest.mark.parametrize(
-    ("token", "reason"), [("f" * 32, "Invalid"), (None, "Missing")], ids=["another token", "no token"]
+    ("token", "reason"),
+    [("f" * 32, "Invalid"), (None, "couldn't find an")],
+    ids=["another token", "no token"],
 )
 def test_who_has_not_the_clusters_token_is_refused(
     submitted: Submitted, token: str | None, reason: str
@@ -237,17 +241,19 @@ def test_who_has_not_the_clusters_token_is_refused(
 @pytest.mark.soak
 def test_what_a_lost_head_had_begun_the_next_submission_ends(head: Head, submitted: Submitted) -> None:
     arguments = ("--profile", "local", "--set", "method.epochs=200", "--until", "merge")
+    before = submitted.trainings()
     following = submitted.project.start(*submitted.command(*arguments))
     try:
-        await_(lambda: len(submitted.losses()) > 20, 120)
+        await_(lambda: num_losses(submitted.trainings(besides=before)) > 20, 120)
         head.kill()
         head.start()
         output, _ = following.communicate(timeout=60)
     finally:
         kill(following)
-    assert following.returncode == 1
+    assert following.returncode == 1, output
     assert "was started anew and knows no job" in output
     status, output = submitted.run(*arguments)
-    assert status == 0
-    (resumed,) = [entry["resumed_at_step"] for entry in submitted.metrics() if "resumed_at_step" in entry]
+    assert status == 0, output
+    ((_, entries),) = submitted.trainings(besides=before).items()
+    (resumed,) = [entry["resumed_at_step"] for entry in entries if "resumed_at_step" in entry]
     assert resumed >= 5
