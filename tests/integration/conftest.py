@@ -17,7 +17,6 @@ LONGEST = (
     "test_lost_host.py",
     "test_submission.py",
     "test_serve.py",
-    "test_serve_ray.py",
     "test_run_until.py",
 )
 """Files that begin first: begun last, they run beside nothing. The first makes what others wait for."""

@@ -1,6 +1,6 @@
 """`tunebook serve` on a Ray cluster: what is true of a server on this machine, and replicas that are lost.
 
-`-m soak -o log_cli=true --log-cli-level=INFO` shows the figures of those that are run by hand.
+By hand, for it takes minutes to start: `-m soak`; `-o log_cli=true --log-cli-level=INFO` shows the figures of load.
 """
 # ruff: noqa: F401, F811  tests and fixtures of another module, collected here once more
 
@@ -41,6 +41,7 @@ from tests.integration.test_serve import (
 )
 from tunebook_run.store import Store
 
+pytestmark = pytest.mark.soak
 logger = logging.getLogger(__name__)
 
 REPLICA = "ServeReplica:tunebook:Replica"
@@ -209,7 +210,6 @@ def replicated(on_cluster: Project) -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.soak
 @pytest.mark.timeout(SOAK_S + 600)
 @pytest.mark.parametrize("where", ["replicated", "alone"], ids=["cluster", "one process"])
 def test_under_steady_load_there_is_no_error_and_memory_stays(
@@ -246,7 +246,6 @@ async def ask_for_a_while(server: Server, load: Load) -> dict[str, list[tuple[fl
     return seen
 
 
-@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_a_replica_killed_under_load_loses_the_requests_on_it_and_comes_back(replicated: Server) -> None:
     before = replicas()
