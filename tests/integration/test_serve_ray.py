@@ -1,6 +1,6 @@
 """`tunebook serve` on a Ray cluster: what is true of a server on this machine, and replicas that are lost.
 
-By hand, for it takes minutes to start: `-m soak`; `-o log_cli=true --log-cli-level=INFO` shows the figures of load.
+By hand, for it takes minutes to start: `-m soak -o log_cli=true --log-cli-level=INFO` shows what a load took.
 """
 # ruff: noqa: F401, F811  tests and fixtures of another module, collected here once more
 
