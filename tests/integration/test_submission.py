@@ -184,6 +184,7 @@ def test_log_verdict_and_exit_status_come_home_and_secrets_stay_unseen(
         assert SECRET not in shown
 
 
+@pytest.mark.soak
 def test_a_job_is_left_alone_found_again_and_stopped(submitted: Submitted) -> None:
     before = submitted.trainings()
     status, output = submitted.run(*LONG, "--detach")
