@@ -109,10 +109,9 @@ def test_two_hosts_train_what_one_host_trains(
     assert result["num_workers"] == 2
     losses, same = losses_of(metrics), losses_alone(finished, METHODS[held])
     assert len(losses) == len(same) > 10
-    if result["dtype"] == "float32":
-        assert losses == pytest.approx(same, rel=1e-4)
-    else:  # other packs round otherwise, and steps add that up
-        assert losses[:10] == pytest.approx(same[:10], rel=1e-2)
+    # Other packs round otherwise, and steps add that up.
+    num_steps, rel = (20, 1e-4) if result["dtype"] == "float32" else (10, 1e-2)
+    assert losses[:num_steps] == pytest.approx(same[:num_steps], rel=rel)
 
 
 def with_data(cluster: Cluster, finished: Project, model: Path) -> Path:

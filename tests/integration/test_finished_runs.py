@@ -137,7 +137,7 @@ def test_a_metric_of_one_name_and_two_definitions_is_not_held_against_itself(
     strict = "evaluation.sets.colour.metrics.0={kind: exact_match, normalise: false}"
     status, output = copy.run("run", "tiny", "--profile", "local", "--set", strict)
     assert status in (0, 3, 4), output
-    status, output = command("compare", "tiny@1", "tiny@2")
+    status, output = command("compare", "tiny@1", "tiny@latest")
     assert status == 0, output
     assert " colour.exact_match: defined differently: normalise (true, false); tiny@1 " in output
     assert "colour.judge " in output, "that is one thing in both"

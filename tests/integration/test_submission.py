@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import site
 import subprocess
+import tempfile
 import time
 import venv
 from collections.abc import Callable, Collection, Iterator
@@ -91,12 +93,16 @@ class Head:
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+def head() -> Iterator[Head]:
     # Ray puts sockets below, whose paths may have 107 bytes.
-    head = Head(tmp_path_factory.mktemp("h"))
-    head.start()
-    yield head
-    head.kill()
+    folder = Path(tempfile.mkdtemp(prefix="tb"))
+    head = Head(folder)
+    try:
+        head.start()
+        yield head
+    finally:
+        head.kill()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass
