@@ -112,9 +112,14 @@ def check_merge(merged: MergeProbes, served: Served) -> float:
 
 
 def _difference(probe: MergeProbe, served: TokenLogprobs) -> float:
-    """Mean over the probe's tokens; one that is not among the served is as likely as the last of them."""
+    """Mean over the probe's tokens, by how likely training found them.
+
+    One that is not among the served is as likely as the last of them. Of what is next to impossible the
+    logarithm moves by nats where weights are rounded, and no answer does.
+    """
     now, least = dict(served), served[-1][1]
-    return float(np.mean([abs(now.get(id, least) - then) for id, then in probe.next_tokens]))
+    off = [abs(now.get(id, least) - then) for id, then in probe.next_tokens]
+    return float(np.average(off, weights=np.exp([then for _, then in probe.next_tokens])))
 
 
 def _flip(probe: MergeProbe, served: TokenLogprobs) -> float:

@@ -154,3 +154,11 @@ def test_the_coarsest_type_that_weights_or_products_go_through_says_what_may_dif
 def test_probes_that_are_gone_are_named_with_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match=r"merge_probes\.json is gone.*delete that folder and run again"):
         MergeProbes.read(tmp_path)
+
+
+def test_what_is_next_to_impossible_may_move_and_what_is_likely_may_not() -> None:
+    one = MergeProbe(row="a", input_ids=(1,), next_tokens=((5, -0.0001), (6, -9.5), (7, -11.0)))
+    merged = MergeProbes(dtype="bfloat16", probes=(one,))
+    assert check_merge(merged, lambda prompts: [((5, -0.0002), (6, -8.0), (7, -13.0))]) < 0.001
+    with pytest.raises(IntegrityError, match="the served model is not the one that was trained"):
+        check_merge(merged, lambda prompts: [((5, -0.3), (6, -1.4), (7, -11.0))])
