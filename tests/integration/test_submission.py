@@ -247,7 +247,7 @@ def test_who_has_not_the_clusters_token_is_refused(
 
 @pytest.mark.soak
 def test_what_a_lost_head_had_begun_the_next_submission_ends(head: Head, submitted: Submitted) -> None:
-    arguments = ("--profile", "local", "--set", "method.epochs=200", "--until", "merge")
+    arguments = ("--profile", "local", "--set", "method.epochs=40", "--until", "merge")
     before = submitted.trainings()
     following = submitted.project.start(*submitted.command(*arguments))
     try:
