@@ -264,7 +264,8 @@ def serve(
         import_vllm()  # which says what is missing, where it is not installed
         from model_server.ray_serve import serve_on_cluster
 
-        serve_on_cluster(runs, settings, host=host, port=port, num_replicas=replicas or 1)
+        address = settings.ray_address
+        serve_on_cluster(runs, settings, address, host=host, port=port, num_replicas=replicas or 1)
         return
     if replicas is not None:
         raise InputError("--replicas are of a Ray cluster: set TUNEBOOK_RAY_ADDRESS")

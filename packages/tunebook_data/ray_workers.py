@@ -22,6 +22,7 @@ import ray
 import ray.data
 
 from tunebook_data.workers import Chunk, Made, unpickled
+from tunebook_run.ray_cluster import connect
 from tunebook_spec.errors import StageError, TunebookError
 
 _WINDOW_BYTES = 256 << 20
@@ -71,13 +72,7 @@ def connected(address: str) -> Iterator[RayWorkers]:
     Raises:
         StageError: there is no such cluster.
     """
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise StageError(
-            f"no Ray cluster answers at TUNEBOOK_RAY_ADDRESS={address} ({error}); start it, or unset the"
-            " variable to prepare data on this machine alone"
-        ) from None
+    connect(address, "prepare data on this machine alone")
     try:
         logging.getLogger("ray.data").setLevel(logging.WARNING)
         context = ray.data.DataContext.get_current()

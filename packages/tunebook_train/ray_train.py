@@ -5,7 +5,6 @@ Ray Train's controller imports this module too, so what only workers need is imp
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import ray
@@ -14,6 +13,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from tunebook_run.importing import no_collection
+from tunebook_run.ray_cluster import connect
 from tunebook_run.store import Store
 from tunebook_spec.errors import StageError
 from tunebook_train.job import RAY_TRAIN, Job
@@ -30,18 +30,13 @@ def fit(job: Job, store: Store, *, ray_address: str | None, num_workers: int, mi
         min_workers: as many go on where hosts are lost.
 
     Raises:
-        StageError: the loss was no number any more.
+        StageError: there is no such cluster, or the loss was no number any more.
         ray.train.TrainingFailedError: a worker failed more often than Ray Train starts it again.
     """
     if ray_address is None:
         scaling = ScalingConfig(num_workers=0)
     else:
-        ray.init(
-            address=ray_address,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            ignore_reinit_error=True,
-        )
+        connect(ray_address, "train on this machine alone")
         use_gpu = ray.cluster_resources().get("GPU", 0) >= num_workers
         scaling = ScalingConfig(
             num_workers=num_workers if min_workers == num_workers else (min_workers, num_workers),

@@ -21,6 +21,7 @@ from model_server.room import share_out
 from model_server.served_model import find_runs
 from tunebook_inference.vllm_engine import engine_environment
 from tunebook_run import log
+from tunebook_run.ray_cluster import connect
 from tunebook_run.settings import Settings
 from tunebook_run.store import Store
 from tunebook_spec.errors import InputError, StageError
@@ -43,13 +44,14 @@ LIFE = {
 
 
 def serve_on_cluster(
-    names: Sequence[str], settings: Settings, *, host: str, port: int, num_replicas: int
+    names: Sequence[str], settings: Settings, address: str, *, host: str, port: int, num_replicas: int
 ) -> None:
     """Serve runs by `medical`, `medical@latest` or `medical@3`, until told to stop.
 
     Args:
         names: of the runs.
-        settings: of this machine, with the address of the cluster.
+        settings: of this machine.
+        address: of the cluster.
         host: address that hosts of the cluster listen on.
         port: likewise.
         num_replicas: of each model.
@@ -61,7 +63,7 @@ def serve_on_cluster(
     log.configure(settings.log, settings.log_level)  # `ray.serve.llm` has set up another
     store = Store(settings.storage_url, settings.cache_dir)
     runs = find_runs(store, names)
-    with _connected(settings.ray_address):
+    with _connected(address):
         _listen(host, port)
         hosts = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         resources = share_out(hosts, len(runs) * num_replicas, settings.cpus_per_worker)
@@ -92,14 +94,8 @@ def serve_on_cluster(
 
 
 @contextmanager
-def _connected(address: str | None) -> Iterator[None]:
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-    except (ConnectionError, ValueError, RuntimeError) as problem:
-        raise StageError(
-            f"no Ray cluster answers at TUNEBOOK_RAY_ADDRESS={address} ({problem}); start it, or unset the"
-            " variable to serve on this machine alone"
-        ) from None
+def _connected(address: str) -> Iterator[None]:
+    connect(address, "serve on this machine alone")
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
