@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from model_server.engine import Engine, vllm_engine
 from model_server.errors import error
-from model_server.passing import pass_on, read_model
+from model_server.passing import pass_on, read_model, refused
 from model_server.pool import Pool
 from model_server.served_model import GPU_SHARE, find_model
 from tunebook_run.settings import Settings
@@ -43,7 +43,7 @@ def make_app(settings: Settings) -> Starlette:
         try:
             _, name = await read_model(request)
         except InputError as problem:
-            return error(400, str(problem), "model")
+            return refused(problem)
         try:
             model = await run_in_threadpool(find_model, name, settings)
         except InputError as problem:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, TypeVar
 
@@ -47,11 +47,19 @@ class _Relayed(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-async def read_model(request: Request) -> tuple[dict[str, Any], str]:
+class UnknownModel(InputError):
+    """No such model is served."""
+
+
+async def read_model(request: Request, known: Collection[str] | None = None) -> tuple[dict[str, Any], str]:
     """What is asked, and the name of the model that is to answer.
 
+    Args:
+        request: of the client.
+        known: the names that there are; none: any name will do here.
+
     Raises:
-        InputError: the body does not say.
+        InputError: the body does not say; `refused` is the answer to it.
     """
     try:
         asked = json.loads(await request.body())
@@ -60,7 +68,13 @@ async def read_model(request: Request) -> tuple[dict[str, Any], str]:
     name = asked.get("model") if isinstance(asked, dict) else None
     if not isinstance(name, str):
         raise InputError("the body is no object with a `model`")
+    if known is not None and name not in known:
+        raise UnknownModel(f"no model {name!r} is served; there are: {', '.join(known)}")
     return asked, name
+
+
+def refused(problem: InputError) -> Response:
+    return error(404 if isinstance(problem, UnknownModel) else 400, str(problem), "model")
 
 
 async def pass_on(

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from model_server.errors import error
-from model_server.passing import PATHS, read_model
+from model_server.passing import PATHS, read_model, refused
 from tunebook_spec.errors import InputError
 
 HEALTH_S = 10.0
@@ -62,11 +62,9 @@ class Front:
     async def _complete(self, request: Request) -> Response:
         """Pass the request on to a replica, and its answer back as it comes."""
         try:
-            asked, name = await read_model(request)
+            asked, name = await read_model(request, self._names)
         except InputError as problem:
-            return error(400, str(problem), "model")
-        if name not in self._names:
-            return error(404, f"no model {name!r} is served; there are: {', '.join(self._names)}", "model")
+            return refused(problem)
         own = self._names[name]
         body = await request.body() if name == own else json.dumps({**asked, "model": own}).encode()
         answer = self._replicas[own].answer.remote("POST", request.url.path, body)

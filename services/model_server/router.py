@@ -23,7 +23,7 @@ from model_server.answer_log import AnswerLog, Question, is_text
 from model_server.engine import Engine
 from model_server.errors import error
 from model_server.metrics import merge
-from model_server.passing import CHAT, JSON, PATHS, OnAnswer, pass_on, read_model
+from model_server.passing import CHAT, JSON, PATHS, OnAnswer, pass_on, read_model, refused
 from model_server.traffic import Draws, Traffic
 from tunebook_spec.errors import InputError
 
@@ -110,11 +110,9 @@ class Router:
     async def _complete(self, request: Request) -> Response:
         """Pass the request on to the engine that it is for, and its answer back as it comes."""
         try:
-            asked, name = await read_model(request)
+            asked, name = await read_model(request, self.names)
         except InputError as problem:
-            return error(400, str(problem), "model")
-        if name not in self.names:
-            return error(404, f"no model {name!r} is served; there are: {', '.join(self.names)}", "model")
+            return refused(problem)
         user = asked.get("user")
         model = self._draws.model(name, user if isinstance(user, str) else None)
         on_answer = self._on_answer(request.url.path, name, model, asked)
