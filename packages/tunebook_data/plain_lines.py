@@ -366,7 +366,7 @@ def _string(data: Bytes, at: int, out: Bytes, to: int) -> tuple[int, int, int, i
     while True:
         while at + _WORD <= len(data):
             word = load_word(data, at)
-            store_word(out, to, word)
+            store_word(out, to, word)  # nothing is put that was not read: `to` is never ahead of `at`
             stops = _stops(word)
             if stops:
                 before = _before(stops)
