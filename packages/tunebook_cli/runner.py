@@ -30,6 +30,7 @@ from tunebook_run.settings import Settings
 from tunebook_run.stages import Artifact, Stage, find, read_artifact
 from tunebook_run.store import Store
 from tunebook_spec import LoadedSpec
+from tunebook_spec.errors import InputError
 from tunebook_spec.method import HostedMethod
 
 logger = logging.getLogger(__name__)
@@ -53,12 +54,14 @@ def run(
         served: answers as the tuned model, and nothing is trained.
 
     Raises:
-        InputError: the spec has no such stage.
+        InputError: the spec has no such stage, or there is no cluster for its engines.
         MissingExtraError: the run is to be shown by MLflow, which is not installed.
         StageFailed: with the exit status of the stage's process.
         KeyboardInterrupt: after the stage's process has ended; the run can be resumed.
     """
     check_installed(settings.mlflow_tracking_uri)
+    if settings.num_engines and settings.ray_address is None:
+        raise InputError("TUNEBOOK_NUM_ENGINES are of a Ray cluster: set TUNEBOOK_RAY_ADDRESS, or unset it")
     planned = plan(loaded, settings, served)
     prepare = planned.stages["prepare"]
     if until is not None:
@@ -109,9 +112,10 @@ class _Run:
         asked = set(self.loaded.spec.data.roles) if "prepare" in missing else set()
         asked |= {name.removeprefix(JUDGE) for name in missing if name.startswith(JUDGE)}
         loops = ["tunebook_cli.preload_loops"] if "prepare" in missing else []
-        if not asked.isdisjoint(self.plan.supporting) or any(
+        asks_models = not asked.isdisjoint(self.plan.supporting) or any(
             generates(self.plan.stages[name]) for name in missing
-        ):
+        )
+        if asks_models and not self.settings.num_engines:
             return StageProcesses("tunebook_cli.preload", *loops)
         if any(name.startswith(("prepare", "train", "answer-")) for name in missing):
             return StageProcesses("tunebook_cli.preload_transformers", *loops)

@@ -44,6 +44,7 @@ def answer(
     out: Path,
     advance: Advance,
     embed: Embed | None = None,
+    in_one_batch: bool = False,
 ) -> AnswerResult:
     """Answer what is not answered yet; each answer is on the disk as soon as it is finished.
 
@@ -55,6 +56,7 @@ def answer(
         out: Gets `answers.jsonl`, one answer a line in the order of finishing, and `arm.json`, the result.
         advance: Told how many of the items are answered.
         embed: For the arm that retrieves.
+        in_one_batch: Whether the generator is asked once for all, and no set is timed.
     """
     started = time.monotonic()
     items = build_items(inputs.sets, data_dir)
@@ -76,7 +78,10 @@ def answer(
             if isinstance(generator, SupportingModel) and generator.is_endpoint:
                 may_leave = not generator.is_remote or inputs.personal_data == "allow"
                 chats = _sendable(chats, sheet, may_leave=may_leave)
-            timed = _answer_chats(chats, inputs.temperature, shots, generator, sheet)
+            if in_one_batch:
+                _answer_set(chats, inputs.temperature, shots, generator, sheet)
+            else:
+                timed = _answer_chats(chats, inputs.temperature, shots, generator, sheet)
     result = _result(inputs.arm, sheet.answers, len(kept), timed, time.monotonic() - started)
     if isinstance(generator, SupportingModel):
         # What was kept of an earlier stage took no time now.

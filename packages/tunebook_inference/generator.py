@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from tunebook_model.conversation import FunctionTool, Message
+from tunebook_model.render import Renderer
 
 FinishReason = Literal["stop", "length", "error"]
 
@@ -81,4 +83,21 @@ class Generator(Protocol):
         it has. A request that cannot be answered becomes a completion with its error; the others go on.
         An exception that `on_done` raises ends the work: nothing more is asked, and it is raised again.
         """
+        ...
+
+
+class Engine(Generator, Protocol):
+    """A generator that reads chats as training did."""
+
+    model: Path
+    """Folder in Hugging Face layout."""
+    renderer: Renderer
+
+    @property
+    def dtype(self) -> str:
+        """What it computes in, by torch's name."""
+        ...
+
+    def next_tokens(self, prompts: Sequence[Sequence[int]]) -> list[TokenLogprobs]:
+        """The likeliest next tokens of each prompt, given as token ids."""
         ...

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 import orjson
 
-from tunebook_inference.generator import ChatRequest, Completion, Decoding, Generator, OnDone
+from tunebook_inference.generator import ChatRequest, Completion, Generator, OnDone
 from tunebook_inference.kept_answers import KeptAnswers
 from tunebook_inference.scripted import Script, ScriptedGenerator
 from tunebook_model.resolve import ReadyModel
@@ -23,6 +23,8 @@ from tunebook_spec.fields import Frozen
 KEY_FORMAT = 1
 """Raised when what a key is made of changes: every answer is then asked for again."""
 _MILLION = 1_000_000
+
+OpenEngine = Callable[[Path, dict[str, str | bool]], Generator]
 
 
 @dataclass(frozen=True)
@@ -234,15 +236,26 @@ def open_model(
     ready: ReadyModel | None,
     kept: KeptAnswers,
     spec_dir: Path,
+    open_engine: OpenEngine,
     prefix: str | None = None,
 ) -> SupportingModel:
-    """A supporting model of a spec, ready to be asked; `prefix` begins its settings, if not by its role.
+    """A supporting model of a spec, ready to be asked.
+
+    Args:
+        role: its name in the spec.
+        reference: of the spec.
+        settings: of its role on this machine.
+        ready: its weights; none for an endpoint or a script.
+        kept: what was answered before.
+        spec_dir: what a script's path is relative to.
+        open_engine: opens what runs weights, by their folder and the arguments of their chat template.
+        prefix: begins its settings, if not by its role.
 
     Raises:
         DataError: its script cannot be read.
         MissingExtraError: it is to run on this machine, and vLLM is not installed.
     """
-    generator, troubles = _generator(reference, settings, ready, spec_dir)
+    generator, troubles = _generator(reference, settings, ready, spec_dir, open_engine)
     prices = None
     if settings.price_in is not None and settings.price_out is not None:
         prices = Prices(settings.price_in, settings.price_out)
@@ -262,7 +275,11 @@ def open_model(
 
 
 def _generator(
-    reference: AnySupportingModel, settings: ModelSettings, ready: ReadyModel | None, spec_dir: Path
+    reference: AnySupportingModel,
+    settings: ModelSettings,
+    ready: ReadyModel | None,
+    spec_dir: Path,
+    open_engine: OpenEngine,
 ) -> tuple[Generator, Counter[str]]:
     if isinstance(reference, ScriptedModel):
         return ScriptedGenerator(Script.read(reference, spec_dir)), Counter()
@@ -278,11 +295,5 @@ def _generator(
             timeout_s=settings.timeout_s,
         )
         return endpoint, endpoint.troubles
-    from tunebook_inference.vllm_engine import VLLMEngine
-    from tunebook_model.precision import compute_dtype
-    from tunebook_model.render import Renderer
-
     assert ready is not None, "weights are made ready before anything runs"
-    renderer = Renderer.load(ready.path, reference.chat_template_kwargs)
-    engine = VLLMEngine(ready.path, renderer, Decoding(), compute_dtype().dtype, takes_schemas=True)
-    return engine, Counter()
+    return open_engine(ready.path, reference.chat_template_kwargs), Counter()

@@ -175,8 +175,11 @@ class Settings(BaseSettings):
     min_workers: int | None = Field(None, ge=1)
     """So few go on training, from the newest checkpoint, where hosts are lost; none: all of them or none."""
     cpus_per_worker: int | None = Field(None, ge=1)
-    """Cores of one training worker, or of one replica of a served model on a cluster; none: this machine's,
-    shared out among the workers, or the cluster's among the replicas."""
+    """Cores of one training worker, or of one engine on a cluster; none: this machine's, shared out among the
+    workers, or the cluster's among the engines."""
+    num_engines: int = Field(0, ge=0)
+    """Engines on the cluster's hosts, with a copy of the model each, that answer a batch together: a GPU each
+    or, without any, cores. They start anew for each batch; 0: one engine, in a process of this machine."""
     assets_dir: Path = Path(sys.prefix) / "share" / "tunebook"
     """Models and data packages that set-up installed."""
     cache_dir: Path = Path(sys.prefix) / "var" / "tunebook"

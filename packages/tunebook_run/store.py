@@ -46,7 +46,7 @@ class Store:
 
     def __init__(self, url: str, cache_dir: Path) -> None:
         self.url = url
-        self._cache_dir = cache_dir
+        self.cache_dir = cache_dir
         self.local_root = None if "://" in url else Path(url).expanduser().resolve()
         try:
             if self.local_root is not None:
@@ -135,7 +135,12 @@ class Store:
         if self.local_root is not None:
             return self.local_root / key
         place = self.url.split("?")[0].replace("://", "-").replace("/", "-")
-        return self._cache_dir / "remote" / place / key
+        return self.cache_dir / "remote" / place / key
+
+    def key_of(self, folder: Path) -> str | None:
+        """The key that a folder of this machine was downloaded from; None if it was not."""
+        place = self.folder("")
+        return folder.relative_to(place).as_posix() if folder.is_relative_to(place) else None
 
     def download(self, key: str) -> Path:
         """Bring what is missing of a remote folder to this machine."""

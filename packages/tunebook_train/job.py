@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from tunebook_model.shared_model import SharedModel
 from tunebook_run.store import Store
 from tunebook_train.inputs import TrainInputs
 
@@ -32,10 +33,8 @@ class Job:
     data_key: str
     model_name: str
     model_revision: str | None
-    model_path: str | None
-    """The base model, where every worker sees this machine's disk."""
-    model_key: str | None
-    """The base model in the store, where they do not."""
+    model: SharedModel
+    """The base model."""
     dtype: str
     cpus_per_worker: int
 

@@ -7,13 +7,13 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from ray.train import TrainingFailedError
 
 from tunebook_model.precision import compute_dtype
 from tunebook_model.resolve import ReadyModel
+from tunebook_model.shared_model import share_model
 from tunebook_run.progress import Advance
 from tunebook_run.stages import Stage
 from tunebook_run.store import Store
@@ -48,7 +48,7 @@ def train(
         stage: this stage; its digest names the run, so that a killed one goes on.
         store: all that workers share.
         data_key: key of what `prepare` left.
-        model: the base model on this machine; its digest names its copy where workers cannot see this disk.
+        model: the base model on this machine.
         ray_address: the Ray cluster; None: this process trains, which is the one worker.
         num_workers: training workers.
         min_workers: as many go on where hosts are lost.
@@ -60,10 +60,6 @@ def train(
     """
     precision = compute_dtype()
     logger.info("train            computes in %s", precision.reason)
-    model_key = None
-    if store.local_root is None:
-        model_key = f"models/{model.digest[:12]}"
-        _share_model(store, model_key, model.path)
     job = Job(
         inputs=inputs,
         digest=stage.digest,
@@ -72,8 +68,7 @@ def train(
         data_key=data_key,
         model_name=model.name,
         model_revision=model.revision,
-        model_path=None if model_key else str(model.path),
-        model_key=model_key,
+        model=share_model(model.path, store),
         dtype=precision.dtype,
         cpus_per_worker=cpus_per_worker or max(1, len(os.sched_getaffinity(0)) // num_workers),
     )
@@ -86,16 +81,6 @@ def train(
         store.delete(f"{stage.key}/{name}")
     store.download(stage.key)
     return _result(read_metrics(store, stage.key), precision.dtype)
-
-
-def _share_model(store: Store, key: str, model_dir: Path) -> None:
-    """The base model where every worker can read it; its config, written last, says that it is whole."""
-    if store.exists(f"{key}/config.json"):
-        return
-    files = sorted(path for path in model_dir.iterdir() if path.is_file())
-    for path in [path for path in files if path.name != "config.json"]:
-        store.put(path, f"{key}/{path.name}")
-    store.put(model_dir / "config.json", f"{key}/config.json")
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
 import ray.train
 import ray.train.torch
@@ -58,7 +57,7 @@ def _work(job: Job) -> str | None:
     if device.type == "cpu":
         keep_freed_memory()
     worker = Worker(context.get_world_rank(), context.get_world_size(), device)
-    model_dir = Path(job.model_path) if job.model_path else store.download(str(job.model_key))
+    model_dir = job.model.on_this_host(store)
     data_dir = store.download(job.data_key)
     method = job.inputs.method
     train = TokenTable.open(data_dir / "train.tokens.arrow")

@@ -17,11 +17,11 @@ from ray.serve.llm import LLMConfig, build_llm_deployment
 from model_server.engine import DRAIN_S
 from model_server.ray_front import Front
 from model_server.ray_replica import Replica
-from model_server.room import share_out
 from model_server.served_model import find_runs
 from tunebook_inference.vllm_engine import engine_environment
 from tunebook_run import log
 from tunebook_run.ray_cluster import connect
+from tunebook_run.room import share_out
 from tunebook_run.settings import Settings
 from tunebook_run.store import Store
 from tunebook_spec.errors import InputError, StageError

@@ -10,7 +10,7 @@ from typing import Any
 
 from model_server.engine import DRAIN_S
 from model_server.fixed_arguments import FixedArguments
-from tunebook_inference.vllm_engine import MAX_NUM_SEQS, machine_arguments
+from tunebook_inference.vllm_requests import MAX_NUM_SEQS, machine_arguments
 from tunebook_model.precision import compute_dtype
 from tunebook_model.resolve import resolve
 from tunebook_run.record import RunRecord, find_run

@@ -155,6 +155,11 @@ def test_bad_usage_and_bad_settings_exit_2(run: Run, monkeypatch: pytest.MonkeyP
     status, output = run("run", "tiny")
     assert status == 2
     assert "TUNEBOOK_NUM_WORKERS: Input should be a valid integer" in output
+    monkeypatch.delenv("TUNEBOOK_NUM_WORKERS")
+    monkeypatch.setenv("TUNEBOOK_NUM_ENGINES", "2")
+    status, output = run("run", "tiny", "--profile", "local")
+    assert status == 2
+    assert "TUNEBOOK_NUM_ENGINES are of a Ray cluster: set TUNEBOOK_RAY_ADDRESS" in output
 
 
 def test_no_spec_at_all_lists_what_there_is(run: Run) -> None:

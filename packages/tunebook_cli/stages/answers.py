@@ -17,8 +17,8 @@ from tunebook_run.stages import read_artifact
 if TYPE_CHECKING:
     from tunebook_eval.answers import AnswerResult
     from tunebook_eval.shots import Embed
+    from tunebook_inference.generator import Engine
     from tunebook_inference.supporting import SupportingModel
-    from tunebook_inference.vllm_engine import VLLMEngine
     from tunebook_spec.base_model import AnySupportingModel, HostedModel
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,8 @@ def answer_stage(work: Work) -> Outcome:
         )
         if merged:
             _check_merge(work, merged, engine)
-    return _answered(ask(model_dir=model, generator=engine))
+    together = engine is not None and work.settings.num_engines > 0
+    return _answered(ask(model_dir=model, generator=engine, in_one_batch=together))
 
 
 @contextlib.contextmanager
@@ -87,7 +88,14 @@ def _elsewhere(work: Work, arm: str, model: AnySupportingModel | HostedModel) ->
     reference = EndpointModel(kind="endpoint", model=name)
     with kept_answers(work) as kept:
         yield open_model(
-            arm, reference, settings, None, kept, work.request.spec_dir, prefix="TUNEBOOK_HOSTED"
+            arm,
+            reference,
+            settings,
+            None,
+            kept,
+            work.request.spec_dir,
+            functools.partial(open_engine, work),
+            prefix="TUNEBOOK_HOSTED",
         )
 
 
@@ -104,7 +112,7 @@ def _embed(assets_dir: Path) -> Embed:
     return functools.partial(embed, assets_dir=assets_dir)
 
 
-def _check_merge(work: Work, merged: Path, engine: VLLMEngine) -> None:
+def _check_merge(work: Work, merged: Path, engine: Engine) -> None:
     """Before the first prompt: what serves is what was trained.
 
     Raises:

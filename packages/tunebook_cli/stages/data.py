@@ -16,7 +16,7 @@ def replay_stage(work: Work) -> Outcome:
 
     inputs = ReplayInputs.model_validate(work.fields)
     model = work.request.model.path
-    engine = open_engine(work, model, inputs.chat_template_kwargs, 0.0, 0)
+    engine = open_engine(work, model, inputs.chat_template_kwargs)
     done = replay(inputs, renderer=engine.renderer, generator=engine, out=work.out, advance=work.advance)
     return Outcome(done.model_dump(mode="json"), done.summary())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,9 +17,9 @@ from tunebook_run.stages import Artifact
 from tunebook_run.store import Store
 
 if TYPE_CHECKING:
+    from tunebook_inference.generator import Engine
     from tunebook_inference.kept_answers import KeptAnswers
     from tunebook_inference.supporting import SupportingModel
-    from tunebook_inference.vllm_engine import VLLMEngine
     from tunebook_spec.base_model import AnySupportingModel
 
 logger = logging.getLogger(__name__)
@@ -49,19 +50,35 @@ def open_engine(
     work: Work,
     model: Path,
     kwargs: dict[str, str | bool],
-    temperature: float,
-    seed: int,
+    temperature: float = 0.0,
+    seed: int = 0,
     *,
     takes_schemas: bool = False,
-) -> VLLMEngine:
+) -> Engine:
+    """What answers batches by a model: an engine in this process, or engines on the hosts of a cluster."""
     from tunebook_inference.generator import Decoding
+    from tunebook_model.render import Renderer
+
+    renderer, decoding = Renderer.load(model, kwargs), Decoding(temperature, seed)
+    settings = work.settings
+    if settings.num_engines and settings.ray_address is not None:
+        from tunebook_inference.ray_engines import RayEngines
+
+        return RayEngines(
+            model,
+            renderer,
+            decoding,
+            work.store,
+            settings.ray_address,
+            settings.num_engines,
+            settings.cpus_per_worker,
+            takes_schemas=takes_schemas,
+        )
     from tunebook_inference.vllm_engine import VLLMEngine
     from tunebook_model.precision import compute_dtype
-    from tunebook_model.render import Renderer
 
     precision = compute_dtype()
     logger.info("%-16s computes in %s", work.request.stage.name, precision.reason)
-    renderer, decoding = Renderer.load(model, kwargs), Decoding(temperature, seed)
     return VLLMEngine(model, renderer, decoding, precision.dtype, takes_schemas=takes_schemas)
 
 
@@ -83,6 +100,7 @@ def supporting(
                 work.request.supporting.get(role),
                 kept,
                 work.request.spec_dir,
+                partial(open_engine, work, takes_schemas=True),
             )
             for role, reference in references.items()
         }

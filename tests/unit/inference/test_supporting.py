@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tunebook_inference.generator import ChatRequest, Completion
+from tunebook_inference.generator import ChatRequest, Completion, Generator
 from tunebook_inference.kept_answers import KeptAnswers
 from tunebook_inference.scripted import ScriptedGenerator
 from tunebook_inference.supporting import Budget, Prices, SupportingModel, identity, open_model
@@ -72,11 +72,15 @@ def test_another_model_or_host_is_another_answer(tmp_path: Path) -> None:
     assert other.asked == ["a?"]
 
 
+def no_engine(*_: object) -> Generator:
+    raise AssertionError("a script needs none")
+
+
 def test_another_script_is_another_model(tmp_path: Path) -> None:
     def who(answer: str) -> str:
         (tmp_path / "said.jsonl").write_text(f'{{"pattern": "a", "answers": ["{answer}"]}}')
         model = ScriptedModel(kind="scripted", path="said.jsonl")
-        opened = open_model("teacher", model, ModelSettings(), None, kept, tmp_path)
+        opened = open_model("teacher", model, ModelSettings(), None, kept, tmp_path, no_engine)
         assert opened.who == identity(model, ModelSettings(), None, tmp_path)
         assert [each.text for each in opened.generate([ask("1", "a?")], lambda _: None)] == [answer]
         return opened.who

@@ -23,7 +23,7 @@ def share_out(
     gpus = sum(int(each.get("GPU", 0)) for each in hosts)
     if gpus:
         if gpus < num_engines:
-            raise InputError(f"the Ray cluster has {gpus} GPUs, and {num_engines} replicas need one each")
+            raise InputError(f"the Ray cluster has {gpus} GPUs, and {num_engines} engines need one each")
         return {"GPU": 1}
     if cores is not None:
         return {"CPU": cores}
@@ -32,6 +32,6 @@ def share_out(
         if sum(each // share for each in known) >= num_engines:
             return {"CPU": share}
     raise InputError(
-        f"the Ray cluster has {sum(known)} cores, and {num_engines} replicas need one each; where hosts come"
+        f"the Ray cluster has {sum(known)} cores, and {num_engines} engines need one each; where hosts come"
         " when they are needed, set TUNEBOOK_CPUS_PER_WORKER"
     )
