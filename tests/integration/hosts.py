@@ -123,8 +123,7 @@ def hosts_of_a_cluster(num_workers: int = 1) -> Iterator[Cluster]:
         cluster = Cluster(head, workers, storage_url, f"{head.address}:{RAY_PORT}")
         _keep(stack, start_head(head))
         for worker in workers:
-            join = ("--address", cluster.ray_address, "--node-ip-address", worker.address)
-            _keep(stack, worker.popen(RAY, "start", *join, *ONE_CPU))
+            _keep(stack, join(cluster, worker))
         cluster.shell(MAKE_BUCKET)
         yield cluster
 
@@ -135,6 +134,11 @@ def start_head(head: Host) -> subprocess.Popen[str]:
     process = head.popen(RAY, "start", *where, *ONE_CPU, "--include-dashboard", "false")
     _await_ray(head)
     return process
+
+
+def join(cluster: Cluster, worker: Host) -> subprocess.Popen[str]:
+    where = ("--address", cluster.ray_address, "--node-ip-address", worker.address)
+    return worker.popen(RAY, "start", *where, *ONE_CPU)
 
 
 def run(host: Host, *command: str, timeout_s: float = 600, **extra: str) -> int:
