@@ -30,5 +30,5 @@ serve: setup ## serve the OpenAI fine-tuning protocol on this machine; or a run'
 schema: setup ## write specs/scenario.schema.json, which editors complete specs with
 	@.venv/bin/tunebook schema > specs/scenario.schema.json
 
-bench: setup ## time this against other tools, in turns: NAME=data_dedup, data_validate, generate, judge, train_full, train_lora or train_start
+bench: setup ## time this against other tools, in turns: NAME=data_dedup, data_validate, generate, judge, train_full, train_lora, train_memory or train_start
 	@.venv/bin/python -m tests.benchmarks "$(NAME)"

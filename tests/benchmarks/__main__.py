@@ -9,7 +9,16 @@ from importlib import import_module
 
 from tests.benchmarks.harness import BenchError, Benchmark, run
 
-NAMES = ("data_dedup", "data_validate", "generate", "judge", "train_full", "train_lora", "train_start")
+NAMES = (
+    "data_dedup",
+    "data_validate",
+    "generate",
+    "judge",
+    "train_full",
+    "train_lora",
+    "train_memory",
+    "train_start",
+)
 
 
 def main() -> int:

@@ -58,6 +58,10 @@ class Benchmark:
     """
     overheads: Mapping[str, str] = field(default_factory=dict)
     """What `measured` calls the seconds by which we take longer than a peer, of peers that do less."""
+    figures: tuple[str, ...] = ()
+    """Of our answers, those whose medians `measured` tells."""
+    weighs_memory: bool = False
+    """Whether all work in their main process, so that `peak_rss_ratio`, ours by theirs, says something."""
 
 
 @dataclass(frozen=True)
@@ -99,14 +103,11 @@ def run(benchmark: Benchmark, *, size: int, repeats: int, say: Callable[[str], N
                     say(f"{benchmark.name} {each} rows, repeat {turn + 1}: {name} {outcome.seconds:.2f} s")
             answers = {name: outcomes[0].answer for name, outcomes in runs[each].items()}
             equal[str(each)] = benchmark.equal(folder, answers)
-    return summary(benchmark.name, runs, equal, benchmark.overheads)
+    return summary(benchmark, runs, equal)
 
 
 def summary(
-    name: str,
-    runs: Mapping[int, Mapping[str, Sequence[Outcome]]],
-    equal: Mapping[str, Any],
-    overheads: Mapping[str, str],
+    benchmark: Benchmark, runs: Mapping[int, Mapping[str, Sequence[Outcome]]], equal: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The figures of a benchmark whose inputs had the sizes of `runs`, the full one first.
 
@@ -124,17 +125,22 @@ def summary(
             measured[label] = {
                 "rows": size,
                 "seconds": round(statistics.median(each.seconds for each in theirs), 3),
-                "main_process_peak_mib": round(max(each.peak_mib for each in theirs)),
+                "main_process_peak_mib": round(peak(theirs)),
             }
             if contender != US:
                 each_turn = [them.seconds / us.seconds for them, us in zip(theirs, ours, strict=True)]
                 ratios[contender] = round(statistics.median(each_turn), 3)
                 measured[label]["ratios"] = [round(ratio, 3) for ratio in sorted(each_turn)]
-    for label, peer in overheads.items():
+                if benchmark.weighs_memory:
+                    measured[label]["peak_rss_ratio"] = round(peak(ours) / peak(theirs), 3)
+    answers = [each.answer for each in next(iter(runs.values()))[US]]
+    for figure in benchmark.figures:
+        measured[figure] = round(statistics.median(answer[figure] for answer in answers), 3)
+    for label, peer in benchmark.overheads.items():
         more = [us - them for us, them in zip(raw[US], raw[peer], strict=True)]
         measured[label] = round(statistics.median(more), 3)
     return {
-        "name": name,
+        "name": benchmark.name,
         "ratios": ratios,
         "measured": measured,
         "raw": raw,
@@ -142,6 +148,10 @@ def summary(
         "versions": dict(sorted(versions.items())),
         "machine": machine(),
     }
+
+
+def peak(outcomes: Sequence[Outcome]) -> float:
+    return max(each.peak_mib for each in outcomes)
 
 
 def environment(peer: Peer, say: Callable[[str], None]) -> Path:

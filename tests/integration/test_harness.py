@@ -17,6 +17,7 @@ from tests.benchmarks import (
     judge,
     train_full,
     train_lora,
+    train_memory,
     train_start,
     training,
 )
@@ -173,9 +174,9 @@ def test_peers_are_fed_the_tokens_of_our_tables(folder: Path) -> None:
 
 def test_trainings_that_did_not_do_the_same_give_no_ratio(folder: Path) -> None:
     rows = {"train": [{"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}] * 16}
-    (folder / "rows.json").write_text(json.dumps(rows))
+    (folder / "rows.json").write_text(json.dumps({**rows, "batch_rows": 8}))
     same = {"updates": 2, "validation_loss": 1.0}
-    us = {**same, "mfu": 0.5, "validation_loss_before": 2.0}
+    us = {**same, "validation_loss_before": 2.0}
     told = training.equal(folder, {US: us, "trl_tuned": same})
     assert (told["updates"], told["tokens"], told["supervised_tokens"]) == (2, 48, 32)
     with pytest.raises(BenchError, match="took 3 updates, not 2"):
@@ -187,7 +188,7 @@ def test_trainings_that_did_not_do_the_same_give_no_ratio(folder: Path) -> None:
 def test_answers_that_are_not_the_same_work_give_no_ratio(folder: Path) -> None:
     (folder / "prompts.json").write_text(json.dumps({"input_ids": [[1, 2], [3]] * 4}))
     answers = [[5, 6, 7, 8, 9]] * 8
-    us = {"token_ids": answers, "start_s": 1.0}
+    us = {"token_ids": answers}
     told = generate.equal(folder, {US: us, "peer": {"token_ids": [*answers[:7], [5, 6, 7, 8, 0]]}})
     assert (told["prompt_tokens"], told["begin_alike"]["peer"]) == (12, 1.0)
     with pytest.raises(BenchError, match="7 answers to 8 prompts"):
@@ -198,15 +199,17 @@ def test_answers_that_are_not_the_same_work_give_no_ratio(folder: Path) -> None:
         generate.equal(folder, {US: us, "peer": {"token_ids": [[*each, 1] for each in answers]}})
 
 
-def test_judges_that_rank_otherwise_or_read_all_anew_give_no_ratio(folder: Path) -> None:
-    (folder / "judge.json").write_text(json.dumps({"shares": [0.0, 0.2, 0.4, 0.6]}))
-    us = {"scores": [1.0, 2.0, 3.0, 4.0], "prompt_tokens": 100, "cached_tokens": 80}
-    told = judge.equal(folder, {US: us, "peer": {"scores": [1.1, 2.0, 3.0, 4.0]}})
-    assert (told["cached"], told["spearman_with_shares"]) == (0.8, {US: 1.0, "peer": 1.0})
-    with pytest.raises(BenchError, match=r"peer 0\.8, ours 1\.0"):
-        judge.equal(folder, {US: us, "peer": {"scores": [2.0, 1.0, 3.0, 4.0]}})
-    with pytest.raises(BenchError, match="peer scored 3 of 4 answers"):
-        judge.equal(folder, {US: us, "peer": {"scores": [1.0, 2.0, None, 4.0]}})
+def test_judges_that_rank_worse_or_read_all_anew_give_no_ratio(folder: Path) -> None:
+    ranked = [number / 40 for number in range(40)]
+    (folder / "judge.json").write_text(json.dumps({"shares": ranked}))
+    us = {"scores": ranked, "prompt_tokens": 100, "cached_tokens": 80}
+    told = judge.equal(folder, {US: us, "peer": {"scores": [*ranked[::-1][:38], None, None]}})
+    assert (told["cached"], told["scored"]) == (0.8, {US: 40, "peer": 38})
+    assert told["spearman_with_shares"] == {US: 1.0, "peer": -1.0}
+    with pytest.raises(BenchError, match=r"peer 1\.0, ours -1\.0"):
+        judge.equal(folder, {US: {**us, "scores": ranked[::-1]}, "peer": us})
+    with pytest.raises(BenchError, match="peer scored 35 of 40 answers"):
+        judge.equal(folder, {US: us, "peer": {"scores": [*ranked[:35], *[None] * 5]}})
     with pytest.raises(BenchError, match="20% of our prompt tokens were cached"):
         judge.equal(folder, {US: {**us, "cached_tokens": 20}})
 
@@ -221,12 +224,21 @@ def test_overhead_is_told_of_trainings_that_took_the_same_updates(folder: Path) 
         name: [harness.Outcome(each, 1.0, {}, {}) for each in seconds]
         for name, seconds in ((US, (5.0, 9.0, 8.0)), ("bare_loop", (4.0, 4.0, 4.0)))
     }
-    made = harness.summary("train_start", {32: runs}, {}, train_start.BENCHMARK.overheads)
+    made = harness.summary(train_start.BENCHMARK, {32: runs}, {})
     assert made["measured"]["ray_overhead_s"] == 4.0
 
 
 def test_every_benchmark_has_a_script_for_each_contender() -> None:
-    for module in (data_dedup, data_validate, generate, judge, train_full, train_lora, train_start):
+    for module in (
+        data_dedup,
+        data_validate,
+        generate,
+        judge,
+        train_full,
+        train_lora,
+        train_memory,
+        train_start,
+    ):
         benchmark = module.BENCHMARK
         for name in (US, *(peer.name for peer in benchmark.peers)):
             assert (harness.SCRIPTS / f"{benchmark.name}_{name}.py").is_file()

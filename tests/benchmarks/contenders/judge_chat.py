@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-import math
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,10 +18,6 @@ from typing import Any
 from contender import compete
 from openai import APIConnectionError, AsyncOpenAI, OpenAI
 
-TOP = 20
-"""As many tokens as the server tells of."""
-BEST = 10
-
 
 @contextmanager
 def served(model: str, dtype: str) -> Iterator[str]:
@@ -32,11 +29,12 @@ def served(model: str, dtype: str) -> Iterator[str]:
     memory = ("--kv-cache-memory-bytes", str(2 * 2**30), "--gpu-memory-utilization", "0.4")
     command = (sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model)
     options = ("--served-model-name", "judge", "--dtype", dtype, "--host", "127.0.0.1", "--port", str(port))
-    with subprocess.Popen([*command, *options, *memory], stdout=subprocess.DEVNULL) as server:
+    started = [*command, *options, *memory, "--enforce-eager"]
+    with subprocess.Popen(started, stdout=subprocess.DEVNULL, start_new_session=True) as server:
         try:
             yield f"http://127.0.0.1:{port}/v1"
         finally:
-            server.terminate()
+            os.killpg(server.pid, signal.SIGKILL)  # it would take its time
 
 
 def wait(url: str) -> None:
@@ -57,31 +55,20 @@ def wait(url: str) -> None:
 
 async def judge_all(told: dict[str, Any], url: str, at_once: int) -> list[float | None]:
     turns = asyncio.Semaphore(at_once)
+    form = {"type": "json_schema", "json_schema": {"name": "verdict", "schema": told["schema"]}}
     async with AsyncOpenAI(base_url=url, api_key="none") as client:
 
-        async def one(messages: list[Any]) -> float | None:
+        async def verdict(messages: list[Any]) -> float | None:
             async with turns:
                 answer = await client.chat.completions.create(
-                    model="judge",
-                    messages=messages,
-                    max_tokens=1,
-                    temperature=0,
-                    logprobs=True,
-                    top_logprobs=TOP,
+                    model="judge", messages=messages, max_tokens=160, temperature=0, response_format=form
                 )
-            logprobs = answer.choices[0].logprobs
-            assert logprobs is not None
-            assert logprobs.content is not None
-            found = {
-                each.token: math.exp(each.logprob)
-                for each in logprobs.content[0].top_logprobs
-                if each.token in told["choices"]
-            }
-            total = sum(found.values())
-            best = BEST / (len(told["choices"]) - 1)
-            return sum(int(digit) * best * p for digit, p in found.items()) / total if total else None
+            try:
+                return float(json.loads(answer.choices[0].message.content or "")["score"])
+            except ValueError:  # it came to no end
+                return None
 
-        return await asyncio.gather(*map(one, told["messages"]))
+        return await asyncio.gather(*map(verdict, told["messages_in_json"]))
 
 
 def work(folder: Path, *, url: str, at_once: int) -> dict[str, Any]:

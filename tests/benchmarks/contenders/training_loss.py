@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-BATCH_ROWS, LEARNING_RATE = 8, {"full": 5e-5, "lora": 1e-3}
+LEARNING_RATE = {"full": 5e-5, "lora": 1e-3}
 
 
 def read(folder: Path) -> dict[str, Any]:

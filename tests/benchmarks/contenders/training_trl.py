@@ -10,7 +10,7 @@ from typing import Any
 from contender import compete
 from datasets import Dataset
 from peft import LoraConfig
-from training_loss import BATCH_ROWS, LEARNING_RATE, read, validation_loss
+from training_loss import LEARNING_RATE, read, validation_loss
 from trl import SFTConfig, SFTTrainer
 
 TUNED = {"gradient_checkpointing": False}
@@ -31,7 +31,7 @@ def enter(method: str, *, tuned: bool) -> None:
             arguments = {**arguments, "model_init_kwargs": {"dtype": "bfloat16"}}
         config = SFTConfig(
             output_dir=tempfile.mkdtemp(dir="."),
-            per_device_train_batch_size=BATCH_ROWS,
+            per_device_train_batch_size=rows["batch_rows"],
             num_train_epochs=1,
             learning_rate=LEARNING_RATE[method],
             lr_scheduler_type="cosine",

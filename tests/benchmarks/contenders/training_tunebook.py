@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from contender import compete
-from training_loss import BATCH_ROWS, LEARNING_RATE, read, validation_loss
+from training_loss import LEARNING_RATE, read, validation_loss
 
 from tunebook_data.tokens import TokenTable
 from tunebook_model.precision import compute_dtype
@@ -24,25 +24,28 @@ CPU = torch.device("cpu")
 ALONE = Worker(0, 1, CPU)
 
 
-def method_of(kind: str) -> AnyMethod:
-    common = {"kind": kind, "learning_rate": LEARNING_RATE[kind], "epochs": 1, "warmup_ratio": 0.0}
+def method_of(kind: str, **changes: Any) -> AnyMethod:
+    common = {"kind": kind, "learning_rate": LEARNING_RATE[kind], "epochs": 1, "warmup_ratio": 0.0} | changes
     if kind == "full":
         return FullMethod.model_validate(common)
     targets = ("q_proj", "k_proj", "v_proj", "o_proj")
     return LoraMethod.model_validate({**common, "r": 16, "target_modules": targets})
 
 
-def enter(kind: str) -> None:
-    method = method_of(kind)
+def enter(kind: str, **changes: Any) -> None:
+    """Compete; `changes` are of the method's fields."""
+    method = method_of(kind, **changes)
     told: dict[str, Any] = {}
 
     def work(folder: Path) -> SupervisedLoss:
         told["folder"] = folder
         train = TokenTable.open(folder / "train.tokens.arrow")
-        rows = range(0, len(train), BATCH_ROWS)
-        steps = [Step(0, tuple(range(start, start + BATCH_ROWS))) for start in rows]
+        given = read(folder)
+        batch_rows = given["batch_rows"]
+        rows = range(0, len(train), batch_rows)
+        steps = [Step(0, tuple(range(start, start + batch_rows))) for start in rows]
         dtype = getattr(torch, compute_dtype().dtype)
-        loss = load_model(Path(read(folder)["model"]), dtype, CPU, method)
+        loss = load_model(Path(given["model"]), dtype, CPU, method)
         optimizer = make_optimizer(loss, method)
         training = Training(loss, optimizer, make_schedule(optimizer, method, len(steps)), digest="")
         batches = Batches(train, TokenTable.open(folder / "none.tokens.arrow"), ALONE, method.max_pack_tokens)

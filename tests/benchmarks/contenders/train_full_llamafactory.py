@@ -1,0 +1,4 @@
+from training_llamafactory import enter
+
+if __name__ == "__main__":
+    enter("full")
