@@ -162,9 +162,10 @@ class RayEngines:
             tokenize_stage=False,
             detokenize_stage=False,
         )
-        nothing = {"num_cpus": 0}
+        # Nothing to speak of: the engines have the cores, and each task at once is a process more.
+        light = {"num_cpus": 0, "concurrency": 1}
         pipeline = build_processor(
-            config, postprocess=_kept, preprocess_map_kwargs=nothing, postprocess_map_kwargs=nothing
+            config, postprocess=_kept, preprocess_map_kwargs=light, postprocess_map_kwargs=light
         )
         name = "vLLMEngineStage"
         stage = pipeline.get_stage_by_name(name)
