@@ -75,7 +75,7 @@ class RayEngines:
         ask = ray.remote(compute_dtype).options(num_cpus=0, num_gpus=0.001 if "GPU" in self._resources else 0)
         precision: Precision = ray.get(ask.remote())
         each = ", ".join(f"{number} {name}" for name, number in self._resources.items())
-        told = "batches are answered by %d engines of the Ray cluster, with %s each, in %s"
+        told = "engines on the Ray cluster that answer: %d, with %s each, in %s"
         logger.info(told, self.num_engines, each, precision.reason)
         return precision.dtype
 

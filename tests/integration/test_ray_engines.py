@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,6 +16,8 @@ import psutil
 import pytest
 import ray
 
+from tests.integration.project import Project
+from tunebook_eval.answers import read_answers
 from tunebook_inference.generator import ChatRequest, Completion, Decoding, TokenLogprobs
 from tunebook_inference.ray_engines import RayEngines
 from tunebook_model.precision import compute_dtype
@@ -162,3 +165,26 @@ def test_where_an_engine_dies_its_questions_are_answered_all_the_same(
     assert [each.id for each in answers] == [each.id for each in requests]
     assert {each.error for each in answers} == {None}
     assert len(seen) == 3, "another has come in its place"
+
+
+@pytest.mark.timeout(1200)
+def test_a_run_that_they_answer_comes_to_the_same_verdict(
+    engines: RayEngines, finished: Project, tmp_path: Path
+) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(finished.folder, again, symlinks=True)
+    for stage in (again / "runs/tiny/stages").iterdir():
+        if stage.name.startswith(("answer-base", "answer-tuned", "evaluate", "decide")):
+            shutil.rmtree(stage) if stage.is_dir() else stage.unlink()
+    there = {"TUNEBOOK_RAY_ADDRESS": engines.address, "TUNEBOOK_NUM_ENGINES": "1"}
+    project = Project(again, {**finished.environment, **there})
+    status, output = project.run("run", "tiny", "--profile", "local", timeout_s=1000)
+    assert status == 0, output
+    assert "engines on the Ray cluster that answer: 1, with 2 CPU each" in output
+    assert "says what training said" in output
+    for arm in ("answer-base", "answer-tuned"):
+        ours, theirs = (
+            {each.key: each.text for each in read_answers(it.stage(arm) / "answers.jsonl")}
+            for it in (project, finished)
+        )
+        assert ours == theirs
