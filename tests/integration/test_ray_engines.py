@@ -180,7 +180,7 @@ def test_a_run_that_they_answer_comes_to_the_same_verdict(
     project = Project(again, {**finished.environment, **there})
     status, output = project.run("run", "tiny", "--profile", "local", timeout_s=1000)
     assert status == 0, output
-    assert "engines on the Ray cluster that answer: 1, with 2 CPU each" in output
+    assert "engines on the Ray cluster that answer: 1, with 1 CPU each" in output
     assert "says what training said" in output
     for arm in ("answer-base", "answer-tuned"):
         ours, theirs = (
