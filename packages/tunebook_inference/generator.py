@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from tunebook_model.conversation import FunctionTool, Message
@@ -89,8 +88,6 @@ class Generator(Protocol):
 class Engine(Generator, Protocol):
     """A generator that reads chats as training did."""
 
-    model: Path
-    """Folder in Hugging Face layout."""
     renderer: Renderer
 
     @property

@@ -44,5 +44,6 @@ class HostEngine(vLLMEngineStageUDF):  # type: ignore[misc]
 
     async def _generate_with_error_handling(self, row: dict[str, Any], batch_uuid: UUID) -> dict[str, Any]:
         said = await super()._generate_with_error_handling(row | pickle.loads(row["asked"]), batch_uuid)
-        told = {name: said[name] for name in (self.IDX_IN_BATCH_COLUMN, "__inference_error__")}
-        return {**told, "__inference_error__": "", "said": pickle.dumps(said)}
+        # A row with an error would pass by what unpacks it; who asked reads the error out of what was said.
+        index = self.IDX_IN_BATCH_COLUMN
+        return {index: said[index], "__inference_error__": "", "said": pickle.dumps(said)}
