@@ -142,7 +142,7 @@ class RayEngines:
         from tunebook_inference.ray_engine import HostEngine
 
         resources = self._resources
-        environment = engine_environment()
+        environment = engine_environment(on_gpu="GPU" in resources)
         if cores := resources.get("CPU"):
             # Engines of one host would be bound to the same cores.
             environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(cores)}
@@ -150,9 +150,8 @@ class RayEngines:
             model_source=str(self.model),
             engine_kwargs={"dtype": self.dtype},
             batch_size=BATCH_ROWS,
-            max_concurrent_batches=MAX_NUM_SEQS // BATCH_ROWS,
-            max_tasks_in_flight_per_actor=MAX_NUM_SEQS
-            // BATCH_ROWS,  # no engine queues what another could do
+            max_concurrent_batches=NUM_BATCHES,
+            max_tasks_in_flight_per_actor=NUM_BATCHES,
             concurrency=(self.num_engines, self.num_engines),
             placement_group_config={"bundles": [resources]},
             runtime_env={"env_vars": environment},

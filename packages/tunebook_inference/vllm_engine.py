@@ -178,11 +178,16 @@ def set_environment() -> None:
     os.environ |= wanted
 
 
-def engine_environment() -> dict[str, str]:
-    """What every vLLM process wants: every core computes, and no hub is asked."""
+def engine_environment(*, on_gpu: bool | None = None) -> dict[str, str]:
+    """What every vLLM process wants: every core computes, and no hub is asked.
+
+    Args:
+        on_gpu: where it computes; None: this machine tells.
+    """
+    on_gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
     # Else it compiles, for two seconds on a CPU, by what it ranks the first token that it tells the odds of.
-    eager = {} if torch.cuda.is_available() else {"TORCHDYNAMO_DISABLE": "1"}
+    eager = {} if on_gpu else {"TORCHDYNAMO_DISABLE": "1"}
     return eager | {
         "VLLM_CPU_OMP_THREADS_BIND": cores,
         "VLLM_NO_USAGE_STATS": "1",

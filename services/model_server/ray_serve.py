@@ -120,7 +120,7 @@ def _listen(host: str, port: int) -> None:
 
 
 def _llm_config(name: str, resources: dict[str, int], num_replicas: int) -> Any:
-    environment = engine_environment()
+    environment = engine_environment(on_gpu="GPU" in resources)
     if cores := resources.get("CPU"):
         # Replicas of one host would be bound to the same cores.
         environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(cores)}

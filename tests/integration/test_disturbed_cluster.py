@@ -35,7 +35,6 @@ ENDED = (0, 3, 4)
 """With a verdict."""
 TICKETS = REPOSITORY / "specs" / "ticket_extraction.yaml"
 SAVE = f"""{STORE}
-import sys
 for key in store.list_files("ticket_extraction/stages"):
     target = Path({{target!r}}) / key
     target.parent.mkdir(parents=True, exist_ok=True)
