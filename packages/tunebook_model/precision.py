@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,6 +25,11 @@ def compute_dtype() -> Precision:
             return Precision("bfloat16", f"bfloat16, which {name} computes in")
         return Precision("float32", f"float32, because {name} does not compute in bfloat16")
     return cpu_precision(torch.cpu.get_capabilities())
+
+
+def common(of_workers: Sequence[Precision]) -> Precision:
+    """What all workers of a training compute in: one that has to emulate bf16 would hold up the others."""
+    return next((each for each in of_workers if each.dtype == "float32"), of_workers[0])
 
 
 def cpu_precision(capabilities: Mapping[str, Any]) -> Precision:

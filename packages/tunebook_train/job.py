@@ -35,7 +35,6 @@ class Job:
     model_revision: str | None
     model: SharedModel
     """The base model."""
-    dtype: str
     cpus_per_worker: int
 
 

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from tunebook_train.sharding import unwrapped, whole
 from tunebook_train.step import SupervisedLoss
 from tunebook_train.throughput import Meter
 
+_Told = TypeVar("_Told")
+
 
 @dataclass(frozen=True)
 class Worker:
@@ -43,13 +45,13 @@ class Worker:
             dist.all_reduce(values)
         return values
 
-    def gather(self, names: list[str]) -> list[str]:
-        """The names of all workers."""
+    def gather(self, own: list[_Told]) -> list[_Told]:
+        """What all workers tell, in the order of their ranks."""
         if self.world_size == 1:
-            return names
-        gathered: list[list[str]] = [[] for _ in range(self.world_size)]
-        dist.all_gather_object(gathered, names)
-        return [name for each in gathered for name in each]
+            return own
+        gathered: list[list[_Told]] = [[] for _ in range(self.world_size)]
+        dist.all_gather_object(gathered, own)
+        return [each for of_one in gathered for each in of_one]
 
 
 @dataclass(frozen=True)

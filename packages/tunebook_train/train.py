@@ -11,7 +11,6 @@ from typing import Any
 
 from ray.train import TrainingFailedError
 
-from tunebook_model.precision import compute_dtype
 from tunebook_model.resolve import ReadyModel
 from tunebook_model.shared_model import share_model
 from tunebook_run.progress import Advance
@@ -58,8 +57,6 @@ def train(
     Raises:
         StageError: training failed for good.
     """
-    precision = compute_dtype()
-    logger.info("train            computes in %s", precision.reason)
     job = Job(
         inputs=inputs,
         digest=stage.digest,
@@ -69,7 +66,6 @@ def train(
         model_name=model.name,
         model_revision=model.revision,
         model=share_model(model.path, store),
-        dtype=precision.dtype,
         cpus_per_worker=cpus_per_worker or max(1, len(os.sched_getaffinity(0)) // num_workers),
     )
     with _followed(store, stage.key, num_workers, advance):
@@ -80,7 +76,7 @@ def train(
     for name in (CHECKPOINTS, RAY_TRAIN):
         store.delete(f"{stage.key}/{name}")
     store.download(stage.key)
-    return _result(read_metrics(store, stage.key), precision.dtype)
+    return _result(read_metrics(store, stage.key))
 
 
 @contextmanager
@@ -90,10 +86,13 @@ def _followed(store: Store, key: str, num_workers: int, advance: Advance) -> Ite
 
     def follow() -> None:
         announced, said = False, set[int]()
-        while not stop.wait(FOLLOW_S):
+        is_over = False
+        while not is_over:
+            is_over = stop.wait(FOLLOW_S)
             entries = read_metrics(store, key)
             if entries and not announced:
                 announced = True
+                logger.info("train            computes in %s", entries[0]["precision"])
                 counts = entries[0]["trainable_parameters"], entries[0]["parameters"]
                 logger.info("train            trains %s", share(*counts))
             for entry in entries:
@@ -126,7 +125,7 @@ def _followed(store: Store, key: str, num_workers: int, advance: Advance) -> Ite
         thread.join()
 
 
-def _result(entries: list[dict[str, Any]], dtype: str) -> TrainResult:
+def _result(entries: list[dict[str, Any]]) -> TrainResult:
     steps = [entry for entry in entries if "loss" in entry]
     validations = {entry["step"]: entry for entry in entries if "validation_loss" in entry}
     best = next((entry["step"] for entry in entries if entry.get("is_best")), None)
@@ -151,7 +150,7 @@ def _result(entries: list[dict[str, Any]], dtype: str) -> TrainResult:
         validation_accuracy=kept.get("validation_rewards/accuracies"),
         best_step=best,
         num_workers=entries[0]["num_workers"],
-        dtype=dtype,
+        dtype=entries[0]["dtype"],
     )
 
 

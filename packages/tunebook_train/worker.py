@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from tunebook_data.tokens import TokenTable
+from tunebook_model.precision import common, compute_dtype
 from tunebook_run.settings import Settings
 from tunebook_run.store import Store
 from tunebook_spec.errors import StageError
@@ -57,6 +58,7 @@ def _work(job: Job) -> str | None:
     if device.type == "cpu":
         keep_freed_memory()
     worker = Worker(context.get_world_rank(), context.get_world_size(), device)
+    precision = common(worker.gather([compute_dtype()]))
     model_dir = job.model.on_this_host(store)
     data_dir = store.download(job.data_key)
     method = job.inputs.method
@@ -80,7 +82,7 @@ def _work(job: Job) -> str | None:
     torch.manual_seed(job.inputs.seed)
     try:
         loaded_on = torch.device("cpu") if is_sharded else device
-        loss = load_model(model_dir, getattr(torch, job.dtype), loaded_on, method)
+        loss = load_model(model_dir, getattr(torch, precision.dtype), loaded_on, method)
     except StageError as error:
         return str(error)
     cost = StepCost.of(loss)
@@ -100,8 +102,10 @@ def _work(job: Job) -> str | None:
     rate = worker.total(torch.tensor(gemm_rate(loss.compute_dtype, device), device=device))
     meter = Meter(cost, rate, device)
     trainable, total = loss.parameter_counts()
-    facts = {
+    facts: dict[str, int | str] = {
         "num_workers": worker.world_size,
+        "dtype": precision.dtype,
+        "precision": precision.reason,
         "num_steps": len(steps),
         "trainable_parameters": trainable,
         "parameters": total,
@@ -130,7 +134,7 @@ def _work(job: Job) -> str | None:
     return None
 
 
-def _publish(store: Store, job: Job, training: Training, facts: dict[str, int]) -> None:
+def _publish(store: Store, job: Job, training: Training, facts: dict[str, int | str]) -> None:
     """Metrics so far, where the driver and people read them."""
     entries = [facts, *training.metrics]
     lines = "".join(json.dumps(entry) + "\n" for entry in entries)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tunebook_model.precision import compute_dtype, cpu_precision
+from tunebook_model.precision import Precision, common, compute_dtype, cpu_precision
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,13 @@ def test_bf16_only_where_the_cpu_computes_in_it(
     precision = cpu_precision(capabilities)
     assert precision.dtype == dtype
     assert reason in precision.reason
+
+
+def test_workers_compute_in_bf16_only_where_all_do() -> None:
+    gpu, other = Precision("bfloat16", "bfloat16, as a GPU"), Precision("bfloat16", "bfloat16, as another")
+    old = Precision("float32", "float32, as an old CPU")
+    assert common([gpu, other]) == gpu
+    assert common([gpu, old]) == common([old, gpu]) == old
 
 
 def test_this_machine_gets_an_answer_that_torch_knows() -> None:
