@@ -164,7 +164,8 @@ def run_steps(
         entry = take_step(training, steps[index], batches, method)
         if meter is not None:
             seconds = time.monotonic() - started
-            entry |= meter.measure(batches.train, steps[index].rows, seconds, len(steps) - index - 1)
+            rows, steps_left = steps[index].rows, len(steps) - index - 1
+            entry |= meter.measure(batches.train, rows, entry["computed_tokens"], seconds, steps_left)
         training.step = index + 1
         training.metrics.append({"step": training.step, "epoch": steps[index].epoch, **entry})
         is_last = training.step == len(steps)
@@ -188,7 +189,9 @@ def take_step(training: Training, step: Step, batches: Batches, method: Training
     packs = batches.packs(batches.train, step.rows, training.reference.get("train"))
     sums = accumulate(training.model, packs, batches.worker.world_size / weight, batches)
     norm = whole(nn.utils.clip_grad_norm_(training.model.parameters(), method.max_grad_norm))
-    means = [total / weight for total in batches.worker.totals(sums.sum(0)).tolist()]
+    computed = sums.new_tensor([sum(len(pack.input_ids_T) for pack in packs)])
+    *totals, num_computed = batches.worker.totals(torch.cat([sums.sum(0), computed])).tolist()
+    means = [total / weight for total in totals]
     if not math.isfinite(means[0]) or not torch.isfinite(norm):
         _refuse(training.step + 1, means[0], float(norm), sums[:, 0], packs, batches.worker)
     rate = training.schedule.get_last_lr()[0]
@@ -200,6 +203,7 @@ def take_step(training: Training, step: Step, batches: Batches, method: Training
         "learning_rate": rate,
         "grad_norm": float(norm),
         "tokens": int(batches.train.lengths[list(step.rows)].sum()),
+        "computed_tokens": int(num_computed),
     }
 
 

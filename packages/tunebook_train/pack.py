@@ -1,8 +1,9 @@
 """Which rows make a step, and how they become packs.
 
 A step is a set of rows, chosen by (seed, epoch) alone: any number of workers, packed in any way, sees the
-same global batch. Packing is a matter of the machine: rows laid end to end, without padding. Rows of like
-length share a pack, so that the padded batch of attention wastes little.
+same global batch. Packing is a matter of the machine: rows laid end to end, without padding, without what
+follows the last place that predicts, and with what several of them begin with once. Rows of like length share
+a pack, so that the padded batch of attention wastes little.
 
 Shapes: T tokens of a pack, N supervised ones among them, R rows, K alternatives of a target at most.
 """
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from tunebook_data.tokens import TokenTable
+from tunebook_train.prefixes import SharedPrefix, shared_prefixes
 
 
 @dataclass(frozen=True)
@@ -117,9 +119,9 @@ class Pack:
     row_ids: tuple[str, ...]
     input_ids_T: Tensor
     position_ids_T: Tensor
-    """Starts again at 0 in every row."""
+    """In each row, counted from its first token."""
     lengths: tuple[int, ...]
-    """Tokens of each row."""
+    """Tokens of each row that are read, shared ones included."""
     predicts_N: Tensor
     """Places whose hidden state predicts a supervised token: one before each of them."""
     targets_NK: Tensor
@@ -128,6 +130,8 @@ class Pack:
     """Of these, times the row's weight, float32; 0 where a position has fewer than K."""
     rows_N: Tensor
     """Which of the pack's rows each of these is in."""
+    shared: tuple[SharedPrefix, ...] = ()
+    """What rows begin with that stands in the pack once."""
     reference_R: Tensor | None = None
     """Of a pack of pairs, the log-probability of each row by the untrained model; a preferred answer is
     followed by the other one. None: rows are no pairs."""
@@ -142,23 +146,32 @@ class Pack:
     ) -> Pack:
         """Some rows of a table; `reference` is the `reference_R` of all its rows."""
         ids = [table.input_ids(row) for row in rows]
-        lengths = tuple(len(each) for each in ids)
         # The first token of a row is predicted by nothing in it.
-        masks = [np.concatenate(([False], table.loss_mask(row)[1:])) for row in rows]
-        all_ids = np.concatenate(ids).astype(np.int64)
-        supervised = np.flatnonzero(np.concatenate(masks))
-        counts = [int(mask.sum()) for mask in masks]
-        targets, probabilities = _targets(table, rows, all_ids[supervised], counts)
-        positions = np.concatenate([np.arange(length) for length in lengths])
+        supervised = [np.flatnonzero(table.loss_mask(row)[1:]) + 1 for row in rows]
+        counts = [len(places) for places in supervised]
+        all_targets = [each[places] for each, places in zip(ids, supervised, strict=True)]
+        targets, probabilities = _targets(table, rows, np.concatenate(all_targets).astype(np.int64), counts)
+        lengths = tuple(int(places[-1]) if len(places) else 1 for places in supervised)
+        shared = shared_prefixes(ids, [int(places[0]) - 1 if len(places) else 0 for places in supervised])
+        starts = np.zeros(len(rows), dtype=np.int64)
+        for prefix in shared:
+            starts[list(prefix.readers)] = prefix.length
+        own = [slice(start, end) for start, end in zip(starts, lengths, strict=True)]
+        positions = [np.arange(each.start, each.stop) for each in own]
+        # What a place of a row is moved by in the pack.
+        shifts = np.cumsum([0, *map(len, positions)])[:-1] - starts
+        predicts = [places - 1 + shift for places, shift in zip(supervised, shifts, strict=True)]
+        own_ids = np.concatenate([each[part] for each, part in zip(ids, own, strict=True)]).astype(np.int64)
         return cls(
             row_ids=tuple(table.row_id(row) for row in rows),
-            input_ids_T=torch.from_numpy(all_ids).to(device),
-            position_ids_T=torch.from_numpy(positions).to(device),
+            input_ids_T=torch.from_numpy(own_ids).to(device),
+            position_ids_T=torch.from_numpy(np.concatenate(positions)).to(device),
             lengths=lengths,
-            predicts_N=torch.from_numpy(supervised - 1).to(device),
+            predicts_N=torch.from_numpy(np.concatenate(predicts)).to(device),
             targets_NK=torch.from_numpy(targets).to(device),
             probabilities_NK=torch.from_numpy(probabilities).to(device),
             rows_N=torch.from_numpy(np.repeat(np.arange(len(rows)), counts)).to(device),
+            shared=shared,
             reference_R=None if reference is None else reference[list(rows)].to(device),
         )
 
@@ -176,7 +189,7 @@ class Pack:
             none[:, None],
             nothing[:, None],
             none,
-            nothing if of_pairs else None,
+            reference_R=nothing if of_pairs else None,
         )
 
 

@@ -109,7 +109,7 @@ class SupervisedLoss(nn.Module):
                 **read,
                 position_ids=pack.position_ids_T[None],
                 use_cache=False,
-                segments=Segments.of(pack.lengths, device),
+                segments=Segments.of(pack.lengths, device, pack.shared),
             ).last_hidden_state[0]
         return hidden_TC.index_select(0, pack.predicts_N)
 

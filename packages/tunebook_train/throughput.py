@@ -29,7 +29,7 @@ class StepCost:
     2020, arXiv 2001.08361, sec. 2.1), 4 N D for the frozen base of an adapter, and 6 for the adapter itself.
     Attention adds 12 L H D l^2 for a row of l tokens (PaLM, Chowdhery et al. 2022, arXiv 2204.02311,
     appendix B), half of which is masked. The head counts where a token is supervised, the look-up of
-    embeddings not at all.
+    embeddings not at all. What rows of a pack share is computed once, and so counts once.
     """
 
     per_token: float
@@ -50,11 +50,12 @@ class StepCost:
             per_square=6 * config.num_hidden_layers * config.num_attention_heads * head_dim,
         )
 
-    def of_rows(self, table: TokenTable, rows: Sequence[int]) -> float:
+    def of_rows(self, table: TokenTable, rows: Sequence[int], computed_tokens: int) -> float:
+        """Of rows whose packs have so many tokens."""
         lengths = table.lengths[list(rows)].astype(float)
         supervised = sum(int(table.loss_mask(row)[1:].sum()) for row in rows)
         return float(
-            self.per_token * lengths.sum()
+            self.per_token * computed_tokens
             + self.per_supervised * supervised
             + self.per_square * (lengths**2).sum()
         )
@@ -110,15 +111,18 @@ class Meter:
     """Done in this attempt."""
 
     def measure(
-        self, table: TokenTable, rows: Sequence[int], seconds: float, steps_left: int
+        self, table: TokenTable, rows: Sequence[int], computed_tokens: int, seconds: float, steps_left: int
     ) -> dict[str, float]:
-        """What the metrics say of a step over `rows` that took `seconds` and is not counted yet."""
+        """What the metrics say of a step over `rows` that took `seconds` and is not counted yet.
+
+        `computed_tokens` are those of the packs; tokens a second are the rows', however many share them.
+        """
         self.num_steps += 1
         since = time.monotonic() - self.started
         return {
             "seconds": round(since, 2),
             "tokens_per_s": round(int(table.lengths[list(rows)].sum()) / seconds, 1),
-            "mfu": round(self.cost.of_rows(table, rows) / seconds / self.rate, 4),
+            "mfu": round(self.cost.of_rows(table, rows, computed_tokens) / seconds / self.rate, 4),
             "peak_memory_gib": round(peak_memory(self.device) / 2**30, 3),
             "eta_s": round(since / self.num_steps * steps_left, 1),
         }

@@ -53,6 +53,7 @@ def enter(kind: str, **changes: Any) -> None:
         run_steps(training, steps, batches, method, seed=0, on_step=lambda: None)
         told["seconds"] = time.perf_counter() - told["started"]
         told["updates"], told["table"] = training.step, train
+        told["computed"] = sum(entry.get("computed_tokens", 0) for entry in training.metrics)
         return loss
 
     def answer(loss: SupervisedLoss) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def enter(kind: str, **changes: Any) -> None:
         before.model.set_attn_implementation("sdpa")
         made["validation_loss_before"] = validation_loss(before.model, told["folder"])
         table: TokenTable = told["table"]
-        operations = StepCost.of(loss).of_rows(table, range(len(table)))
+        operations = StepCost.of(loss).of_rows(table, range(len(table)), told["computed"])
         return {**made, "mfu": operations / told["seconds"] / gemm_rate(loss.compute_dtype, CPU)}
 
     compete(work, answer, "torch", "transformers", "peft")

@@ -77,8 +77,8 @@ def test_a_pack_predicts_each_supervised_token_from_the_place_before_it(make_tab
     table = make_table("train", [6, 4])
     pack = Pack.of(table, [1, 0], CPU)
     assert pack.row_ids == ("train-1", "train-0")
-    assert pack.position_ids_T.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 4, 5]
-    assert pack.predicts_N.tolist() == [1, 2, 6, 7, 8]
+    assert pack.position_ids_T.tolist() == [0, 1, 2, 0, 1, 2, 3, 4]
+    assert pack.predicts_N.tolist() == [1, 2, 5, 6, 7]
     assert pack.probabilities_NK.tolist() == [[1]] * 5
     assert pack.targets_NK[:, 0].tolist() == table.input_ids(1)[2:].tolist() + table.input_ids(0)[3:].tolist()
     assert supervised_weight(table, [0, 1]) == 5
@@ -89,7 +89,7 @@ def test_soft_targets_stand_at_the_places_of_their_row(make_table: MakeTable) ->
     pack = Pack.of(table, [1, 2, 0], CPU)
     soft = table.soft_targets(2)
     assert soft is not None
-    assert pack.predicts_N.tolist() == [1, 2, 7, 8, 9, 10, 14, 15, 16]
+    assert pack.predicts_N.tolist() == [1, 2, 6, 7, 8, 9, 12, 13, 14]
     assert pack.targets_NK[2:6].tolist() == soft.ids_NK.tolist()
     assert pack.probabilities_NK[2:6].tolist() == (2.5 * soft.probabilities_NK).tolist()
     assert pack.targets_NK[[0, 1], 0].tolist() == table.input_ids(1)[2:].tolist()
