@@ -41,7 +41,7 @@ def clean_train(
     near = np.fromiter(copies, np.intp, len(copies))
     firsts = np.array([first for first, _ in copies.values()], np.intp)
     similarities = np.array([similarity for _, similarity in copies.values()])
-    rest = np.setdiff1d(np.arange(len(train)), near)
+    rest = np.setdiff1d(np.arange(len(train)), near, assume_unique=True)
     single = taken(train, rest)
     found = find_leaks(single, held_out, data.decontaminate, workers) if data.decontaminate else {}
     contaminated = rest[np.fromiter(found, np.intp, len(found))]
@@ -49,7 +49,7 @@ def clean_train(
         _leak(train[i], match) for i, match in zip(contaminated.tolist(), found.values(), strict=True)
     )
     return Cleaned(
-        kept=np.setdiff1d(rest, contaminated),
+        kept=np.setdiff1d(rest, contaminated, assume_unique=True),
         near_duplicates=near,
         contaminated=contaminated,
         duplicates=Copies("near", train, near, firsts, similarities),

@@ -88,11 +88,11 @@ def buckets(keys_DB: Array64, filled_D: npt.NDArray[np.bool_]) -> Iterator[tuple
     numbers = np.flatnonzero(filled_D)
     for band in range(BANDS):
         keys = keys_DB[numbers, band]
-        order = np.argsort(keys, kind="stable")
+        order = np.argsort(keys)
         starts = np.flatnonzero(np.r_[True, np.diff(keys[order]) != 0])
         ends = np.r_[starts[1:], len(order)]
         for start, end in zip(*(each[ends - starts > 1].tolist() for each in (starts, ends)), strict=True):
-            yield band, numbers[order[start:end]].tolist()
+            yield band, sorted(numbers[order[start:end]].tolist())
 
 
 def meet_before(keys_B: Array64, other_B: Array64, band: int) -> bool:

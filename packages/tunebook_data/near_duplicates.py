@@ -52,7 +52,11 @@ def ngrams(tokens: Sequence[str], n: int) -> list[str]:
 
 def said(messages: Iterable[Message]) -> list[str]:
     """What a conversation says: the system message, which many rows share, is no part of it."""
-    return [text_of(each) for each in messages if each["role"] != "system"]
+    return [
+        text_of(each) if "tool_calls" in each else each["content"]
+        for each in messages
+        if each["role"] != "system"
+    ]
 
 
 def jaccard(a: Shingles, b: Shingles) -> float:
