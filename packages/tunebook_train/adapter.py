@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tunebook_spec.errors import StageError
-from tunebook_spec.method import AdapterMethod
+from tunebook_spec.method import AdapterMethod, QloraMethod
+from tunebook_train.low_rank import LowRankLinear
 from tunebook_train.targets import HEADS, weight_shapes
 
 NAME = "default"
@@ -44,6 +45,8 @@ def add_adapter(model: Any, method: AdapterMethod, base_dir: Path) -> PeftModel:
         use_dora=method.use_dora,
         bias="none",
     )
+    if not isinstance(method, QloraMethod):
+        config._register_custom_module({nn.Linear: LowRankLinear})
     adapted = get_peft_model(model, config)
     for parameter in adapted.parameters():
         if parameter.requires_grad:

@@ -147,12 +147,14 @@ def attend_segments(
 def attend_plainly(query_SHLD: Tensor, key_SGLD: Tensor, value_SGLD: Tensor, scaling: float | None) -> Tensor:
     """Causal attention with every score at hand; the heads that share keys are one product."""
     num_segments, num_groups, length, head_dim = key_SGLD.shape
-    query_SGRD = query_SHLD.reshape(num_segments, num_groups, -1, head_dim)
-    scores = (query_SGRD @ key_SGLD.mT).view(num_segments, num_groups, -1, length, length)
-    hidden_LL = torch.ones(length, length, dtype=torch.bool, device=scores.device).triu(1)
-    scores = (scores * (head_dim**-0.5 if scaling is None else scaling)).masked_fill(hidden_LL, -math.inf)
-    weights_SGRL = scores.softmax(-1, dtype=torch.float32).to(value_SGLD.dtype).flatten(2, 3)
-    return (weights_SGRL @ value_SGLD).view(num_segments, -1, length, head_dim)
+    # One product for all: what is hidden is added to it, and the softmax of bfloat16 sums up in float32.
+    query_BRD = query_SHLD.reshape(num_segments * num_groups, -1, head_dim)
+    hidden_LL = query_BRD.new_full((length, length), -math.inf).triu(1)
+    hidden_RL = hidden_LL.repeat(query_BRD.shape[1] // length, 1)
+    scale = head_dim**-0.5 if scaling is None else scaling
+    scores_BRL = torch.baddbmm(hidden_RL, query_BRD, key_SGLD.flatten(0, 1).mT, alpha=scale)
+    out_BRD = scores_BRL.softmax(-1) @ value_SGLD.flatten(0, 1)
+    return out_BRD.view(num_segments, -1, length, head_dim)
 
 
 AttentionInterface.register(SEGMENT_ATTENTION, attend_segments)

@@ -136,12 +136,11 @@ def _loss_and_gradients(
     for start in range(0, len(targets_NK), CHUNK):
         chunk = slice(start, start + CHUNK)
         hidden, targets, wanted = hidden_NC[chunk], targets_NK[chunk], wanted_NK[chunk]
-        logits = (hidden @ weight.t()).float()
-        log_sum = logits.logsumexp(1, keepdim=True)
-        loss += ((log_sum - logits.gather(1, targets)) * wanted).sum()
+        log_probabilities = (hidden @ weight.t()).float().log_softmax(1)
+        loss -= (log_probabilities.gather(1, targets) * wanted).sum()
         if not (wants_hidden or wants_weight):
             continue
-        probabilities = logits.sub_(log_sum).exp_().mul_(wanted.sum(1, keepdim=True))
+        probabilities = log_probabilities.exp_().mul_(wanted.sum(1, keepdim=True))
         grad_logits = probabilities.scatter_add_(1, targets, -wanted).to(weight.dtype)
         if grad_hidden is not None:
             torch.mm(grad_logits, weight, out=grad_hidden[chunk])

@@ -17,6 +17,7 @@ from tunebook_spec.errors import StageError
 from tunebook_spec.method import AdapterMethod, LocalMethod, QloraMethod
 from tunebook_train.attention import SEGMENT_ATTENTION, Segments
 from tunebook_train.head_loss import summed_cross_entropy, target_log_probabilities
+from tunebook_train.norms import use_fast_norms
 from tunebook_train.pack import Pack
 from tunebook_train.tied import TiedGradient
 
@@ -164,5 +165,6 @@ def load_model(
         from tunebook_train.adapter import add_adapter  # PEFT takes seconds to import
 
         model = add_adapter(model, method, folder)
+    use_fast_norms(model)
     model.train()
     return SupervisedLoss(model, compute_dtype).to(device)

@@ -11,6 +11,7 @@ import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 from peft import PeftModel
+from peft.tuners.lora import Linear
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -89,6 +90,24 @@ def test_packed_rows_have_the_loss_and_gradients_that_stock_peft_gives_them_alon
     found = gradients_of(ours.model)
     assert all("lora_" in name for name in found)
     assert_near(found, expected)
+
+
+def test_plain_updates_are_one_step_of_autograd_and_all_others_are_pefts(
+    tiny_llama: Path, make_table: MakeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = Pack.of(make_table("train", LENGTHS), range(10), CPU)
+    plain, dropped = (
+        load_model(tiny_llama, torch.float32, CPU, LORA.model_copy(update={"lora_dropout": each}))
+        for each in (0.0, 0.1)
+    )
+
+    def forward(*_: Any, **__: Any) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(Linear, "forward", forward)
+    plain(pack).backward()
+    with pytest.raises(NotImplementedError):
+        dropped(pack)
 
 
 @each_kind

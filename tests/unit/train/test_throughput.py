@@ -23,7 +23,7 @@ def counted(loss: SupervisedLoss, pack: Pack) -> tuple[int, int]:
     with FlopCounterMode(display=False) as counter:
         loss(pack).backward()
     counts = {str(op): n for op, n in counter.get_flop_counts()["Global"].items()}
-    attention = counts.pop("aten.bmm")
+    attention = counts.pop("aten.bmm") + counts.pop("aten.baddbmm")
     assert counts.keys() <= {"aten.mm", "aten.addmm"}
     return sum(counts.values()), attention
 
