@@ -99,6 +99,12 @@ def baselines(task: str, train: Sequence[Row], house: str | None = None) -> tupl
                 Baseline("plain_sentence", plain_sentence_between(train)),
                 Baseline("majority", majority(train)),
             )
+        case "plain":
+            return (
+                Baseline("term", term),
+                Baseline("nearest_term", nearest_term(train)),
+                Baseline("majority", majority(train)),
+            )
         case "write":
             return (
                 Baseline("majority", majority(train)),
@@ -176,6 +182,29 @@ def letter_match(asked: str) -> str:
 def first_option(asked: str) -> str:
     """What is left of a majority vote where right answers stand at every position equally often."""
     return next(iter(asked.splitlines()[1:]), "")
+
+
+def term(asked: str) -> str:
+    """The term that is to be said in plain words, as it is."""
+    return asked.rpartition(": ")[2]
+
+
+def nearest_term(train: Sequence[Row]) -> Rule:
+    """The plain words of the training term whose spelling is most alike (Jaccard index of trigrams)."""
+    known = [(_trigrams(term(question(row))), row.reference) for row in train]
+
+    def answer(asked: str) -> str:
+        wanted = _trigrams(term(asked))
+        return max(known, key=lambda one: len(wanted & one[0]) / len(wanted | one[0]), default=(wanted, ""))[
+            1
+        ]
+
+    return answer
+
+
+def _trigrams(text: str) -> frozenset[str]:
+    padded = f"  {text.casefold()} "
+    return frozenset(padded[at : at + 3] for at in range(len(padded) - 2))
 
 
 def majority_fields(answers: Sequence[dict[str, Any]]) -> Rule:

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tunebook_data.datasets import code_style, medical_glossary, support_tickets
+from tunebook_data.datasets import code_style, medical_glossary, medical_plain, support_tickets
 from tunebook_data.formats import conversation, fields_by_format, recognise
 from tunebook_data.hub_files import hub_files, hub_name
 from tunebook_data.records import Record, has_lines, line_record, read_records
@@ -127,6 +127,9 @@ def _parts(
                 seed=seed,
                 num_terms=source.num_terms,
             )
+            yield SourcePart(source.name, None, iter(rows))
+        case DatasetSource(name="medical_plain"):
+            rows = medical_plain.rows(source.task, assets_dir=assets_dir, rows=source.num_rows, seed=seed)
             yield SourcePart(source.name, None, iter(rows))
         case DatasetSource(name="support_tickets"):
             rows = support_tickets.rows(source.task, assets_dir=assets_dir, rows=source.num_rows, seed=seed)

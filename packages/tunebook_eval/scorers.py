@@ -28,6 +28,7 @@ from tunebook_spec.metrics import (
     RegexMatch,
     Rules,
     TextRule,
+    TokenF1,
 )
 
 Scores = Mapping[str, float]
@@ -136,9 +137,10 @@ def contains(metric: object, answer: Answer) -> float | None:
     return float(contains_any(answer.text, expected)) if expected else None
 
 
-def token_f1(metric: object, answer: Answer) -> float:
+def token_f1(metric: TokenF1, answer: Answer) -> float:
     """F1 of the words that answer and reference share, articles aside; of several references the best."""
-    return max(_shared(_words(answer.text), _words(each)) for each in references(answer))
+    right = (*references(answer), *_texts_of(answer, metric.references, metric.label))
+    return max(_shared(_words(answer.text), _words(each)) for each in right)
 
 
 def numeric(metric: Numeric, answer: Answer) -> float | None:
@@ -174,17 +176,24 @@ def keeps(rule: TextRule, answer: Answer) -> bool:
         (rule.pattern is None or (re.search(rule.pattern, answer.text) is not None) == (rule.must == "match"))
         and (rule.min_words or 0) <= num_words <= (rule.max_words or num_words)
         and (rule.min_reading_ease is None or reading_ease(answer.text) >= rule.min_reading_ease)
-        and (rule.holds is None or all(contains_any(answer.text, (each,)) for each in _listed(rule, answer)))
+        and all(contains_any(answer.text, (each,)) for each in _said(rule, answer))
     )
 
 
-def _listed(rule: TextRule, answer: Answer) -> list[str]:
-    listed = answer.meta.get(rule.holds or "")
+def _said(rule: TextRule, answer: Answer) -> Sequence[str]:
+    return _texts_of(answer, rule.holds, f"rule {rule.name!r}")
+
+
+def _texts_of(answer: Answer, field: str | None, reader: str) -> Sequence[str]:
+    """What the answer's row lists in a field; nothing without a field."""
+    if field is None:
+        return ()
+    listed = answer.meta.get(field)
     if isinstance(listed, list) and _are_texts(listed):
         return listed
     raise StageError(
-        f"set {answer.set!r}, item {answer.item!r}: rule {rule.name!r} needs a list of texts in the rows' "
-        f"field {rule.holds!r} (got {listed!r}); give every row one"
+        f"set {answer.set!r}, item {answer.item!r}: {reader} needs a list of texts in the rows' "
+        f"field {field!r} (got {listed!r}); give every row one"
     )
 
 

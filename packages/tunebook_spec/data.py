@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from tunebook_spec.fields import Frozen, Name, Share, null_removes, toml
 
-DatasetName = Literal["medical_glossary", "support_tickets", "code_style"]
+DatasetName = Literal["medical_glossary", "medical_plain", "support_tickets", "code_style"]
 RowFormat = Literal["messages", "preference", "alpaca", "sharegpt", "prompt_completion"]
 
 

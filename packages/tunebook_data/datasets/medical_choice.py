@@ -61,10 +61,7 @@ def choice_terms(assets_dir: Path) -> tuple[dict[str, str], dict[str, str]]:
 
 def meaning_groups(meanings: dict[str, str]) -> dict[str, str]:
     """Term -> first term of its group: terms that are one in spelling but for case, or near in meaning."""
-    words = {
-        term: frozenset(_stem(word) for word in re.findall(r"[a-z0-9]+", meaning))
-        for term, meaning in meanings.items()
-    }
+    words = {term: stems(meaning) for term, meaning in meanings.items()}
     parent = {term: term for term in sorted(meanings)}
 
     def root(term: str) -> str:
@@ -147,6 +144,11 @@ def _row(term: str, group: str, right: str, wrong: list[str], position: int, lin
 def _stratum(term: str, right: str, wrong: list[str]) -> Stratum:
     best_wrong = max(letter_score(term, meaning) for meaning in wrong)
     return "letters" if letter_score(term, right) > best_wrong else "blind"
+
+
+def stems(text: str) -> frozenset[str]:
+    """The words of lower-case text, without the s of a plural."""
+    return frozenset(_stem(word) for word in re.findall(r"[a-z0-9]+", text))
 
 
 def _stem(word: str) -> str:

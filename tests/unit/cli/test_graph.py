@@ -253,6 +253,7 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "SimpleMetric.kind": (metrics("exact_match, line_match"), ("evaluate",)),
     "SimpleMetric.name": (metrics("exact_match, {kind: contains, name: holds}"), ("evaluate",)),
     "ExactMatch.normalise": (metrics("{kind: exact_match, normalise: false}"), ("evaluate",)),
+    "TokenF1.references": (metrics("exact_match, {kind: token_f1, references: others}"), ("evaluate",)),
     "ChoiceAccuracy.choices": (
         metrics("exact_match, {kind: choice_accuracy, choices: [a, b]}"),
         ("evaluate",),
@@ -332,7 +333,7 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 METRICS = ("ExactMatch", "ChoiceAccuracy", "RegexMatch", "Numeric", "JsonSchema", "JsonFields", "CodeRuff")
-METRICS += ("CodeDoctests", "Rules", "Consistency")
+METRICS += ("CodeDoctests", "Rules", "Consistency", "TokenF1")
 
 # Which kind of object a field stands in is tested where the field is; these add nothing of their own.
 SAME_AS = {

@@ -164,6 +164,21 @@ def test_token_f1_by_hand(text: str, references: tuple[str, ...], f1: float) -> 
     assert score("token_f1", answered(text, expected=references)) == pytest.approx(f1)
 
 
+def test_token_f1_takes_the_best_of_the_answers_that_a_row_lists() -> None:
+    metric = {"kind": "token_f1", "references": "others"}
+    listed = answered("dry mouth", "reduced spit", meta={"others": ["a dry mouth", "dryness"]})
+    assert score(metric, listed) == 1.0
+    assert score("token_f1", listed) == 0.0
+    assert score(metric, answered("reduced spit", "reduced spit", meta={"others": ["dry mouth"]})) == 1.0
+
+
+@pytest.mark.parametrize("meta", [{}, {"others": "dry mouth"}, {"others": []}, {"others": [1]}])
+def test_rows_without_the_list_that_token_f1_reads_are_named(meta: dict[str, object]) -> None:
+    metric = {"kind": "token_f1", "references": "others"}
+    with pytest.raises(StageError, match=r"token_f1 needs a list of texts in the rows' field 'others'"):
+        score(metric, answered("dry mouth", "dry mouth", meta=meta))
+
+
 @pytest.mark.parametrize(
     ("text", "reference", "options", "expected"),
     [
