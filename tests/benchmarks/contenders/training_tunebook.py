@@ -22,10 +22,11 @@ from tunebook_train.throughput import StepCost, gemm_rate
 
 CPU = torch.device("cpu")
 ALONE = Worker(0, 1, CPU)
+AS_PEERS = {"lr_scheduler_type": "cosine", "warmup_ratio": 0.0}
 
 
 def method_of(kind: str, **changes: Any) -> AnyMethod:
-    common = {"kind": kind, "learning_rate": LEARNING_RATE[kind], "epochs": 1, "warmup_ratio": 0.0} | changes
+    common = {"kind": kind, "learning_rate": LEARNING_RATE[kind], "epochs": 1, **AS_PEERS, **changes}
     if kind == "full":
         return FullMethod.model_validate(common)
     targets = ("q_proj", "k_proj", "v_proj", "o_proj")
