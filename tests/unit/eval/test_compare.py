@@ -113,7 +113,7 @@ def test_what_differs_is_listed_and_the_rest_is_said_to_be_the_same(compared: Co
     assert " medical@1: 7 train, 40 test rows" in text
     assert " versions: the same" in text
     assert " medical@2: verdict: pass" in text
-    assert "+0.500   +0.3" in text
+    assert "+0.500   +0.260 to +0.740" in text
 
 
 def test_other_rows_and_versions_are_differences(tmp_path: Path) -> None:
