@@ -195,9 +195,8 @@ def nearest_term(train: Sequence[Row]) -> Rule:
 
     def answer(asked: str) -> str:
         wanted = _trigrams(term(asked))
-        return max(known, key=lambda one: len(wanted & one[0]) / len(wanted | one[0]), default=(wanted, ""))[
-            1
-        ]
+        likeness = [len(wanted & each) / len(wanted | each) for each, _ in known]
+        return known[likeness.index(max(likeness))][1] if known else ""
 
     return answer
 

@@ -1,13 +1,12 @@
 """Functions cut out of stand-ins for the packages, by the real ruff under the house style of the spec."""
 
-import hashlib
-import zipfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tunebook_data import ruff, wheels
+from tests.unit.data.stand_ins import stand_in
+from tunebook_data import ruff
 from tunebook_data.baselines import baselines, question
 from tunebook_data.datasets import code_functions, code_style
 from tunebook_data.datasets.code_faults import with_faults
@@ -103,17 +102,14 @@ def house() -> str:
 
 @pytest.fixture
 def assets_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "wheels").mkdir()
-    path = tmp_path / "wheels" / "algorithms-1.0.1-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("algorithms/plane/shapes.py", SHAPES)
-        archive.writestr("algorithms/zother.py", OTHERS)
-        archive.writestr("algorithms/tests/test_shapes.py", OTHERS.replace("second", "third"))
-        archive.writestr("algorithms/notes.txt", "def f(): ...")
-    pins = {"algorithms": ("1.0.1", hashlib.sha256(path.read_bytes()).hexdigest())}
-    monkeypatch.setattr(wheels, "pinned_wheels", lambda *_: pins)
+    members = {
+        "algorithms/plane/shapes.py": SHAPES,
+        "algorithms/zother.py": OTHERS,
+        "algorithms/tests/test_shapes.py": OTHERS.replace("second", "third"),
+        "algorithms/notes.txt": "def f(): ...",
+    }
     monkeypatch.setattr(code_functions, "PACKAGES", ("algorithms",))
-    return tmp_path
+    return stand_in(tmp_path, monkeypatch, {("algorithms", "1.0.1"): members})
 
 
 def rows_of(task: str, assets_dir: Path, house: str, seed: int = 0) -> list[Row]:

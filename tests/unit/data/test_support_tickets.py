@@ -1,16 +1,14 @@
 """The authored tickets, and the real ones over a stand-in for their wheel."""
 
-import hashlib
 import json
 import re
-import zipfile
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tunebook_data import wheels
+from tests.unit.data.stand_ins import stand_in
 from tunebook_data.answer_schema import answer_problem
 from tunebook_data.datasets import support_real, support_tickets
 from tunebook_data.datasets.support_tickets import FIELDS, ISSUES, NUMBERS, ordinal, pools, templates
@@ -40,16 +38,11 @@ def rows() -> list[Row]:
 
 @pytest.fixture
 def assets_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "wheels").mkdir()
-    path = tmp_path / "wheels" / "inspect_evals-0.26.0-py3-none-any.whl"
     fields = ("user", "type", "subject", "description")
-    with zipfile.ZipFile(path, "w") as archive:
-        tickets = [dict(zip(fields, each, strict=True)) for each in TICKETS]
-        archive.writestr(f"{support_real._FOLDER}/tickets.json", json.dumps(tickets))
-        archive.writestr(f"{support_real._FOLDER}/users.json", json.dumps(USERS))
-    pins = {"inspect-evals": ("0.26.0", hashlib.sha256(path.read_bytes()).hexdigest())}
-    monkeypatch.setattr(wheels, "pinned_wheels", lambda _: pins)
-    return tmp_path
+    tickets = [dict(zip(fields, each, strict=True)) for each in TICKETS]
+    members = {"tickets.json": json.dumps(tickets), "users.json": json.dumps(USERS)}
+    inside = {f"{support_real._FOLDER}/{name}": content for name, content in members.items()}
+    return stand_in(tmp_path, monkeypatch, {("inspect-evals", "0.26.0"): inside})
 
 
 def text_of(row: Row) -> str:
