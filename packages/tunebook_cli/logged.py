@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from tunebook_cli.planning import plan
+from tunebook_cli.stages.work import embedder
 from tunebook_eval.from_log import describe, score_log
 from tunebook_eval.inputs import AnswerInputs, EvaluateInputs
 from tunebook_eval.sets import build_items
@@ -47,7 +48,7 @@ def score_log_file(loaded: LoadedSpec, settings: Settings, path: Path, log_set: 
         )
         logger.warning(message, loaded.spec.name)
     metrics = EvaluateInputs.of(loaded.spec).metrics
-    return describe(score_log(metrics, rows, items, other_set=other_set))
+    return describe(score_log(metrics, rows, items, other_set=other_set, embed=embedder(settings.assets_dir)))
 
 
 def _set(spec: Spec, named: str | None) -> str:

@@ -16,6 +16,7 @@ from tunebook_eval.examples import choose_examples
 from tunebook_eval.inputs import EvaluateInputs
 from tunebook_eval.judged import Judgements
 from tunebook_eval.scorers import Scores, score_all
+from tunebook_eval.shots import Embed
 from tunebook_spec.errors import StageError
 from tunebook_spec.metrics import ALWAYS, AnyMetric, Consistency, Judged, Pairwise, is_headline
 
@@ -27,7 +28,12 @@ Arms = Mapping[str, Sequence[Answer]]
 
 
 def evaluate(
-    inputs: EvaluateInputs, *, arms: Mapping[str, Path], judges: Mapping[str, Path], out: Path
+    inputs: EvaluateInputs,
+    *,
+    arms: Mapping[str, Path],
+    judges: Mapping[str, Path],
+    out: Path,
+    embed: Embed | None = None,
 ) -> EvalReport:
     """Score every answer and say how sure each mean is.
 
@@ -36,11 +42,12 @@ def evaluate(
         arms: The folder that `answer` left, by arm.
         judges: The folder that `judge_answers` left, by the judge's role.
         out: Gets `report.json`.
+        embed: For metrics that compare meanings.
     """
     answers = _by_arm({arm: read_answers(folder / FILE) for arm, folder in arms.items()})
     results = {arm: read_result(folder) for arm, folder in arms.items()}
     judgements = Judgements.read(judges)
-    scores, groups = tuple(_scores(inputs.metrics, answers, judgements)), _groups(answers)
+    scores, groups = tuple(_scores(inputs.metrics, answers, judgements, embed)), _groups(answers)
     judged = tuple(judgements.evidence(inputs.metrics, groups))
     report = EvalReport(
         scores=scores,
@@ -81,7 +88,7 @@ def _by_arm(folders: Arms) -> Arms:
 
 
 def _scores(
-    metrics: Mapping[str, Sequence[AnyMetric]], arms: Arms, judgements: Judgements
+    metrics: Mapping[str, Sequence[AnyMetric]], arms: Arms, judgements: Judgements, embed: Embed | None
 ) -> Iterator[ArmScores]:
     for name, of_set in metrics.items():
         here = {arm: found for arm, all_ in arms.items() if (found := [a for a in all_ if a.set == name])}
@@ -91,7 +98,7 @@ def _scores(
                 if not answers:
                     continue
                 if not isinstance(metric, Judged):
-                    yield from score_arm(metric, arm, answers, score_all(metric, answers))
+                    yield from score_arm(metric, arm, answers, score_all(metric, answers, embed))
                 elif arm == "tuned" or (answers[0].rule is None and not isinstance(metric, Pairwise)):
                     said = judgements.scores(name, metric, arm)
                     yield from score_arm(metric, arm, answers, [said.get(each.item) for each in answers])

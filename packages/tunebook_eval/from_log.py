@@ -15,6 +15,7 @@ from tunebook_eval.evaluate import score_always, score_arm
 from tunebook_eval.evidence import ArmScores, Change
 from tunebook_eval.scorers import score_all
 from tunebook_eval.sets import Item
+from tunebook_eval.shots import Embed
 from tunebook_run.table import add_row, lines, new_table
 from tunebook_run.traffic_log import LoggedAnswer
 from tunebook_spec.metrics import ALWAYS, AnyMetric, needs_reference, scores_alone
@@ -43,6 +44,7 @@ def score_log(
     items: Sequence[Item],
     *,
     other_set: str,
+    embed: Embed | None = None,
 ) -> LogScores:
     """Score every answer by the metrics of its set.
 
@@ -55,6 +57,7 @@ def score_log(
         rows: What a server has logged.
         items: Questions with a reference.
         other_set: The set of all other questions.
+        embed: For metrics that compare meanings.
     """
     known: dict[str, dict[str, Item]] = {}
     for item in items:
@@ -68,7 +71,7 @@ def score_log(
         answers = tuple(_answer(row, key, item, other_set) for item in asked_by)
         by_model.setdefault(row.model, []).append(_Logged(row, answers))
     models = sorted(by_model)
-    scores = tuple(score for model in models for score in _scores(metrics, model, by_model[model]))
+    scores = tuple(score for model in models for score in _scores(metrics, model, by_model[model], embed))
     groups: dict[str, dict[str, str]] = {}
     for each in (answer for model in models for logged in by_model[model] for answer in logged.answers):
         groups.setdefault(each.set, {})[each.item] = each.group
@@ -139,7 +142,7 @@ def _has_reference(answer: Answer) -> bool:
 
 
 def _scores(
-    metrics: Mapping[str, Sequence[AnyMetric]], model: str, logged: Sequence[_Logged]
+    metrics: Mapping[str, Sequence[AnyMetric]], model: str, logged: Sequence[_Logged], embed: Embed | None
 ) -> Iterator[ArmScores]:
     """Of one model; an answer whose tokens nobody has counted says nothing of its length."""
     for name, of_set in metrics.items():
@@ -148,7 +151,7 @@ def _scores(
         for metric in of_set:
             scored = [each for each in answers if not needs_reference(metric) or _has_reference(each)]
             if scored and scores_alone(metric):
-                yield from score_arm(metric, model, scored, score_all(metric, scored))
+                yield from score_arm(metric, model, scored, score_all(metric, scored, embed))
         counted = [answer for row, answer in here if row.completion_tokens is not None or row.error]
         for only, metric_name in zip((answers, counted), ALWAYS, strict=True):
             if only:

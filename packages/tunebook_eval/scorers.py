@@ -7,7 +7,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 from tunebook_data.answer_schema import schema_problem
 from tunebook_data.suites import contains as contains_any
@@ -21,15 +22,20 @@ from tunebook_spec.metrics import (
     ChoiceAccuracy,
     CodeDoctests,
     CodeRuff,
+    EmbeddingSimilarity,
     ExactMatch,
     JsonFields,
     JsonSchema,
+    NearestReference,
     Numeric,
     RegexMatch,
     Rules,
     TextRule,
     TokenF1,
 )
+
+if TYPE_CHECKING:
+    from tunebook_eval.shots import Embed
 
 Scores = Mapping[str, float]
 """By part of the metric; the metric itself is the part `""`. What says nothing of an answer is left out."""
@@ -40,8 +46,15 @@ _NUMBER = re.compile(
 _ARTICLES = frozenset({"a", "an", "the"})
 
 
-def score_all(metric: AnyMetric, answers: Sequence[Answer]) -> list[Scores | None]:
+def score_all(
+    metric: AnyMetric, answers: Sequence[Answer], embed: Embed | None = None
+) -> list[Scores | None]:
     """The scores of each answer, in order; None for what could not be scored, which is not wrong.
+
+    Args:
+        metric: Of the spec.
+        answers: Of one arm to one set.
+        embed: For `embedding_similarity`.
 
     Raises:
         StageError: the metric cannot be used on these answers.
@@ -60,6 +73,9 @@ def score_all(metric: AnyMetric, answers: Sequence[Answer]) -> list[Scores | Non
                 _whole(value)
                 for value in code_scores.pass_doctests(metric, texts, _examples(metric, answered))
             ]
+        case EmbeddingSimilarity():
+            assert embed is not None, "who evaluates embeds"
+            whole = [_whole(value) for value in embedding_similarities(metric, answered, embed)]
         case JsonFields():
             whole = [json_scores.fields(each.text, each.reference or "", metric.fields) for each in answered]
         case Rules():
@@ -139,8 +155,24 @@ def contains(metric: object, answer: Answer) -> float | None:
 
 def token_f1(metric: TokenF1, answer: Answer) -> float:
     """F1 of the words that answer and reference share, articles aside; of several references the best."""
-    right = (*references(answer), *_texts_of(answer, metric.references, metric.label))
-    return max(_shared(_words(answer.text), _words(each)) for each in right)
+    return max(_shared(_words(answer.text), _words(each)) for each in _all_references(metric, answer))
+
+
+def embedding_similarities(
+    metric: EmbeddingSimilarity, answers: Sequence[Answer], embed: Embed
+) -> list[float]:
+    """Of each answer with its reference, of several the best: the cosine of their embeddings, at least 0."""
+    right = [_all_references(metric, answer) for answer in answers]
+    texts = dict.fromkeys([*(answer.text for answer in answers), *chain.from_iterable(right)])
+    vectors = dict(zip(texts, embed([*texts]), strict=True)) if texts else {}
+    return [
+        float(max(0.0, min(1.0, max(vectors[answer.text] @ vectors[each] for each in of_one))))
+        for answer, of_one in zip(answers, right, strict=True)
+    ]
+
+
+def _all_references(metric: NearestReference, answer: Answer) -> Sequence[str]:
+    return (*references(answer), *_texts_of(answer, metric.references, metric.label))
 
 
 def numeric(metric: Numeric, answer: Answer) -> float | None:

@@ -18,6 +18,7 @@ PlainMetric = Literal[
     "contains",
     "choice_accuracy",
     "token_f1",
+    "embedding_similarity",
     "numeric",
     "json_valid",
     "json_schema",
@@ -80,12 +81,21 @@ class SimpleMetric(Metric):
     texts."""
 
 
-class TokenF1(Metric):
+class NearestReference(Metric):
+    references: str | None = None
+    """Field of the rows that lists other right answers; the one most like the answer counts."""
+
+
+class TokenF1(NearestReference):
     """F1 of the words that answer and reference share (Rajpurkar et al. 2016)."""
 
     kind: Literal["token_f1"]
-    references: str | None = None
-    """Field of the rows that lists other right answers; the one most like the answer counts."""
+
+
+class EmbeddingSimilarity(NearestReference):
+    """Cosine of the embeddings of answer and reference by all-MiniLM-L6-v2; 0 where it is negative."""
+
+    kind: Literal["embedding_similarity"]
 
 
 class ExactMatch(Metric):
@@ -328,6 +338,7 @@ class Pairwise(Judged):
 _Spelt = Annotated[
     SimpleMetric
     | TokenF1
+    | EmbeddingSimilarity
     | ExactMatch
     | ChoiceAccuracy
     | RegexMatch
@@ -361,9 +372,9 @@ def fields_of_rows(metric: AnyMetric) -> tuple[str, ...]:
     match metric:
         case Rules():
             return tuple(dict.fromkeys(rule.holds for rule in metric.rules if rule.holds is not None))
-        case (
-            CodeRuff(defines=str(field)) | CodeDoctests(examples=str(field)) | TokenF1(references=str(field))
-        ):
+        case CodeRuff(defines=str(field)) | CodeDoctests(examples=str(field)):
+            return (field,)
+        case NearestReference(references=str(field)):
             return (field,)
         case ChoiceAccuracy(choices=None):
             return ("choices",)

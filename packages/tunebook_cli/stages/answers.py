@@ -10,13 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunebook_cli.stages.work import Outcome, Work, by_name, kept_answers, open_engine, supporting
+from tunebook_cli.stages.work import Outcome, Work, by_name, embedder, kept_answers, open_engine, supporting
 from tunebook_inference.served import ROLE
 from tunebook_run.stages import read_artifact
 
 if TYPE_CHECKING:
     from tunebook_eval.answers import AnswerResult
-    from tunebook_eval.shots import Embed
     from tunebook_inference.generator import Engine
     from tunebook_inference.supporting import SupportingModel
     from tunebook_spec.base_model import AnySupportingModel, HostedModel
@@ -37,7 +36,7 @@ def answer_stage(work: Work) -> Outcome:
         data_dir=data,
         out=work.out,
         advance=work.advance,
-        embed=_embed(work.settings.assets_dir) if inputs.retrieval else None,
+        embed=embedder(work.settings.assets_dir),
     )
     if inputs.model is not None:
         with _elsewhere(work, inputs.arm, inputs.model) as generator:
@@ -104,12 +103,6 @@ def _answered(done: AnswerResult) -> Outcome:
     resumed = f", {done.num_resumed} of them by an earlier attempt" if done.num_resumed else ""
     errors = f", {done.num_errors} failed" if done.num_errors else ""
     return Outcome(done.model_dump(mode="json"), f"{done.num_answers} answers{resumed}{errors}; {tokens}")
-
-
-def _embed(assets_dir: Path) -> Embed:
-    from tunebook_eval.embeddings import embed
-
-    return functools.partial(embed, assets_dir=assets_dir)
 
 
 def _check_merge(work: Work, merged: Path, engine: Engine) -> None:

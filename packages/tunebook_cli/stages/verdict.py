@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from tunebook_cli.stages.work import Outcome, Work, by_name, without_summary
+from tunebook_cli.stages.work import Outcome, Work, by_name, embedder, without_summary
 from tunebook_run.stages import read_artifact
 
 logger = logging.getLogger(__name__)
@@ -19,7 +19,8 @@ def evaluate_stage(work: Work) -> Outcome:
 
     arms, judges = by_name(work.parents, "answer-"), by_name(work.parents, "judge-")
     inputs = EvaluateInputs.model_validate(work.fields)
-    report = evaluate(inputs, arms=arms, judges=judges, out=work.out)
+    embed = embedder(work.settings.assets_dir)
+    report = evaluate(inputs, arms=arms, judges=judges, out=work.out, embed=embed)
     scored = f"{len(report.scores)} scores of {len(arms)} arms; {len(report.flips)} flips"
     for warning in report.warnings:
         logger.warning("%-16s %s", "evaluate", warning)

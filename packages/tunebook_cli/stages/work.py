@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +17,10 @@ from tunebook_run.stages import Artifact
 from tunebook_run.store import Store
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tunebook_eval.shots import Embed
     from tunebook_inference.generator import Engine
     from tunebook_inference.kept_answers import KeptAnswers
     from tunebook_inference.supporting import SupportingModel
@@ -80,6 +84,17 @@ def open_engine(
     precision = compute_dtype()
     logger.info("%-16s computes in %s", work.request.stage.name, precision.reason)
     return VLLMEngine(model, renderer, decoding, precision.dtype, takes_schemas=takes_schemas)
+
+
+def embedder(assets_dir: Path) -> Embed:
+    """Embeds texts; what it takes is imported at the first."""
+
+    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+        from tunebook_eval import embeddings
+
+        return embeddings.embed(texts, assets_dir=assets_dir)
+
+    return embed
 
 
 @contextlib.contextmanager

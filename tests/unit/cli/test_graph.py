@@ -254,6 +254,10 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "SimpleMetric.name": (metrics("exact_match, {kind: contains, name: holds}"), ("evaluate",)),
     "ExactMatch.normalise": (metrics("{kind: exact_match, normalise: false}"), ("evaluate",)),
     "TokenF1.references": (metrics("exact_match, {kind: token_f1, references: others}"), ("evaluate",)),
+    "EmbeddingSimilarity.references": (
+        metrics("exact_match, {kind: embedding_similarity, references: others}"),
+        ("evaluate",),
+    ),
     "ChoiceAccuracy.choices": (
         metrics("exact_match, {kind: choice_accuracy, choices: [a, b]}"),
         ("evaluate",),
@@ -333,7 +337,7 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 METRICS = ("ExactMatch", "ChoiceAccuracy", "RegexMatch", "Numeric", "JsonSchema", "JsonFields", "CodeRuff")
-METRICS += ("CodeDoctests", "Rules", "Consistency", "TokenF1")
+METRICS += ("CodeDoctests", "Rules", "Consistency", "TokenF1", "EmbeddingSimilarity")
 
 # Which kind of object a field stands in is tested where the field is; these add nothing of their own.
 SAME_AS = {

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from tunebook_eval.answers import Answer
@@ -170,6 +173,24 @@ def test_token_f1_takes_the_best_of_the_answers_that_a_row_lists() -> None:
     assert score(metric, listed) == 1.0
     assert score("token_f1", listed) == 0.0
     assert score(metric, answered("reduced spit", "reduced spit", meta={"others": ["dry mouth"]})) == 1.0
+
+
+def test_embedding_similarity_is_the_cosine_with_the_nearest_reference_and_never_negative() -> None:
+    places = {"kidney stone": (1, 0), "renal calculus": (0.6, 0.8), "broken arm": (-1, 0), "rock": (0, 1)}
+
+    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+        return np.array([places[text] for text in texts], np.float32)
+
+    metric = TypeAdapter(AnyMetric).validate_python({"kind": "embedding_similarity", "references": "others"})
+    meta = {"others": ["rock"]}
+    answers = [
+        answered("renal calculus", "kidney stone", meta={"others": ["broken arm"]}),
+        answered("renal calculus", "kidney stone", meta=meta),
+        answered("broken arm", "kidney stone", meta=meta),
+        answered("", "kidney stone", meta=meta, finish_reason="error", error="refused"),
+    ]
+    found = [made and made[""] for made in score_all(metric, answers, embed)]
+    assert found == [pytest.approx(0.6), pytest.approx(0.8), 0.0, None]
 
 
 @pytest.mark.parametrize("meta", [{}, {"others": "dry mouth"}, {"others": []}, {"others": [1]}])
