@@ -32,12 +32,13 @@ SCORES: tuple[str, ...] = ("numpy", "scipy", "jsonschema", "ruff")
 FORMATS: Mapping[str, int] = {
     "replay": 3,
     "prepare": 12,
-    "train": 4,
+    "train": 5,
     "merge": 2,
     "answer-base": 2,
     "answer-few_shot": 2,
     "answer-tuned": 2,
-    "evaluate": 6,
+    "evaluate": 7,
+    "decide": 2,
 }
 """Raised when a stage's own code changes its output; 1 for the others."""
 

@@ -157,11 +157,12 @@ class _Run:
                 self.ray.stop()
 
     def conclude(self) -> None:
-        """The verdict, and its report beside `run.json`."""
+        """The verdict, and its report and summary beside `run.json`."""
         key = self.record.stage("decide").key
         decided = read_artifact(self.store, key)
         assert decided is not None
-        self._copy_page(key, "report.html")
+        for name in ("report.html", "summary.md"):
+            self._copy_page(key, name)
         self.update(status=decided.result["verdict"], verdict=decided.result["lines"])
 
     def _copy_page(self, key: str, name: str) -> None:

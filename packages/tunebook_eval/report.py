@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from tunebook_spec.evaluation import PROMPTED
 from tunebook_spec.metrics import ALWAYS, is_headline
 
 REPORT = "report.html"
+SUMMARY = "summary.md"
 TEMPLATE = "report.html.j2"
 ARMS: tuple[str, ...] = ("base", *PROMPTED)
 """What comes first."""
@@ -56,10 +57,10 @@ def write_report(
     lineage: Mapping[str, JsonValue],
     hosted: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write `report.html`.
+    """Write `report.html`, and `summary.md` for a pull request.
 
     Args:
-        out: Folder that gets the file.
+        out: Folder that gets the files.
         name: Of the scenario.
         problem: In a sentence.
         profile: Overlay of the spec that was applied.
@@ -116,6 +117,7 @@ def write_report(
     )
     path = out / REPORT
     path.write_text(page, encoding="utf-8")
+    (out / SUMMARY).write_text(markdown(verdict, report, name=name, profile=profile), encoding="utf-8")
     return path
 
 
@@ -136,25 +138,60 @@ def summary(
         price_per_hour: As for `write_report`.
         hosted: Likewise.
     """
+    columns, rows = _metric_table(verdict, report)
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="left" if column == columns[0] else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    costs = _query_lines(report, None if hosted else update_s, price_per_hour)
+    costs += [f" one update of tuned, at {hosted['provider']}: {_taken(hosted)}"] if hosted and costs else []
+    return "\n".join([*lines_of(table), "", *costs, *([""] if costs else []), *verdict.lines])
+
+
+def markdown(verdict: GateVerdict, report: EvalReport, *, name: str, profile: str | None) -> str:
+    """The verdict, its gates and each metric by arm, for a pull request.
+
+    Args:
+        verdict: What `decide` made of the report.
+        report: What `evaluate` found.
+        name: Of the scenario.
+        profile: As for `write_report`.
+    """
+    of = f"{name}, profile {profile}" if profile else name
+    gates = [(each.outcome, each.rule, each.evidence) for each in verdict.results]
+    advisory = [f"{metric} is advisory: {why}" for metric, why in verdict.advisory.items()]
+    parts = [
+        f"### {of}: {verdict.outcome}",
+        _markdown_table(("", "gate", "evidence"), gates),
+        _markdown_table(*_metric_table(verdict, report)),
+        *advisory,
+        *report.warnings,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = (columns, ["---"] * len(columns), *rows)
+    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
+
+
+def _metric_table(verdict: GateVerdict, report: EvalReport) -> tuple[list[str], list[list[str]]]:
+    """Each metric by arm, beside the best rule: the columns, and a row for each."""
     gated = {each.gate.metric for each in verdict.results}
     metrics = {name: of for name, of in _by_metric(report).items() if _is_headline(name) or name in gated}
-    arms = _models(report)
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for column in ("metric", *arms, "best rule", "n"):
-        table.add_column(column, justify="left" if column == "metric" else "right", no_wrap=True)
+    arms, rows = _models(report), []
     for metric, scores in metrics.items():
         by_arm = {each.arm: each for each in scores}
         rules = [each for each in scores if each.is_rule and not each.is_reference and each.overall]
         best = max(rules, key=lambda each: each.overall.mean if each.overall else 0, default=None)
         tuned = by_arm.get("tuned")
-        rows = str(tuned.overall.num_samples if tuned and tuned.overall else 0)
+        num = str(tuned.overall.num_samples if tuned and tuned.overall else 0)
         if tuned and tuned.num_unscored and _is_headline(metric):
-            rows += f", {tuned.num_unscored} unscored"
+            num += f", {tuned.num_unscored} unscored"
         cells = [_cell(by_arm.get(arm)) for arm in arms]
-        table.add_row(metric, *cells, f"{_cell(best)} {best.arm}" if best else "-", rows)
-    costs = _query_lines(report, None if hosted else update_s, price_per_hour)
-    costs += [f" one update of tuned, at {hosted['provider']}: {_taken(hosted)}"] if hosted and costs else []
-    return "\n".join([*lines_of(table), "", *costs, *([""] if costs else []), *verdict.lines])
+        rows.append([metric, *cells, f"{_cell(best)} {best.arm}" if best else "-", num])
+    return ["metric", *arms, "best rule", "n"], rows
 
 
 def _query_lines(report: EvalReport, update_s: float | None, price_per_hour: float | None) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
 
 from tests.unit.eval.answers_on_disk import asked, general, leave
 from tests.unit.eval.report_page import METRICS, write
@@ -181,6 +182,29 @@ def test_the_summary_ends_with_the_verdict(evidence: tuple[EvalReport, GateVerdi
     row = next(line for line in lines if "glossary.line_match" in line)
     assert re.search(r"0\.000 .* 0\.300 ± 0\.\d+ .* 0\.950 ± 0\.\d+ .* 0\.500 .*majority +40$", row)
     assert lines[-1] == "verdict: inconclusive (2 pass, 0 fail, 1 inconclusive)"
+
+
+def test_beside_the_page_lies_markdown_for_a_pull_request(
+    tmp_path: Path, evidence: tuple[EvalReport, GateVerdict]
+) -> None:
+    write(tmp_path, evidence, [])
+    html = MarkdownIt("commonmark").enable("table").render((tmp_path / "summary.md").read_text())
+    assert html.startswith("<h3>medical, profile local: inconclusive</h3>")
+    tables = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", each) for each in html.split("<table>")[1:]]
+    gates, metrics = tables
+    assert gates[:3] == ["", "gate", "evidence"]
+    assert gates[3::3] == [each.outcome for each in evidence[1].results]
+    assert gates[5].startswith("0.950, 95 % above")
+    assert metrics[:6] == ["metric", "base", "few_shot", "tuned", "best rule", "n"]
+    row = metrics[metrics.index("glossary.line_match") :][:6]
+    assert [cell.split(" ")[0] for cell in row] == [
+        "glossary.line_match",
+        "0.000",
+        "0.300",
+        "0.950",
+        "0.500",
+        "40",
+    ]
 
 
 def test_the_summary_tells_what_a_query_takes(evidence: tuple[EvalReport, GateVerdict]) -> None:
