@@ -19,6 +19,7 @@ from tunebook_spec.base_model import BaseModelReference
 from tunebook_spec.data import DatasetSource
 from tunebook_spec.evaluation import Arm, ModelArm, RunArm, arm_name
 from tunebook_spec.method import HostedMethod
+from tunebook_spec.metrics import EmbeddingSimilarity
 from tunebook_train.inputs import HostedInputs, MergeInputs, TrainInputs
 
 RENDERS: tuple[str, ...] = ("transformers", "tokenizers")
@@ -37,8 +38,8 @@ FORMATS: Mapping[str, int] = {
     "answer-base": 2,
     "answer-few_shot": 2,
     "answer-tuned": 2,
-    "evaluate": 7,
-    "decide": 2,
+    "evaluate": 8,
+    "decide": 3,
 }
 """Raised when a stage's own code changes its output; 1 for the others."""
 
@@ -208,7 +209,14 @@ def stages(
         libraries = ("jsonschema", *GENERATES) if runs_here else ("jsonschema",)
         weights = ("merge",) if runs_here and "merge" in made else ()  # it must not be the judge's own
         add(judges[-1], judged, "prepare", *weights, *of_models, contents=contents, libraries=libraries)
-    add("evaluate", EvaluateInputs.of(spec), *answers, *judges, libraries=SCORES)
+    compares = [
+        one
+        for each in spec.evaluation.sets.values()
+        for one in each.metrics
+        if isinstance(one, EmbeddingSimilarity)
+    ]
+    embeddings = {"embeddings": repr(pinned_wheels("tunebook_eval"))} if compares else {}
+    add("evaluate", EvaluateInputs.of(spec), *answers, *judges, contents=embeddings, libraries=SCORES)
     price = {} if price_per_hour is None else {"price_per_hour": str(price_per_hour)}
     trained = () if served else ("train",)
     add("decide", DecideInputs.of(spec), "evaluate", "prepare", *trained, contents=price)

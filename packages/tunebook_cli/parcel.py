@@ -21,6 +21,7 @@ from tunebook_spec import LoadedSpec
 from tunebook_spec.base_model import FolderModel, GgufModel, ScriptedModel
 from tunebook_spec.data import FileSource
 from tunebook_spec.errors import InputError
+from tunebook_spec.evaluation import FileSet
 from tunebook_spec.metrics import Judged
 
 MOST_BYTES = 512 << 20
@@ -99,7 +100,7 @@ def environment_to_send() -> dict[str, str]:
 def _paths(part: object) -> Iterator[str]:
     """The paths of files that a part of a spec names."""
     match part:
-        case FileSource(path=path) | FolderModel(path=path) | GgufModel(path=path):
+        case FileSet(file=path) | FileSource(path=path) | FolderModel(path=path) | GgufModel(path=path):
             yield path
         case ScriptedModel(path=str(path)) | Judged(golden=str(path)):
             yield path

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from tunebook_cli.graph import EarlierRun, stages
 from tunebook_data.fingerprint import preflight, source_digests
+from tunebook_data.inputs import files_asked
 from tunebook_eval.golden import golden_digests, golden_problems, judged_metrics
 from tunebook_eval.scorers import metric_problems
 from tunebook_inference.served import Served
@@ -103,7 +104,12 @@ def plan(loaded: LoadedSpec, settings: Settings, served: Served | None = None) -
         role: identity(loaded.spec.models[role], settings.of_model(role), ready.get(role), folder)
         for role in loaded.spec.roles
     }
-    sources = source_digests(loaded.spec.data, spec_dir=folder, assets_dir=settings.assets_dir)
+    sources = source_digests(
+        loaded.spec.data,
+        suite_files=files_asked(loaded.spec),
+        spec_dir=folder,
+        assets_dir=settings.assets_dir,
+    )
     runs = _earlier_runs(loaded, settings)
     made = stages(
         loaded.spec,

@@ -157,12 +157,13 @@ class _Run:
                 self.ray.stop()
 
     def conclude(self) -> None:
-        """The verdict, and its report and summary beside `run.json`."""
+        """The verdict, and its report and summary beside `run.json`, with the evidence as JSON."""
         key = self.record.stage("decide").key
         decided = read_artifact(self.store, key)
         assert decided is not None
         for name in ("report.html", "summary.md"):
             self._copy_page(key, name)
+        self._copy_page(self.record.stage("evaluate").key, "report.json")
         self.update(status=decided.result["verdict"], verdict=decided.result["lines"])
 
     def _copy_page(self, key: str, name: str) -> None:

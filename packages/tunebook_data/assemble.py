@@ -22,6 +22,7 @@ from tunebook_data.manifest import FEW_ROWS, SourceCounts, size_advice
 from tunebook_data.mixture import copy_of, drawn, repeats
 from tunebook_data.rejects import Flag
 from tunebook_data.rows import Row
+from tunebook_data.source_files import public_name
 from tunebook_data.sources import source_name
 from tunebook_data.split import (
     SIDES,
@@ -35,7 +36,8 @@ from tunebook_data.split import (
     split_rows,
 )
 from tunebook_data.stored_rows import RowStore, StoredRows, joined, taken
-from tunebook_data.suites import load_suite, load_texts
+from tunebook_data.suite_files import read_suite
+from tunebook_data.suites import SuiteItem, load_suite, load_texts
 from tunebook_data.workers import HERE, Workers
 from tunebook_run.progress import Advance
 from tunebook_spec.data import AnySource, DatasetSource, RowsSource
@@ -72,6 +74,8 @@ class Assembled:
     """Where all rows are."""
     is_rendered: bool
     """Whether a model was at hand to tell how training sees them."""
+    suites: Mapping[str, Sequence[SuiteItem]] = field(default_factory=dict)
+    """Of files that evaluate, by the path in the spec; part of `held_out`."""
     num_below: tuple[int, ...] = ()
     """Training rows that a judge has scored too low, which are among the rejects; empty before."""
     written: Mapping[Writer, Written] = field(default_factory=dict)
@@ -170,6 +174,7 @@ def assemble(
         StoreError: the disk is full.
     """
     data = inputs.data
+    suites = {path: read_suite(path, spec_dir) for path in inputs.suite_files}
     reads = [read_whole(source, inputs, spec_dir, assets_dir, workers) for source in data.sources]
     store = RowStore(folder)
     check_sources(
@@ -188,7 +193,7 @@ def assemble(
     num_groups = keys.num_groups
     del keys
     dealt = _dealt(reads, kept, sides, inputs.seed)
-    held_out = _held_out(dealt, inputs)
+    held_out = _held_out(dealt, inputs, suites)
     cleaned = clean_train(joined([each["train"] for each in dealt]), held_out, data, workers)
     trained = _trained(reads, dealt, cleaned, inputs.seed)
     copies = [
@@ -207,6 +212,7 @@ def assemble(
         num_groups,
         store,
         renderer is not None,
+        suites,
     )
 
 
@@ -263,13 +269,23 @@ def _is_dealt(source: AnySource) -> bool:
     return isinstance(source, DatasetSource)
 
 
-def _held_out(sources: Sequence[Splits], inputs: PrepareInputs) -> HeldOutItems:
+def _held_out(
+    sources: Sequence[Splits], inputs: PrepareInputs, own: Mapping[str, Sequence[SuiteItem]]
+) -> HeldOutItems:
     """Everything that something is measured on."""
     rows = _joined(sources)
-    suites = [(f"suite {name}: {item.id}", item.q) for name in inputs.suites for item in load_suite(name)]
+    suites = {name: load_suite(name) for name in inputs.suites} | {
+        public_name(path): own[path] for path in own
+    }
+    asked = [
+        (f"suite {name}: {item.id}", text)
+        for name, items in suites.items()
+        for item in items
+        for text in dict.fromkeys((item.q, item.prompt))
+    ]
     questions = [(f"question {question!r}", question) for question in inputs.questions]
     texts = [(f"{name}: {text[:60]!r}", text) for name in inputs.texts for text in load_texts(name)]
-    told = tuple(HeldOut.of_text(*each) for each in (*suites, *questions, *texts))
+    told = tuple(HeldOut.of_text(*each) for each in (*asked, *questions, *texts))
     return HeldOutItems((("test", rows["test"]), ("validation", rows["validation"])), told)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,20 +12,24 @@ from tunebook_data.datasets.catalogue import CATALOGUE
 from tunebook_data.hub_files import fetch
 from tunebook_data.records import check_kind
 from tunebook_data.rows import REPLAY_TASK
-from tunebook_data.source_files import SourceFile
+from tunebook_data.source_files import SourceFile, public_name, source_files
 from tunebook_data.sources import files_of, source_name
+from tunebook_data.suite_files import read_suite
 from tunebook_data.wheels import pinned_wheels
 from tunebook_spec import LoadedSpec
 from tunebook_spec.data import Data, DatasetSource, FileSource, HubSource
 from tunebook_spec.errors import DataError, Problem, SpecError
-from tunebook_spec.evaluation import TaskSet
+from tunebook_spec.evaluation import FileSet, TaskSet
+from tunebook_spec.metrics import ChoiceAccuracy
 
 DATASET_FORMAT = 1
 """Raised when the code of a built-in data set makes other rows of the same packages."""
 
 
-def source_digests(data: Data, *, spec_dir: Path, assets_dir: Path) -> dict[str, str]:
-    """A digest of the content of each source, by a name that is the same on every machine.
+def source_digests(
+    data: Data, *, suite_files: Sequence[str] = (), spec_dir: Path, assets_dir: Path
+) -> dict[str, str]:
+    """A digest of the content of each source and suite, by a name that is the same on every machine.
 
     The order of sources does not matter here. Built-in data sets are told by the pins of their packages and
     the authored files, not by reading the packages.
@@ -39,6 +43,8 @@ def source_digests(data: Data, *, spec_dir: Path, assets_dir: Path) -> dict[str,
             digests[f"{source.kind}:{source_name(source)}"] = _files_digest(files_of(source, spec_dir))
         else:
             digests[f"dataset:{source.name}"] = _dataset_digest()
+    for path in suite_files:
+        digests[f"suite:{public_name(path)}"] = _files_digest(source_files(path, spec_dir))
     digests["suites"] = _folder_digest("tunebook_data.suites")
     return dict(sorted(digests.items()))
 
@@ -79,12 +85,30 @@ def _problems(loaded: LoadedSpec, assets_dir: Path) -> Iterator[tuple[tuple[str 
         if (message := schema_problem(schema)) is not None:
             yield ("data", "checks", "answer_schema", task), message
     for name, each in spec.evaluation.sets.items():
+        if isinstance(each, FileSet):
+            told = ("evaluation", "sets", name, "file")
+            yield from ((told, message) for message in _suite_problems(each, loaded.path.parent))
         asked = [
             source for source in spec.data.sources if isinstance(each, TaskSet) and source.task == each.task
         ]
         if asked and not any(source.split.test for source in asked):
             message = "has no test rows: every source of this task has split.test 0"
             yield ("evaluation", "sets", name, "task"), message
+
+
+def _suite_problems(of_file: FileSet, spec_dir: Path) -> Iterator[str]:
+    try:
+        items = read_suite(of_file.file, spec_dir)
+    except DataError as error:
+        yield str(error)
+        return
+    chooses = any(isinstance(one, ChoiceAccuracy) and one.choices is None for one in of_file.metrics)
+    free = [item for item in items if not item.choices]
+    if chooses and free:
+        yield (
+            f"{len(free)} rows have no `choices`, which choice_accuracy needs, the first {free[0].q!r}; give"
+            " them some, or put them into a set of their own"
+        )
 
 
 def _dataset_problems(source: DatasetSource, assets_dir: Path) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -7,7 +7,7 @@ from pydantic import Field
 from tunebook_spec import Spec
 from tunebook_spec.base_model import AnySupportingModel
 from tunebook_spec.data import Data
-from tunebook_spec.evaluation import InlineSet, SuiteName, SuiteSet, TextsName, TextsSet
+from tunebook_spec.evaluation import FileSet, InlineSet, SuiteName, SuiteSet, TextsName, TextsSet
 from tunebook_spec.fields import Frozen
 from tunebook_spec.method import DpoObjective
 
@@ -40,6 +40,8 @@ class PrepareInputs(Frozen):
     """Questions of the spec's own suites, likewise."""
     texts: tuple[TextsName, ...]
     """Collections of texts that evaluate, likewise."""
+    suite_files: tuple[str, ...] = ()
+    """Files of the spec's own suites, likewise; what they ask is kept with the data."""
     models: dict[str, AnySupportingModel] = Field(default_factory=dict)
     """The supporting models that judge or write rows, by role."""
     learns_preferences: bool = False
@@ -54,7 +56,13 @@ class PrepareInputs(Frozen):
             chat_template_kwargs=spec.base_model.chat_template_kwargs,
             suites=tuple(sorted({each.suite for each in sets if isinstance(each, SuiteSet)})),
             questions=tuple(item.q for each in sets if isinstance(each, InlineSet) for item in each.items),
+            suite_files=files_asked(spec),
             texts=tuple(sorted({each.texts for each in sets if isinstance(each, TextsSet)})),
             models={role: spec.models[role] for role in spec.data.roles},
             learns_preferences=isinstance(spec.method.objective, DpoObjective),
         )
+
+
+def files_asked(spec: Spec) -> tuple[str, ...]:
+    """The files whose questions evaluate, as the spec names them."""
+    return tuple(sorted({each.file for each in spec.evaluation.sets.values() if isinstance(each, FileSet)}))

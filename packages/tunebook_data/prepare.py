@@ -32,6 +32,7 @@ from tunebook_data.replay import contaminated, mix_replay, read_pool
 from tunebook_data.rows import REPLAY_TASK, row_line
 from tunebook_data.split import Keys, check_leaks
 from tunebook_data.stored_rows import RenderedRows, StoredRows, joined
+from tunebook_data.suite_files import SUITES, write_suites
 from tunebook_data.tokens import write_table
 from tunebook_data.wheels import pinned_wheels
 from tunebook_data.workers import HERE, Workers, batched
@@ -116,6 +117,8 @@ def prepare(
     write_listing(out / "leaks.jsonl", made.cleaned.leaks)
     for warning in made.warnings:
         logger.warning("%-16s %s", "prepare", warning)
+    if made.suites:
+        write_suites(out / SUITES, made.suites)
     manifest = DatasetManifest(
         sources=made.sources,
         rejects_by_reason=rejects_by_reason(made.reads),

@@ -86,7 +86,13 @@ def answer(
     if isinstance(generator, SupportingModel):
         # What was kept of an earlier stage took no time now.
         timed = {} if generator.spent.resumed else timed
-        told = {"cost": generator.spent.cost, "is_remote": generator.is_remote, "timed": timed}
+        priced = generator.prices
+        told = {
+            "cost": generator.spent.cost,
+            "prices": priced and (priced.prompt, priced.completion),
+            "is_remote": generator.is_remote,
+            "timed": timed,
+        }
         result = result.model_copy(update=told)
     (out / SUMMARY).write_text(result.model_dump_json(indent=1))
     return result

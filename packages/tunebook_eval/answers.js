@@ -18,10 +18,11 @@ function outcome(scores) {
   return after > before ? "win" : after < before ? "loss" : "tie";
 }
 
-function fits(scores) {
+function fits(scores, ended) {
   const wanted = at("outcome").value, before = scores[arms.indexOf(at("against").value)];
   if (wanted === "gained") return before === 0 && scores[tuned] === 1;
   if (wanted === "lost") return before === 1 && scores[tuned] === 0;
+  if (wanted === "unended") return Boolean(ended?.[tuned]);
   return !wanted || outcome(scores) === wanted;
 }
 
@@ -32,7 +33,7 @@ function cell(label, ...inside) {
   return made;
 }
 
-function drawn([set, stratum, question, expected, shots, answers, scores]) {
+function drawn([set, stratum, question, expected, shots, answers, scores, ended]) {
   const row = document.createElement("tr"), chip = make("span", "chip", stratum ? `${set} / ${stratum}` : set);
   row.append(cell("question", chip, `\n${question}`), cell("expected", expected));
   arms.forEach((arm, n) => {
@@ -42,6 +43,7 @@ function drawn([set, stratum, question, expected, shots, answers, scores]) {
       const colour = {win: " pass", loss: " fail"}[word] ?? "";
       inside.push(make("span", `chip${colour}`, `${scores[n].toFixed(3)} ${word}`.trim()), "\n");
     }
+    if (ended?.[n]) inside.push(make("span", "chip inconclusive", ended[n]), "\n");
     inside.push(answers[n] ?? "");
     if (shots[n].length) inside.push(make("span", "muted", `\n\nshown: ${shots[n].join(", ")}`));
     row.append(cell(arm, ...inside));
@@ -64,7 +66,7 @@ function turn(to) {
 function filter() {
   const text = at("find").value.trim().toLowerCase(), set = at("set").value;
   if (text) texts ??= rows.map((row) => row.slice(0, 6).flat(2).join("\n").toLowerCase());
-  found = rows.filter((row, n) => (!set || row[0] === set) && (!text || texts[n].includes(text)) && fits(row[6]));
+  found = rows.filter((row, n) => (!set || row[0] === set) && (!text || texts[n].includes(text)) && fits(row[6], row[7]));
   turn(0);
 }
 

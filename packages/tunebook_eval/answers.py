@@ -81,6 +81,8 @@ class AnswerResult(Frozen):
     """By set of prompts, what the attempt that finished answered."""
     cost: float | None = None
     """Money, of a model elsewhere whose prices are known."""
+    prices: tuple[float, float] | None = None
+    """These: money for a million tokens of prompts, and of answers."""
     is_remote: bool = False
     """It ran elsewhere: its time is none of this machine's."""
 
@@ -161,15 +163,19 @@ def read_answers(path: Path) -> list[Answer]:
 
 
 def reopen(path: Path) -> list[Answer]:
-    """Answers of a killed attempt; what it left of a half-written last line is cut off."""
+    """Answers of a killed attempt; what failed in it and a half-written last line leave the file.
+
+    What failed is asked again: an endpoint that was down may be up.
+    """
     if not path.exists():
         return []
     content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
-    return list(_decode(path, whole))
+    kept = [each for each in _decode(path, content[: content.rfind(b"\n") + 1]) if each.error is None]
+    if (left := b"".join(map(encode, kept))) != content:
+        whole = path.with_suffix(".whole")
+        whole.write_bytes(left)
+        whole.replace(path)
+    return kept
 
 
 def _decode(path: Path, content: bytes) -> Iterator[Answer]:

@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 
-from tunebook_eval.evidence import Calibration
+from tunebook_eval.evidence import ArmScores, Calibration
 from tunebook_eval.verdict import GateVerdict
 from tunebook_run.page import COLOURS, STYLE, WIDTH_IN, svg
+
+NUM_BINS = 20
+"""Of a distribution of scores."""
 
 
 def gates_svg(verdict: GateVerdict) -> str:
@@ -52,6 +56,31 @@ def calibration_svg(found: Calibration) -> str:
         axes.set_xlabel("score of people")
         axes.set_ylabel("score of the judge")
         return svg(figure, "The judge's scores of golden answers against those of people")
+
+
+def distribution_svg(scores: Sequence[ArmScores]) -> str | None:
+    """How many items have which score, arm under arm on one axis; None where all are 0 or 1, or the same."""
+    found = {each.arm: list(each.scores.values()) for each in scores if each.scores}
+    every = {value for values in found.values() for value in values}
+    if every <= {0.0, 1.0} or len(every) == 1:
+        return None
+    low, high = (0.0, 1.0) if min(every) >= 0 and max(every) <= 1 else (min(every), max(every))
+    edges = np.linspace(low, high, NUM_BINS + 1)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_IN, 0.5 + 0.62 * len(found)), layout="constrained")
+        rows = figure.subplots(len(found), sharex=True, squeeze=False)[:, 0]
+        for axes, (arm, values) in zip(rows, found.items(), strict=True):
+            shares = np.histogram(values, edges)[0] / len(values)
+            colour = COLOURS["accent" if arm == "tuned" else "muted"]
+            axes.bar(edges[:-1], shares, np.diff(edges), align="edge", color=colour, alpha=0.6)
+            axes.set_ylim(0, 1.05 * shares.max())
+            axes.set_yticks([])
+            axes.spines["left"].set_visible(False)
+            axes.set_title(
+                f"{arm}, highest bar {shares.max():.0%} of {len(values)}", loc="left", fontsize=10, pad=2
+            )
+        rows[-1].set_xlabel("score of an item")
+        return svg(figure, f"How many items have which {scores[0].set}.{scores[0].metric}, by arm")
 
 
 def losses_svg(metrics: Sequence[Mapping[str, Any]]) -> str:

@@ -37,6 +37,9 @@ def code_of(text: str) -> str:
 
 
 def parses(text: str) -> bool:
+    """Whether there is code, and it parses."""
+    if not code_of(text).strip():
+        return False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the code that is read, not of ours
         try:
@@ -59,13 +62,15 @@ def defines(text: str, signature: str) -> bool:
 
 
 def passes_ruff(texts: Sequence[str], config: str) -> list[bool]:
-    """Whether ruff finds nothing in each answer, all read by one process.
+    """Whether there is code in each answer and ruff finds nothing in it, all read by one process.
 
     Raises:
         StageError: the configuration is refused.
     """
     try:
-        return ruff.is_clean([code_of(text) for text in texts], config)
+        codes = [code_of(text) for text in texts]
+        clean = ruff.is_clean(codes, config)
+        return [is_clean and bool(code.strip()) for code, is_clean in zip(codes, clean, strict=True)]
     except DataError as error:
         raise StageError(str(error)) from None
 

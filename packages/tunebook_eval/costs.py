@@ -47,13 +47,17 @@ def query_costs(
         for name, of_set in by_set.items():
             timed = results[arm].timed.get(name)
             num = len(of_set)
+            prompt_tokens = sum(each.prompt_tokens for each in of_set) / num
+            answer_tokens = sum(each.completion_tokens for each in of_set) / num
+            prices = results[arm].prices
             yield QueryCost(
                 set=name,
                 arm=arm,
                 num_queries=num,
-                prompt_tokens=sum(each.prompt_tokens for each in of_set) / num,
+                prompt_tokens=prompt_tokens,
                 cached_tokens=sum(each.cached_tokens for each in of_set) / num,
-                answer_tokens=sum(each.completion_tokens for each in of_set) / num,
+                answer_tokens=answer_tokens,
+                cost=prices and (prices[0] * prompt_tokens + prices[1] * answer_tokens) / 1_000_000,
                 num_timed=timed.num_answers if timed else 0,
                 seconds=timed.seconds / timed.num_answers if timed and timed.num_answers else None,
                 is_remote=results[arm].is_remote,
@@ -87,6 +91,9 @@ def _together(arm: str, costs: Sequence[QueryCost]) -> QueryCost:
         num_timed=sum(each.num_timed for each in costs),
         seconds=mean(seconds) if len(seconds) == len(costs) else None,
         is_remote=costs[0].is_remote,
+        cost=mean([each.cost for each in costs if each.cost is not None])
+        if costs[0].cost is not None
+        else None,
     )
 
 

@@ -23,6 +23,9 @@ from tunebook_spec.metrics import ALWAYS, AnyMetric, Consistency, Judged, Pairwi
 THIN_GROUPS = 20
 THIN_ROWS = 200
 
+YES_OR_NO = ("contains", "exact_match", "choice_accuracy", "numeric", "regex")
+"""Metrics that say one of two things of an answer to a suite."""
+
 Arms = Mapping[str, Sequence[Answer]]
 """The answers of each arm; rules are arms here, under their own names."""
 
@@ -58,7 +61,7 @@ def evaluate(
         flips=tuple(_flips(inputs.metrics, scores, answers)),
         examples=tuple(choose_examples(inputs.metrics, scores, answers)),
         judges=judged,
-        warnings=(*_warnings(scores), *_doubts(judged)),
+        warnings=(*_warnings(scores), *_unfinished(answers["tuned"]), *_doubts(judged)),
     )
     (out / REPORT).write_text(report.model_dump_json())
     return report
@@ -179,7 +182,7 @@ def _flips(
     """Items of suites whose rightness changed, lost ones first."""
     suites = {each.set for each in arms["tuned"] if each.expected}
     found = []
-    watched = [(name, one.label) for name, of in metrics.items() for one in of if one.kind == "contains"]
+    watched = [(name, one.label) for name, of in metrics.items() for one in of if one.kind in YES_OR_NO]
     for name, label in watched:
         if name not in suites:
             continue
@@ -196,6 +199,7 @@ def _flips(
                 found.append(
                     Flip(
                         set=tuned.set,
+                        metric=label,
                         item=item,
                         question=after.question,
                         lost=tuned.scores[item] < base.scores[item],
@@ -220,6 +224,18 @@ def _warnings(scores: Sequence[ArmScores]) -> Iterator[str]:
             )
         if each.num_unscored:
             yield f"{where}: {each.num_unscored} answers could not be scored"
+
+
+def _unfinished(answers: Sequence[Answer]) -> Iterator[str]:
+    """What the tuned model did not say, or not to its end; a suite's question asks for no whole answer."""
+    for name, of_set in groupby(answers, key=lambda answer: answer.set):
+        said = [each for each in of_set if each.error is None and each.log_likelihood is None]
+        empty = sum(not each.text.strip() for each in said)
+        cut = sum(each.finish_reason == "length" and each.reference is not None for each in said)
+        if empty:
+            yield f"{name}: {empty} of {len(said)} answers of tuned are empty"
+        if cut:
+            yield f"{name}: {cut} of {len(said)} answers of tuned were cut at its `max_tokens`; raise it"
 
 
 def _doubts(judges: Sequence[JudgeEvidence]) -> Iterator[str]:

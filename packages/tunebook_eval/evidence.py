@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from tunebook_eval.statistics import clustered_stderr, mean_bounds
 from tunebook_spec.fields import Frozen
@@ -77,12 +77,15 @@ class Change(Frozen):
     adjusted_p_value: float | None
     """By Holm, for all metrics of the report."""
 
-    @property
-    def outcome(self) -> Literal["improved", "worse", "unclear"]:
-        """Improved or worse where chance is excluded, all metrics considered, at 0.05."""
+    def outcome_of(self, *, is_unwanted: bool = False) -> Literal["improved", "worse", "unclear"]:
+        """Improved or worse where chance is excluded, all metrics considered, at 0.05.
+
+        Args:
+            is_unwanted: less of the metric is better.
+        """
         if self.adjusted_p_value is None or self.adjusted_p_value >= 0.05:
             return "unclear"
-        return "improved" if self.mean > 0 else "worse"
+        return "improved" if (self.mean > 0) != is_unwanted else "worse"
 
     @property
     def shown(self) -> tuple[str, str, str, str, str]:
@@ -125,16 +128,30 @@ class QueryCost(Frozen):
     takes of a busy machine, not how long one user waits. None: nothing was timed."""
     is_remote: bool = False
     """A model elsewhere, whose time costs nothing of this machine."""
+    cost: float | None = None
+    """Money for a query of such a model, by its prices; none: they are not known."""
+
+    def cost_of_1000(self, price_per_s: float | None) -> float | None:
+        """Money for 1,000 queries; none: not known.
+
+        Args:
+            price_per_s: money for a second of this machine; none: not known.
+        """
+        if self.is_remote:
+            return None if self.cost is None else 1000 * self.cost
+        return None if price_per_s is None or self.seconds is None else 1000 * self.seconds * price_per_s
 
 
 class Flip(Frozen):
-    """An item that only one of base and tuned gets right."""
+    """An item of a suite of which a metric says one thing for base and another for tuned."""
 
     set: str
+    metric: str = ""
+    """Which says so; empty in reports of before."""
     item: str
     question: str
     lost: bool
-    """Base was right and tuned is not."""
+    """Base has it and tuned does not."""
     base: str
     tuned: str
 
@@ -151,6 +168,8 @@ class Example(Frozen):
     """By arm."""
     scores: dict[str, float]
     """By arm, under the set's first metric."""
+    ended: dict[str, Literal["cut off", "failed"]] = Field(default_factory=dict)
+    """By arm, how an answer ended that the model did not end itself."""
     shots: tuple[str, ...] = ()
     """Ids of the training rows that few_shot was shown before the prompt."""
     retrieved: tuple[str, ...] = ()
@@ -215,6 +234,9 @@ class PairCalibration(Frozen):
     """Share of the pairs of unlike length in which it prefers the longer, a tie counting half."""
     longer_better: float | None
     """The same by people."""
+    shorter_agreed: Estimate | None = None
+    """Of the pairs in which people prefer the shorter, the share in which it agrees, a tie counting half;
+    none: there are none, or the report is of before."""
 
 
 class JudgeEvidence(Frozen):

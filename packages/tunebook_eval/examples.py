@@ -67,6 +67,11 @@ def _example(
             if item in answers
         },
         scores={arm: scores[arm][item] for arm in texts if item in scores.get(arm, {})},
+        ended={
+            arm: "failed" if answers[item].error else "cut off"
+            for arm, answers in texts.items()
+            if item in answers and answers[item].finish_reason != "stop"
+        },
         shots=_shots(item, texts.get("few_shot", {})),
         retrieved=_shots(item, texts.get("retrieval", {})),
     )

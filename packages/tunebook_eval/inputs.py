@@ -12,6 +12,7 @@ from tunebook_spec.evaluation import (
     AnySet,
     Arm,
     FewShot,
+    FileSet,
     Gate,
     InlineSet,
     ModelArm,
@@ -41,11 +42,12 @@ class Rewordings(Frozen):
 
 
 class PromptSet(Frozen):
-    """Where the prompts of a set come from; exactly one of the four is given."""
+    """Where the prompts of a set come from; exactly one of the first five is given."""
 
     task: str | None = None
     suite: SuiteName | None = None
     items: tuple[SuiteItem, ...] | None = None
+    file: str | None = None
     texts: TextsName | None = None
     learns_from: str | None = None
     """The task whose training rows are shown; none: `task`."""
@@ -80,6 +82,8 @@ class PromptSet(Frozen):
                 return cls(suite=each.suite, max_tokens=max_tokens, rewordings=rewordings)
             case InlineSet():
                 return cls(items=each.items, max_tokens=max_tokens, rewordings=rewordings)
+            case FileSet():
+                return cls(file=each.file, max_tokens=max_tokens, rewordings=rewordings)
         return cls(texts=each.texts, max_tokens=max_tokens)
 
     def as_read_by(self, arm: AnswerArm) -> PromptSet:

@@ -220,10 +220,11 @@ def _calibrate(name: str, golden: Mapping[int, GoldenRow], metric: Judge, judged
 def _calibrate_pairs(name: str, golden: Mapping[int, GoldenRow], judged: ByItem) -> PairCalibration:
     scores = {item: found[""] for item, each in judged.items() if (found := _compared(each)) is not None}
     rows = {item: tuple(golden[int(line)] for line in item.split("/")) for item in scores}
-    prompts = [f"{rows[item][0].system}/{rows[item][0].prompt}" for item in scores]
-    bounds = mean_bounds(list(scores.values()), prompts) if scores else None
+    prompts = {item: f"{better.system}/{better.prompt}" for item, (better, _) in rows.items()}
+    bounds = mean_bounds(list(scores.values()), list(prompts.values())) if scores else None
     lengths = {item: len(better.answer) - len(worse.answer) for item, (better, worse) in rows.items()}
     unlike = {item: each > 0 for item, each in lengths.items() if each}
+    shorter = [item for item, up in unlike.items() if not up]
     ties = [_compared(each) for each in judged.values()]
     return PairCalibration(
         golden=name,
@@ -237,4 +238,7 @@ def _calibrate_pairs(name: str, golden: Mapping[int, GoldenRow], judged: ByItem)
         if unlike
         else None,
         longer_better=fmean(unlike.values()) if unlike else None,
+        shorter_agreed=Estimate.of([scores[i] for i in shorter], [prompts[i] for i in shorter])
+        if shorter
+        else None,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from rich.table import Table
 
 from tunebook_data.card import DataCard
 from tunebook_data.card_page import drawings
-from tunebook_eval.charts import calibration_svg, gates_svg, losses_svg
+from tunebook_eval.charts import calibration_svg, distribution_svg, gates_svg, losses_svg
 from tunebook_eval.costs import of_shared_sets, update_seconds
 from tunebook_eval.evidence import (
     ArmScores,
@@ -22,13 +22,14 @@ from tunebook_eval.evidence import (
     Change,
     EvalReport,
     Example,
+    Flip,
     GoldenPoint,
     JudgeEvidence,
 )
 from tunebook_eval.verdict import GateVerdict
 from tunebook_run.page import environment
 from tunebook_run.table import lines as lines_of
-from tunebook_spec.evaluation import PROMPTED
+from tunebook_spec.evaluation import PROMPTED, unwanted
 from tunebook_spec.metrics import ALWAYS, is_headline
 
 REPORT = "report.html"
@@ -76,6 +77,8 @@ def write_report(
         hosted: What a provider said of the training, where it has trained: the fields of `HostedResult`.
     """
     metrics = _by_metric(report)
+    headlines = {name: scores for name, scores in metrics.items() if _is_headline(name)}
+    less = unwanted(each.gate for each in verdict.results)
     templates = environment("tunebook_eval", "tunebook_data")
     templates.filters["score"] = _score
     templates.filters["cell"] = _cell
@@ -86,20 +89,26 @@ def write_report(
         profile=profile,
         report=report,
         verdict=verdict,
-        metrics={name: scores for name, scores in metrics.items() if _is_headline(name)},
+        metrics=headlines,
+        distributions=_distributions(headlines),
         parts=_parts(metrics),
         shares={name for name, scores in metrics.items() if _is_share(scores)},
         always={
             (each.set, each.metric, each.arm): each.overall for each in report.scores if each.metric in ALWAYS
         },
         averages={f"{each.set}.{each.metric}": _averages(each, report) for each in report.changes},
+        counts={f"{each.set}.{each.metric}": _counts(each, report) for each in report.changes},
         queries=of_shared_sets(report.queries),
         update=None if hosted else update_seconds(stages, training_metrics),
         hosted=hosted,
         price=None if price_per_hour is None else price_per_hour / 3600,
+        is_paid=price_per_hour is not None or any(each.cost is not None for each in report.queries),
         models=(models := _models(report)),
         answers=_embedded(report.examples, models),
-        shown_flips=report.flips[:MAX_FLIPS],
+        shown_flips=[each for bad in (True, False) for each in report.flips if _is_bad(each, less) == bad][
+            :MAX_FLIPS
+        ],
+        unwanted=less,
         gates_svg=Markup(gates_svg(verdict)),
         calibration_svgs={
             each.name: Markup(calibration_svg(each.calibration))
@@ -146,7 +155,8 @@ def summary(
         table.add_row(*row)
     costs = _query_lines(report, None if hosted else update_s, price_per_hour)
     costs += [f" one update of tuned, at {hosted['provider']}: {_taken(hosted)}"] if hosted and costs else []
-    return "\n".join([*lines_of(table), "", *costs, *([""] if costs else []), *verdict.lines])
+    advice = [f"advice        {each}" for each in verdict.advice]
+    return "\n".join([*lines_of(table), "", *costs, *([""] if costs else []), *advice, *verdict.lines])
 
 
 def markdown(verdict: GateVerdict, report: EvalReport, *, name: str, profile: str | None) -> str:
@@ -166,6 +176,7 @@ def markdown(verdict: GateVerdict, report: EvalReport, *, name: str, profile: st
         _markdown_table(("", "gate", "evidence"), gates),
         _markdown_table(*_metric_table(verdict, report)),
         *advisory,
+        *verdict.advice,
         *report.warnings,
     ]
     return "\n\n".join(parts) + "\n"
@@ -202,19 +213,19 @@ def _query_lines(report: EvalReport, update_s: float | None, price_per_hour: flo
     price = None if price_per_hour is None else price_per_hour / 3600
     table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column(f"per query, of {queries[0].num_queries}", no_wrap=True)
-    costs = [] if price is None else ["cost of 1,000"]
+    paid = [each.cost_of_1000(price) for each in queries]
+    costs = ["cost of 1,000"] if price is not None or any(each is not None for each in paid) else []
     for column in ("prompt tokens", "cached", "answer tokens", "seconds", *costs):
         table.add_column(column, justify="right", no_wrap=True)
-    for each in queries:
+    for each, cost in zip(queries, paid, strict=True):
         tokens = (f"{value:.1f}" for value in (each.prompt_tokens, each.cached_tokens, each.answer_tokens))
         seconds = "-" if each.seconds is None else f"{each.seconds:.3f}"
-        is_paid = price is not None and each.seconds is not None and not each.is_remote
-        paid = f"{1000 * (each.seconds or 0) * (price or 0):.4f}" if is_paid else "-"
-        table.add_row(each.arm, *tokens, seconds, *([paid] if price is not None else []))
+        told = ["-" if cost is None else f"{cost:.4f}"] if costs else []
+        table.add_row(each.arm, *tokens, seconds, *told)
     lines = lines_of(table)
     if update_s is not None:
-        paid = "" if price is None else f", cost {update_s * price:.4f}"
-        lines.append(f" one update of tuned, training and merging: {update_s:.0f} s{paid}")
+        for_money = "" if price is None else f", cost {update_s * price:.4f}"
+        lines.append(f" one update of tuned, training and merging: {update_s:.0f} s{for_money}")
     return lines
 
 
@@ -237,7 +248,7 @@ def _embedded(examples: Sequence[Example], arms: Sequence[str]) -> Markup:
     """JSON for a script element, the rows of the table of answers.
 
     Of each item its set, stratum, question, what is expected, and the arms' shown rows, answers and scores,
-    null where there is none.
+    and how answers ended that the model did not end; null where there is none.
     """
     rows = [
         (
@@ -248,6 +259,7 @@ def _embedded(examples: Sequence[Example], arms: Sequence[str]) -> Markup:
             [each.shots_of(arm) for arm in arms],
             [each.answers.get(arm) for arm in arms],
             [round(each.scores[arm], 4) if arm in each.scores else None for arm in arms],
+            [each.ended.get(arm) for arm in arms] if each.ended else None,
         )
         for each in examples
     ]
@@ -256,10 +268,26 @@ def _embedded(examples: Sequence[Example], arms: Sequence[str]) -> Markup:
 
 def _averages(change: Change, report: EvalReport) -> tuple[float, float]:
     """The means of base and tuned, over the items of which both have a score."""
+    pairs = _scored_by_both(change, report)
+    return sum(base for base, _ in pairs) / len(pairs), sum(tuned for _, tuned in pairs) / len(pairs)
+
+
+def _counts(change: Change, report: EvalReport) -> tuple[int, int, int]:
+    """Items on which tuned wins, ties and loses against the base."""
+    pairs = _scored_by_both(change, report)
+    won, lost = sum(tuned > base for base, tuned in pairs), sum(tuned < base for base, tuned in pairs)
+    return won, len(pairs) - won - lost, lost
+
+
+def _scored_by_both(change: Change, report: EvalReport) -> list[tuple[float, float]]:
     by_arm = {each.arm: each.scores for each in report.of(f"{change.set}.{change.metric}")}
     items = by_arm["base"].keys() & by_arm["tuned"].keys()
-    base, tuned = (sum(by_arm[arm][item] for item in items) / len(items) for arm in ("base", "tuned"))
-    return base, tuned
+    return [(by_arm["base"][item], by_arm["tuned"][item]) for item in items]
+
+
+def _is_bad(flip: Flip, less: Collection[str]) -> bool:
+    """Lost, or gained where less is better."""
+    return flip.lost != (f"{flip.set}.{flip.metric}" in less)
 
 
 def _disputed(judge: JudgeEvidence) -> list[GoldenPoint]:
@@ -284,6 +312,17 @@ def _by_metric(report: EvalReport) -> dict[str, list[ArmScores]]:
 def _is_headline(name: str) -> bool:
     """Of `set.metric`."""
     return is_headline(name.partition(".")[2])
+
+
+def _distributions(metrics: Mapping[str, Sequence[ArmScores]]) -> dict[str, Markup]:
+    """By metric, of the models and the best rule; none where a mean says it all."""
+    drawn: dict[str, Markup] = {}
+    for name, scores in metrics.items():
+        rules = [each for each in scores if each.is_rule and not each.is_reference]
+        made = distribution_svg([*(each for each in scores if not each.is_rule), *rules[:1]])
+        if made is not None:
+            drawn[name] = Markup(made)
+    return drawn
 
 
 def _is_share(scores: Sequence[ArmScores]) -> bool:

@@ -203,9 +203,14 @@ def rules(metric: Rules, answer: Answer) -> Scores:
 
 
 def keeps(rule: TextRule, answer: Answer) -> bool:
+    """No rule is kept by saying nothing."""
     num_words = len(answer.text.split())
     return (
-        (rule.pattern is None or (re.search(rule.pattern, answer.text) is not None) == (rule.must == "match"))
+        num_words > 0
+        and (
+            rule.pattern is None
+            or (re.search(rule.pattern, answer.text) is not None) == (rule.must == "match")
+        )
         and (rule.min_words or 0) <= num_words <= (rule.max_words or num_words)
         and (rule.min_reading_ease is None or reading_ease(answer.text) >= rule.min_reading_ease)
         and all(contains_any(answer.text, (each,)) for each in _said(rule, answer))

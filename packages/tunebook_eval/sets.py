@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from tunebook_data.rows import Row, read_rows
-from tunebook_data.suites import load_suite, load_texts
+from tunebook_data.source_files import public_name
+from tunebook_data.suite_files import SUITES, read_suites
+from tunebook_data.suites import SuiteItem, load_suite, load_texts
 from tunebook_eval.inputs import PromptSet
 from tunebook_model.conversation import FunctionTool, Message
 from tunebook_spec.errors import DataError
-from tunebook_spec.evaluation import SuiteItem
 
 ItemKey = tuple[str, str, int | None]
 """Set, id, and which rewording."""
@@ -70,9 +71,10 @@ def build_items(sets: Mapping[str, PromptSet], data_dir: Path) -> list[Item]:
     """
     tasks = {each.task for each in sets.values() if each.task is not None}
     rows = [row for row in read_rows(data_dir / "test.jsonl") if row.task in tasks] if tasks else []
+    suites = read_suites(data_dir / SUITES) if any(each.file for each in sets.values()) else {}
     items = []
     for name, each in sets.items():
-        of_set = list(_items(name, each, rows))
+        of_set = list(_items(name, each, rows, suites))
         if not of_set:
             what = f"task {each.task!r} left no test rows; raise `split.test` or add rows"
             raise DataError(f"evaluation set {name!r} is empty: {what if each.task else 'it has no items'}")
@@ -106,16 +108,21 @@ def _framed(messages: Sequence[Message], frame: str) -> tuple[Message, ...]:
     return (*messages[:last], asked, *messages[last + 1 :])
 
 
-def _items(name: str, each: PromptSet, rows: list[Row]) -> Iterator[Item]:
+def _items(
+    name: str, each: PromptSet, rows: Sequence[Row], suites: Mapping[str, Sequence[SuiteItem]]
+) -> Iterator[Item]:
     if each.task is not None:
         yield from (_of_row(name, row, each) for row in rows if row.task == each.task)
     elif each.suite is not None:
-        for item in load_suite(each.suite):
-            yield _of_question(name, item.id, item.q, item.expected_contains, item.group, each.max_tokens)
+        yield from (_of_question(name, item, each.max_tokens) for item in load_suite(each.suite))
+    elif each.file is not None:
+        yield from (_of_question(name, item, each.max_tokens) for item in suites[public_name(each.file)])
     elif each.items is not None:
         for number, own in enumerate(each.items):
             id = f"{number:04}"
-            yield _of_question(name, id, own.q, _expected(own), id, each.max_tokens)
+            given = own.expected_contains
+            expected = (given,) if isinstance(given, str) else given
+            yield _of_question(name, SuiteItem(id, own.q, expected, id), each.max_tokens)
     elif each.texts is not None:
         for number, text in enumerate(load_texts(each.texts)):
             yield Item(f"{number:04}", name, f"{number:04}", reference=text)
@@ -138,11 +145,9 @@ def _of_row(name: str, row: Row, each: PromptSet) -> Item:
     )
 
 
-def _of_question(name: str, id: str, q: str, expected: tuple[str, ...], group: str, max_tokens: int) -> Item:
-    asked: Message = {"role": "user", "content": q}
-    return Item(id, name, group, (asked,), max_tokens=max_tokens, expected=expected)
-
-
-def _expected(item: SuiteItem) -> tuple[str, ...]:
-    given = item.expected_contains
-    return (given,) if isinstance(given, str) else given
+def _of_question(name: str, item: SuiteItem, max_tokens: int) -> Item:
+    asked: Message = {"role": "user", "content": item.prompt}
+    meta = {"choices": list(item.choices)} if item.choices else {}
+    return Item(
+        item.id, name, item.group, (asked,), max_tokens=max_tokens, expected=item.expected_contains, meta=meta
+    )

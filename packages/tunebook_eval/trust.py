@@ -62,4 +62,10 @@ def _pairs(found: PairCalibration, min_agreement: float) -> str | None:
             f"the judge prefers what people prefer in {found.agreement:.2f} of the golden pairs, 95 % above"
             f" {found.agreement_low:.2f}, and min_agreement is {min_agreement:g}"
         )
+    shorter = found.shorter_agreed
+    if shorter is not None and shorter.ci95 is not None and shorter.ci95[1] < 0.5:
+        return (
+            f"the judge likes longer answers: where people prefer the shorter of two, it agrees in"
+            f" {shorter.mean:.2f} of {shorter.num_samples} golden pairs"
+        )
     return None

@@ -73,6 +73,16 @@ class GateVerdict(Frozen):
         return "fail" if "fail" in outcomes else "inconclusive" if "inconclusive" in outcomes else "pass"
 
     @property
+    def advice(self) -> tuple[str, ...]:
+        """What to try where more of an ability was lost than a gate allows, or may have been."""
+        return tuple(
+            f"{each.gate.metric} {'fell' if each.outcome == 'fail' else 'may have fallen'} too far: rehearse"
+            " more (data.replay.share), lower method.learning_rate, or train fewer method.epochs"
+            for each in self.results
+            if each.gate.max_drop is not None and each.outcome != "pass" and (each.value or 0) < 0
+        )
+
+    @property
     def exit_status(self) -> int:
         return {"pass": 0, "fail": 3, "inconclusive": 4}[self.outcome]
 

@@ -60,7 +60,6 @@ def _cost(way: Way, facts: Facts) -> WayCost:
     if way == "tuning" and measured:
         update_s = measured.update_s
     seconds = query.seconds if query else None
-    is_paid_here = query is not None and not query.is_remote
     return WayCost(
         way=way,
         arm=best.arm if best else None,
@@ -69,7 +68,7 @@ def _cost(way: Way, facts: Facts) -> WayCost:
         consistency=measured.consistency.get(best.arm) if measured and best else None,
         prompt_tokens=query.prompt_tokens if query else None,
         seconds=seconds,
-        cost_of_1000=None if seconds is None or price is None or not is_paid_here else 1000 * seconds * price,
+        cost_of_1000=query.cost_of_1000(price) if query else None,
         update=UPDATES[way],
         update_s=update_s,
         update_cost=0.0 if way in FREE else None if update_s is None or price is None else update_s * price,

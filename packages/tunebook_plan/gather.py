@@ -13,7 +13,7 @@ import orjson
 from pydantic import ValidationError
 
 from tunebook_data.fingerprint import source_digests
-from tunebook_data.inputs import PrepareInputs
+from tunebook_data.inputs import PrepareInputs, files_asked
 from tunebook_data.manifest import DatasetManifest, SourceCounts
 from tunebook_data.rows import REPLAY_TASK
 from tunebook_data.sources import files_of
@@ -69,17 +69,28 @@ def find_prepared(loaded: LoadedSpec, settings: Settings) -> str | None:
     store = Store(settings.storage_url, settings.cache_dir)
     wanted = PrepareInputs.of(loaded.spec).model_dump(mode="json")
     sources = source_digests(
-        loaded.spec.data, spec_dir=loaded.path.parent, assets_dir=settings.assets_dir
+        loaded.spec.data,
+        suite_files=files_asked(loaded.spec),
+        spec_dir=loaded.path.parent,
+        assets_dir=settings.assets_dir,
     ).items()
     for key in dict.fromkeys(filter(None, (made(run, "prepare") for run in runs_of(loaded, store)))):
         artifact = read_artifact(store, key)
-        if artifact is None or artifact.inputs["fields"] != wanted:
+        if artifact is None or _as_read_now(artifact.inputs["fields"]) != wanted:
             continue
         contents = artifact.inputs["contents"]
         assert isinstance(contents, dict)
         if sources <= contents.items():
             return key
     return None
+
+
+def _as_read_now(fields: object) -> dict[str, Any] | None:
+    """What an earlier version wrote, as this one would; None: it cannot read it."""
+    try:
+        return PrepareInputs.model_validate(fields).model_dump(mode="json")
+    except ValidationError:
+        return None
 
 
 def _of_data_set(key: str, store: Store) -> RowFacts | None:

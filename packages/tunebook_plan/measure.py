@@ -19,7 +19,7 @@ from tunebook_run.record import RunRecord
 from tunebook_run.stages import read_artifact
 from tunebook_run.store import Store
 from tunebook_spec import LoadedSpec, Spec
-from tunebook_spec.evaluation import InlineSet, SuiteSet, TextsSet
+from tunebook_spec.evaluation import AskedSet, TextsSet, unwanted
 from tunebook_spec.metrics import Consistency
 
 logger = logging.getLogger(__name__)
@@ -111,10 +111,11 @@ def _update_s(record: RunRecord, store: Store) -> float | None:
 
 
 def _worse(report: EvalReport, spec: Spec) -> Iterator[str]:
+    bad = unwanted(spec.evaluation.gates)
     for each in report.changes:
-        of_set = spec.evaluation.sets.get(each.set)
-        if isinstance(of_set, SuiteSet | InlineSet | TextsSet) and each.outcome == "worse":
-            yield f"{each.set}.{each.metric}"
+        name, of_set = f"{each.set}.{each.metric}", spec.evaluation.sets.get(each.set)
+        if isinstance(of_set, AskedSet | TextsSet) and each.outcome_of(is_unwanted=name in bad) == "worse":
+            yield name
 
 
 def _consistency(report: EvalReport, spec: Spec) -> dict[str, float]:

@@ -40,8 +40,8 @@ def new_spec(name: str, like: str, folder: Path, assets_dir: Path) -> tuple[Path
     """Write FOLDER/NAME.yaml and FOLDER/data/NAME.jsonl; both paths.
 
     Of the scenario stay its main task with its metrics, its method, base models and profiles. Left out are
-    its other tasks, judges with their golden answers, floors that its own rows were measured by, and needs
-    that are not of the task.
+    its other tasks, judges with their golden answers, floors that its own rows were measured by, what tells
+    the form of its answers in a suite, and needs that are not of the task.
 
     Raises:
         InputError: the name is none, one of the files is there already, or no such scenario ships.
@@ -130,7 +130,10 @@ def _adapt(part: dict[str, Any], name: str, task: str, spec: Spec) -> dict[str, 
         if "task" in each:
             each["task"] = name
         if "metrics" in each:
-            each["metrics"] = [m for m in each["metrics"] if not _is_judged(m)]
+            # A metric of a suite that has options says what the shipped task's answers look like.
+            each["metrics"] = [
+                m for m in each["metrics"] if not _is_judged(m) and (of_task or isinstance(m, str))
+            ]
     kept = set(spec.evaluation.sets) & _kept(spec, task) | set(sets)
     if "gates" in evaluation:
         evaluation["gates"] = [

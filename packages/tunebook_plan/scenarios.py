@@ -15,7 +15,7 @@ from tunebook_plan.measure import read_evidence, scores_of
 from tunebook_run.record import RunRecord
 from tunebook_run.store import Store
 from tunebook_spec import Spec
-from tunebook_spec.evaluation import InlineSet, SuiteSet
+from tunebook_spec.evaluation import AskedSet, unwanted
 from tunebook_spec.fields import Frozen
 
 
@@ -53,10 +53,12 @@ def scenario_row(record: RunRecord, store: Store) -> ScenarioRow:
 
 
 def _drop(report: EvalReport, spec: Spec) -> Drop | None:
-    """Of the first suite."""
+    """Of the first suite of what is wanted."""
+    bad = unwanted(spec.evaluation.gates)
     for name, each in spec.evaluation.sets.items():
-        if isinstance(each, SuiteSet | InlineSet):
-            arms = {of.arm: of for of in report.of(f"{name}.{each.metrics[0].label}")}
+        metric = f"{name}.{each.metrics[0].label}"
+        if isinstance(each, AskedSet) and metric not in bad:
+            arms = {of.arm: of for of in report.of(metric)}
             if "base" in arms and "tuned" in arms:
                 return _between(report, arms["base"], arms["tuned"])
     return None

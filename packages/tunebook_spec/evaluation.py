@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
@@ -114,6 +115,24 @@ class InlineSet(EvaluationSet):
     items: tuple[SuiteItem, ...] = Field(min_length=1)
     """A regression suite of one's own."""
 
+    @field_validator("items")
+    @classmethod
+    def each_is_asked_once(cls, items: tuple[SuiteItem, ...]) -> tuple[SuiteItem, ...]:
+        asked = [item.q for item in items]
+        if twice := next((q for q in asked if asked.count(q) > 1), None):
+            raise ValueError(f"{twice!r} is asked twice, and would count as two pieces of evidence: keep one")
+        return items
+
+
+class FileSet(EvaluationSet):
+    file: str = Field(min_length=1)
+    """A regression suite of one's own, of rows such as `{q, expected_contains}`, or such as many of lm-eval's
+    tasks have, `{question, answer}` and `{question, choices, answer}`: a path or a URL, as of a source."""
+
+
+AskedSet = SuiteSet | InlineSet | FileSet
+"""Those that watch what a model should still be able to do, and learn from nothing."""
+
 
 class TextsSet(EvaluationSet):
     texts: TextsName
@@ -127,6 +146,7 @@ def _set_tag(value: Any) -> str | None:
         ("task", "TaskSet"),
         ("suite", "SuiteSet"),
         ("items", "InlineSet"),
+        ("file", "FileSet"),
         ("texts", "TextsSet"),
     ):
         if key in keys:
@@ -138,11 +158,12 @@ AnySet = Annotated[
     Annotated[TaskSet, Tag("TaskSet")]
     | Annotated[SuiteSet, Tag("SuiteSet")]
     | Annotated[InlineSet, Tag("InlineSet")]
+    | Annotated[FileSet, Tag("FileSet")]
     | Annotated[TextsSet, Tag("TextsSet")],
     Discriminator(
         _set_tag,
         custom_error_type="unknown_set",
-        custom_error_message="a set names its rows by one of `task`, `suite`, `items`, `texts`",
+        custom_error_message="a set names its rows by one of `task`, `suite`, `items`, `file`, `texts`",
     ),
 ]
 
@@ -181,6 +202,15 @@ class Gate(Frozen):
         if self.arm == self.opponent:
             raise ValueError(f"{self.arm} is held against itself; name another `arm`")
         return self
+
+
+def unwanted(gates: Iterable[Gate]) -> frozenset[str]:
+    """The metrics of which the tuned model should have little: gates bound them from above alone."""
+    return frozenset(
+        gate.metric
+        for gate in gates
+        if gate.arm == "tuned" and gate.at_most is not None and gate.gain_over is None
+    )
 
 
 class GatesFile(Frozen):

@@ -18,7 +18,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from tunebook_spec.consistency import Path_, gate_problems, inconsistencies
 from tunebook_spec.errors import Problem, SpecError
-from tunebook_spec.evaluation import Gate, GatesFile, InlineSet, SuiteSet, TaskSet, TextsSet
+from tunebook_spec.evaluation import FileSet, Gate, GatesFile, InlineSet, SuiteSet, TaskSet, TextsSet
 from tunebook_spec.spec import Spec
 
 Root = TypeVar("Root", bound=BaseModel)
@@ -314,7 +314,7 @@ def _literal(model: type[BaseModel], field: str) -> tuple[Any, ...]:
 
 
 _MEMBERS = {kind for _, m in _index(Spec) if "kind" in m.model_fields for kind in _literal(m, "kind")} | {
-    member.__name__ for member in (TaskSet, SuiteSet, InlineSet, TextsSet)
+    member.__name__ for member in (TaskSet, SuiteSet, InlineSet, FileSet, TextsSet)
 }
 
 

@@ -36,7 +36,7 @@ evaluation:
     colour:
       task: colour
       metrics: [exact_match, {kind: judge, judge: critic, criteria: {short: The answer is one word.}}]
-    own: {items: [{q: What is 2+2?, expected_contains: "4"}], metrics: [contains]}
+    own: {file: own.jsonl, metrics: [contains]}
     texts: {texts: fixed_texts, metrics: [log_likelihood]}
   gates:
     - {metric: colour.exact_match, gain_over: best_baseline, at_least: 0.3}
@@ -136,7 +136,8 @@ def make_project(folder: Path, model: Path) -> Project:
     lines.insert(3, '{"messages": [{"role": "user", "content": "no answer"}]}')
     lines.insert(7, "{ not json")
     (folder / "my rows.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "own.jsonl").write_text('{"expected_contains": "4", "q": "What is two and two, all in all?"}\n')
     (folder / "specs").mkdir()
-    spec = SPEC.replace("models/", "../models/").replace("my rows", "../my rows")
+    spec = SPEC.replace("models/", "../models/").replace("my rows", "../my rows").replace("own.", "../own.")
     (folder / "specs" / "tiny.yaml").write_text(spec)
     return Project(folder)

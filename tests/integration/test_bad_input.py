@@ -67,6 +67,10 @@ CASES = {
         lambda p: (p.folder / "my rows.jsonl").unlink(),
         ["line 8, data.sources.0.path:", "no such file: ", "a project/my rows.jsonl"],
     ),
+    "a suite's row without an answer": (
+        lambda p: (p.folder / "own.jsonl").write_text('{"question": "What is 2+2?"}\n'),
+        ["evaluation.sets.own.file: suite ../own.jsonl:1: answer: Field required; write {"],
+    ),
     "unknown dataset": (
         lambda p: change(p, "kind: file, path: ../my rows.jsonl", "kind: dataset, name: medicle_glossary"),
         [

@@ -45,7 +45,7 @@ def place(project: Project, name: str) -> Path:
 def test_a_run_that_nobody_touched_agrees_from_its_sources_to_its_verdict(command: Command) -> None:
     status, output = command("verify", "tiny@1")
     assert status == 0, output
-    assert output.startswith("tiny@1: 43 files of 11 stages, their inputs and the verdict: all agrees")
+    assert output.startswith("tiny@1: 45 files of 11 stages, their inputs and the verdict: all agrees")
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,10 @@ def test_a_run_that_nobody_touched_agrees_from_its_sources_to_its_verdict(comman
         ("evaluate: report.json", "evaluate: report.json: was changed"),
         ("runs/tiny/1/report.html", "tiny/1/report.html: was changed"),
         ("my rows.jsonl", "prepare: contents.file:../my rows.jsonl: was "),
+        ("own.jsonl", "prepare: contents.suite:../own.jsonl: was "),
         ("models/tiny llama/model.safetensors", "replay: contents.base_model: was "),
     ],
-    ids=["weights", "row", "report", "page", "source", "base model"],
+    ids=["weights", "row", "report", "page", "source", "suite", "base model"],
 )
 def test_a_byte_that_flips_is_found_and_named(
     copy: Project, command: Command, name: str, finding: str
@@ -74,6 +75,25 @@ def test_a_byte_that_flips_is_found_and_named(
         path.write_bytes(before)
     assert status == 1, output
     assert f"does not agree  {finding}" in output
+
+
+def test_rows_are_retrieved_by_meaning_and_answers_are_scored_by_it(copy: Project) -> None:
+    changes = (
+        "evaluation.arms=[base, few_shot, retrieval, tuned]",
+        "evaluation.sets.colour.metrics=[exact_match, embedding_similarity]",
+    )
+    status, output = copy.run("run", "tiny", *(part for each in changes for part in ("--set", each)))
+    assert status in (0, 3, 4), output
+    assert output.count(" done in ") == 3, "only the new arm answers; it is scored and judged"
+    report = json.loads((copy.folder / "runs" / "tiny" / "latest" / "report.json").read_text())
+    scored = {each["arm"]: each for each in report["scores"] if each["metric"] == "embedding_similarity"}
+    assert {"base", "few_shot", "retrieval", "tuned"} <= set(scored)
+    values = scored["tuned"]["scores"].values()
+    assert 0 <= min(values) <= max(values) <= 1 + 1e-9
+    assert len(set(values)) > 1
+    task = [each for each in report["examples"] if each["set"] == "colour"]
+    assert all(len(each["retrieved"]) == 3 for each in task)
+    assert len({tuple(each["retrieved"]) for each in task}) > 1, "each question has found its own"
 
 
 def test_a_gate_that_only_the_record_has_is_found(copy: Project, command: Command) -> None:

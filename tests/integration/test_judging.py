@@ -304,6 +304,31 @@ def test_a_judge_that_prefers_what_is_longer_agrees_with_people_by_chance(judged
     assert "min_agreement is 0.6" in run.verdict(report).advisory["price.pairwise"]
 
 
+def test_a_judge_that_prefers_what_is_longer_is_found_out_where_people_mostly_do_too(
+    judged: Judged,
+) -> None:
+    """The agreement alone would not show it: three times in four people prefer the longer."""
+    golden = []
+    for number in range(40):
+        good, bad = ("It is long and good.", "Bad.") if number % 4 else ("Good.", "It is long and bad.")
+        prompt = f"What is {number} worth?"
+        golden += [
+            {"prompt": prompt, "answer": text, "score": score} for text, score in ((good, 9), (bad, 2))
+        ]
+
+    def longer(body: dict[str, Any]) -> Reply:
+        first, second = (len(shown(body)[f"{place} answer"]) for place in ("first", "second"))
+        return better("first" if first > second else "second" if second > first else "neither")
+
+    run = judged(longer, golden=golden, metric={"kind": "pairwise", "min_agreement": 0.55})
+    report = run.report()
+    found = evidence(report).calibration
+    assert isinstance(found, PairCalibration)
+    assert (found.agreement, found.shorter_agreed and found.shorter_agreed.mean) == (0.75, 0)
+    told = "the judge likes longer answers: where people prefer the shorter of two, it agrees in 0.00 of 10"
+    assert told in run.verdict(report).advisory["price.pairwise"]
+
+
 def test_one_order_that_cannot_be_read_leaves_the_comparison_unscored(judged: Judged) -> None:
     def half(body: dict[str, Any]) -> Reply:
         seen = shown(body)

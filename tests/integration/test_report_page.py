@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from tests.browser import CHROMIUM, Browser, browser
+from tests.openai_endpoint import Endpoint, serving
 from tests.unit.eval.answers_on_disk import asked, general, leave
+from tests.unit.eval.judged_run import JudgedRun, fair
 from tests.unit.eval.report_page import METRICS, write
 from tunebook_eval.decide import decide
 from tunebook_eval.evaluate import evaluate
@@ -76,6 +78,52 @@ def test_it_fits_the_window_and_the_console_stays_empty(opened: Browser, page: P
     assert opened.complaints == []
 
 
+@pytest.fixture(scope="module")
+def judged_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a judge that scores and one that compares, with what calibrates them."""
+    folder = tmp_path_factory.mktemp("judged")
+    with serving(Endpoint(fair)) as endpoint:
+        metrics = [{}, {"kind": "pairwise"}]
+        for name, metric in zip(("scores", "compares"), metrics, strict=True):
+            (folder / name).mkdir()
+            run = JudgedRun(folder / name, endpoint, metric=metric)
+            report = run.report()
+            write(folder / name, (report, run.verdict(report)), METRICS)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["scores", "compares"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_what_a_judge_is_worth_fits_the_window(
+    opened: Browser, judged_page: Path, width: int, name: str
+) -> None:
+    opened.open(judged_page / name / "report.html", width=width)
+    opened.value("document.querySelectorAll('details').forEach(each => each.open = true)")
+    assert opened.value("document.documentElement.scrollWidth") <= width
+    section = "[...document.querySelectorAll('section')].find(each => /people/.test(each.textContent))"
+    assert opened.value(f"{section}.getBoundingClientRect().height") > 200
+    drawn = opened.value(f"{section}.querySelectorAll('svg').length")
+    assert drawn == (1 if name == "scores" else 0), "the calibration of scores is drawn"
+    assert opened.complaints == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_and_drawings_can_be_read_by_day_and_by_night(opened: Browser, page: Path, scheme: str) -> None:
+    opened.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    opened.open(page, width=1280)
+    light = """((name, of) => {
+      const parts = getComputedStyle(of)[name].match(/[\\d.]+/g).slice(0, 3).map((each) => each / 255);
+      const [r, g, b] = parts.map((each) => each <= 0.03928 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4);
+      return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    })"""
+    paper = opened.value(f"{light}('backgroundColor', document.body)")
+    words = opened.value(f"{light}('color', document.body)")
+    drawn = opened.value(f"{light}('fill', document.querySelector('.chart svg text'))")
+    assert (paper > 0.5) == (scheme == "light")
+    for ink in (words, drawn):
+        assert (max(paper, ink) + 0.05) / (min(paper, ink) + 0.05) >= 4.5
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_all_answers_are_turned_over_by_keyboard_a_page_at_a_time(
     opened: Browser, page: Path, width: int
@@ -121,8 +169,25 @@ def test_answers_are_filtered_by_text_set_and_outcome(opened: Browser, page: Pat
     assert shown(outcome="win") == f"{won + flips:,}"
     assert shown(outcome="win", against="few_shot") == f"{won_more:,}"
     assert shown(outcome="unscored", against="few_shot") == f"{SUITE:,}"
+    assert shown(outcome="unended") == "none of 5,000 fits"
+    assert shown(find="") == "5,000"
+    opened.value("document.getElementById('find').focus()")
+    opened.call("Input.insertText", text="meaning 1799")
+    assert opened.value(SHOWN) == "1 to 1 of 1, of all 5,000", "as it is typed"
     assert shown(find="nowhere") == "none of 5,000 fits"
     assert opened.value(f"{TABLE_ROWS}.length") == 0
+    assert opened.complaints == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_distributions_of_scores_open_and_fit(opened: Browser, page: Path, width: int) -> None:
+    opened.open(page, width=width)
+    words = "How scores are distributed"
+    summary = f"[...document.querySelectorAll('summary')].find(each => each.textContent === '{words}')"
+    opened.value(f"{summary}.click()")
+    drawn = f"{summary}.parentElement.querySelector('svg')"
+    assert opened.value(f"{drawn}.getBoundingClientRect().height") > 100
+    assert opened.value(f"{drawn}.getBoundingClientRect().right") <= width
     assert opened.complaints == []
 
 

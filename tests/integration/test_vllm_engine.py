@@ -42,8 +42,11 @@ engine = VLLMEngine(folder, renderer, Decoding(), "float32")
 nothing = engine.generate([], order.append)
 assert nothing == [] and "vllm" not in sys.modules
 completions = engine.generate(requests, lambda completion: order.append(completion.id))
-blues = ({"role": "user", "content": "blue " * 200},)
-alone = [engine.generate([ChatRequest(id, blues, 4)], lambda _: None)[0] for id in ("new", "known")]
+asked = {"new": "blue " * 200, "known": "blue " * 200, "begins alike": "blue " * 90 + "red " * 90}
+alone = [
+    engine.generate([ChatRequest(id, ({"role": "user", "content": text},), 4)], lambda _: None)[0]
+    for id, text in asked.items()
+]
 many = [ChatRequest(str(n), ({"role": "user", "content": f"{n} " + "blue " * 300},), 4) for n in range(40)]
 engine.decoding = Decoding(temperature=1.0, seed=3)
 first, again = ([each.token_ids for each in engine.generate(many, lambda _: None)] for _ in range(2))
@@ -97,10 +100,11 @@ def test_a_prompt_beyond_the_context_is_an_error_row(run: dict[str, Any]) -> Non
 
 
 def test_what_was_read_for_an_earlier_prompt_is_told(run: dict[str, Any]) -> None:
-    new, known = run["alone"]
+    new, known, alike = run["alone"]
     assert (new["text"], new["prompt_tokens"]) == (known["text"], known["prompt_tokens"])
     assert new["cached_tokens"] == 0
     assert 128 <= known["cached_tokens"] < known["prompt_tokens"]
+    assert 64 <= alike["cached_tokens"] < 128, "less than a block of vLLM's own choice"
 
 
 def test_a_seed_decides_what_is_sampled_of_more_prompts_than_one_batch_holds(run: dict[str, Any]) -> None:

@@ -46,6 +46,7 @@ def answer_stage(work: Work) -> Outcome:
         model = work.store.download(earlier) / "model"
         temperature, seed = inputs.temperature or 0.0, inputs.seed or 0
         engine = open_engine(work, model, inputs.chat_template_kwargs, temperature, seed)
+        _check_merge(work, earlier, model.parent, engine)
     elif inputs.temperature is not None:
         merged = work.parents.get("merge")
         model = merged / "model" if merged else work.request.model.path
@@ -60,7 +61,7 @@ def answer_stage(work: Work) -> Outcome:
             takes_schemas=any(each.json_schema for each in inputs.sets.values()),
         )
         if merged:
-            _check_merge(work, merged, engine)
+            _check_merge(work, work.request.parents["merge"], merged, engine)
     together = engine is not None and work.settings.num_engines > 0
     return _answered(ask(model_dir=model, generator=engine, in_one_batch=together))
 
@@ -105,8 +106,14 @@ def _answered(done: AnswerResult) -> Outcome:
     return Outcome(done.model_dump(mode="json"), f"{done.num_answers} answers{resumed}{errors}; {tokens}")
 
 
-def _check_merge(work: Work, merged: Path, engine: Engine) -> None:
+def _check_merge(work: Work, key: str, merged: Path, engine: Engine) -> None:
     """Before the first prompt: what serves is what was trained.
+
+    Args:
+        work: the stage's.
+        key: of the stage that merged.
+        merged: what it left.
+        engine: serves it.
 
     Raises:
         IntegrityError: it is not.
@@ -114,7 +121,7 @@ def _check_merge(work: Work, merged: Path, engine: Engine) -> None:
     from tunebook_train.merge_probes import MergeProbes, check_merge
 
     name = work.request.stage.name
-    artifact = read_artifact(work.store, work.request.parents["merge"])
+    artifact = read_artifact(work.store, key)
     if artifact is not None and artifact.result["into"] == "base":
         logger.info("%-16s is not held against training: merged into another base than it trained with", name)
         return

@@ -29,6 +29,13 @@ class SuiteItem:
     expected_contains: tuple[str, ...]
     group: str
     """The kind of question, e.g. `capitals`."""
+    choices: tuple[str, ...] = ()
+    """What there is to choose from; empty: the answer is free."""
+
+    @property
+    def prompt(self) -> str:
+        listed = "".join(f"\n- {choice}" for choice in self.choices)
+        return f"{self.q}\nAnswer with one of:{listed}" if listed else self.q
 
 
 def contains(answer: str, expected: tuple[str, ...]) -> bool:

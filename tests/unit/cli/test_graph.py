@@ -48,6 +48,7 @@ evaluation:
     glossary: {task: glossary, metrics: [line_match]}
     general: {suite: general, metrics: [contains]}
     own: {items: [{q: What is 2+2?, expected_contains: "4"}], metrics: [contains]}
+    asked: {file: a.jsonl, metrics: [contains]}
     tone:
       task: own
       metrics:
@@ -323,6 +324,7 @@ MOVES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "TaskSet.response_format": ("evaluation.sets.chat.response_format=json_schema", ARMS),
     "TaskSet.task": ("evaluation.sets.glossary.task=chat", TASKS),
+    "FileSet.file": ("evaluation.sets.asked.file=b.jsonl", ("prepare", "answer-base", "answer-tuned")),
     "SuiteItem.q": ("evaluation.sets.own.items.0.q=Why?", ("prepare", "answer-base", "answer-tuned")),
     "SuiteItem.expected_contains": (
         "evaluation.sets.own.items.0.expected_contains='5'",
@@ -359,6 +361,7 @@ SAME_AS = {
     **{f"Pairwise.{name}": f"Judge.{name}" for name in set(Judged.model_fields) | {"kind"}},
     "SuiteSet.max_tokens": "TaskSet.max_tokens",
     "InlineSet.max_tokens": "TaskSet.max_tokens",
+    "FileSet.max_tokens": "TaskSet.max_tokens",
     "TextsSet.max_tokens": "TaskSet.max_tokens",
     **{
         f"LoraMethod.{name}": f"FullMethod.{name}"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,9 +11,11 @@ import pytest
 from numpy.typing import NDArray
 
 from tunebook_data.rows import Row, write_rows
+from tunebook_data.suite_files import SUITES, read_suite, write_suites
 from tunebook_eval.answer import answer
 from tunebook_eval.answers import FILE, AnswerResult, read_answers
 from tunebook_eval.inputs import AnswerInputs, PromptSet, Rewordings
+from tunebook_eval.scorers import score_all
 from tunebook_eval.shots import Embed
 from tunebook_inference.generator import ChatRequest, Completion, Generator, OnDone
 from tunebook_inference.kept_answers import KeptAnswers
@@ -21,6 +24,7 @@ from tunebook_inference.supporting import Prices, SupportingModel
 from tunebook_model.conversation import normal_tool
 from tunebook_spec.errors import DataError
 from tunebook_spec.evaluation import FewShot, Retrieval, SuiteItem
+from tunebook_spec.metrics import ChoiceAccuracy
 
 
 def row(id: str, task: str = "glossary") -> Row:
@@ -95,6 +99,31 @@ def test_every_item_is_answered_with_what_scoring_needs(data_dir: Path) -> None:
     assert (own.set, own.question, own.expected) == ("own", "2+2?", ("4", "four"))
 
 
+def test_a_suite_of_a_file_is_asked_as_it_was_kept_with_the_data(data_dir: Path) -> None:
+    rows = [
+        {"q": "Who signs?", "expected_contains": ["lead", "boss"], "group": "refunds"},
+        {"question": "Which gas?", "choices": ["oxygen", "neon"], "answer": 1},
+    ]
+    suite = data_dir.parent / "suite.jsonl"
+    suite.write_text("".join(f"{json.dumps(each)}\n" for each in rows))
+    write_suites(data_dir / SUITES, {"suite.jsonl": read_suite("suite.jsonl", data_dir.parent)})
+    suite.unlink()
+    run(inputs(own=PromptSet(file="suite.jsonl", max_tokens=40)), data_dir, ScriptedGenerator(echo))
+    first, second = read_answers(data_dir.parent / "out" / FILE)
+    assert (first.set, first.question, first.expected, first.group) == (
+        "own",
+        "Who signs?",
+        ("lead", "boss"),
+        "refunds",
+    )
+    assert second.text == "Which gas?\nAnswer with one of:\n- oxygen\n- neon"
+    assert (second.expected, second.meta) == (("neon",), {"choices": ["oxygen", "neon"]})
+    (scores,) = score_all(
+        ChoiceAccuracy(kind="choice_accuracy"), [second.model_copy(update={"text": "Neon."})]
+    )
+    assert scores == {"": 1.0}
+
+
 def test_a_set_may_show_the_training_rows_of_another_task_and_hold_answers_to_a_schema(
     data_dir: Path,
 ) -> None:
@@ -157,6 +186,22 @@ class Slow(ScriptedGenerator):
         return super().generate(
             requests, lambda done: on_done(replace(done, cached_tokens=done.prompt_tokens - 2))
         )
+
+
+def test_what_failed_in_a_killed_attempt_is_asked_again(data_dir: Path) -> None:
+    result = run(inputs(), data_dir, ScriptedGenerator(lambda each: None if "t2" in echo(each) else "a"))
+    assert (result.num_answers, result.num_errors) == (3, 1), "a failed row is counted, and stops no other"
+    asked: list[str] = []
+
+    def up_again(request: ChatRequest) -> str:
+        asked.append(echo(request))
+        return "b"
+
+    result = run(inputs(), data_dir, ScriptedGenerator(up_again))
+    assert asked == ["note t2"]
+    assert (result.num_answers, result.num_errors, result.num_resumed) == (3, 0, 2)
+    answers = read_answers(data_dir.parent / "out" / FILE)
+    assert {each.item: each.text for each in answers} == {"t1": "a", "t2": "b", "t3": "a"}
 
 
 def test_each_set_is_timed_without_the_start_and_without_what_failed(data_dir: Path) -> None:
@@ -307,7 +352,8 @@ def test_what_consistency_asks_again_stands_with_the_answer_and_is_not_timed(dat
     reworded = {item: each.others for item, each in answers.items() if each.others}
     assert reworded == {item: (f"Hi! note {item}", None) for item in reworded}
     assert len(reworded) == 2
-    assert run(inputs(glossary=again), data_dir, ScriptedGenerator({})).num_answers == 7, "all was kept"
+    done = run(inputs(glossary=again), data_dir, ScriptedGenerator(echo))
+    assert (done.num_answers, done.num_resumed) == (7, 5), "what failed alone was asked again"
 
 
 def test_an_endpoint_is_shown_no_tools_and_no_personal_data_and_its_money_is_told(data_dir: Path) -> None:
@@ -333,6 +379,7 @@ def test_an_endpoint_is_shown_no_tools_and_no_personal_data_and_its_money_is_tol
 
     result, errors = asked_of("flag")
     assert (result.num_errors, result.is_remote, result.cost) == (2, True, float(result.prompt_tokens))
+    assert result.prices == (1e6, 0)
     assert result.timed["glossary"].num_answers == 1
     assert errors["t1"] is None
     assert "personal data" in str(errors["mail"])

@@ -42,6 +42,18 @@ def test_a_query_takes_what_its_answers_took_on_average() -> None:
     assert cost.seconds == 1.5
 
 
+def test_a_query_of_a_model_elsewhere_costs_what_its_tokens_do() -> None:
+    priced = result("gpt-x", glossary=(2, 3.0)).model_copy(update={"prices": (10.0, 50.0), "is_remote": True})
+    answers = [asked(0, "a"), asked(1, "b", prompt_tokens=40, completion_tokens=2)]
+    there = costs(**{"gpt-x": (answers, priced)})["glossary", "gpt-x"]
+    assert there.cost == pytest.approx((30 * 10 + 6 * 50) / 1e6)
+    assert there.cost_of_1000(None) == there.cost_of_1000(0.01) == pytest.approx(0.6)
+    (together,) = of_shared_sets([there])
+    assert together.cost == there.cost
+    here = costs(base=(answers, result("base", glossary=(2, 3.0))))["glossary", "base"]
+    assert (here.cost_of_1000(0.01), here.cost_of_1000(None)) == (pytest.approx(15.0), None)
+
+
 def test_what_a_killed_attempt_answered_counts_for_tokens_and_not_for_time() -> None:
     answers = [asked(number, "a", completion_tokens=number) for number in range(5)]
     resumed = costs(base=(answers, result("base", glossary=(1, 2.0))))["glossary", "base"]

@@ -5,9 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tunebook_data.suites import load_suite
 from tunebook_eval.decide import decide
 from tunebook_eval.evidence import ArmScores, Estimate, EvalReport
-from tunebook_eval.verdict import GateResult
+from tunebook_eval.verdict import GateResult, GateVerdict
+from tunebook_plan.shipped import shipped_folder
+from tunebook_spec import load
 from tunebook_spec.evaluation import Gate
 
 
@@ -26,6 +29,33 @@ def judge(*arms: ArmScores, groups: int | None = None, **gate: Any) -> GateResul
     report = EvalReport(scores=arms, groups={"glossary": of}, costs=(), flips=(), examples=(), warnings=())
     (result,) = decide(report, (Gate(metric="glossary.line_match", **gate),), {}).results
     return result
+
+
+def test_general_questions_without_one_of_the_task_form_pass_their_gate() -> None:
+    """Nothing varies then, and the bound is that of as many groups as the suite has."""
+    items = load_suite("general")
+    scores = arm("tuned", [0.0] * len(items), set="general", metric="task_form")
+    groups = {"general": {str(number): item.group for number, item in enumerate(items)}}
+    report = EvalReport(scores=(scores,), groups=groups, costs=(), flips=(), examples=(), warnings=())
+    for file in shipped_folder().glob("*.yaml"):
+        (gate,) = {each for each in load(file).spec.evaluation.gates if each.metric == "general.task_form"}
+        (result,) = decide(report, (gate,), {}).results
+        assert result.outcome == "pass", file
+
+
+def test_a_drop_that_is_not_excluded_comes_with_what_to_try() -> None:
+    def advice(before: int, after: int, **gate: Any) -> tuple[str, ...]:
+        arms = (arm("base", binary(before)), arm("tuned", binary(after)))
+        return GateVerdict(results=(judge(*arms, **gate),)).advice
+
+    (fell,) = advice(90, 40, max_drop=0.05)
+    assert fell == (
+        "glossary.line_match fell too far: rehearse more (data.replay.share), lower method.learning_rate, or"
+        " train fewer method.epochs"
+    )
+    (may,) = advice(90, 87, max_drop=0.05)
+    assert "may have fallen too far" in may
+    assert advice(50, 90, max_drop=0.05) == () == advice(10, 40, at_least=0.9)
 
 
 def binary(ones: int, count: int = 100) -> list[float]:

@@ -73,12 +73,51 @@ def test_changes_are_tuned_minus_base_with_p_values_for_their_number(tmp_path: P
     assert (line.set, line.metric, line.num_samples, line.mean) == ("glossary", "line_match", 40, 0.25)
     assert line.p_value == pytest.approx(2 / 2**20, abs=3e-4)
     assert line.adjusted_p_value == pytest.approx(3 * (line.p_value or 0))
-    assert (line.outcome, exact.outcome) == ("improved", "unclear")
+    assert (line.outcome_of(), exact.outcome_of()) == ("improved", "unclear")
     assert (contains.mean, contains.p_value, contains.adjusted_p_value) == (0.0, 1.0, 1.0)
 
 
 def test_items_lost_and_gained_are_listed_lost_first(report: EvalReport) -> None:
     assert [(each.item, each.lost) for each in report.flips] == [("000", True), ("001", False)]
+
+
+def test_of_choices_too_what_is_lost_and_gained_is_listed(tmp_path: Path) -> None:
+    def chosen(number: int, text: str) -> Answer:
+        more = {"expected": ("tin",), "meta": {"choices": ["tin", "tin and lead"]}, "reference": None}
+        return asked(number, text, set="own", **more)
+
+    arms = {
+        "base": leave(tmp_path, "base", [chosen(0, "Tin."), chosen(1, "tin"), chosen(2, "gold")]),
+        "tuned": leave(
+            tmp_path, "tuned", [chosen(0, "tin and lead"), chosen(1, "It is tin"), chosen(2, "tin")]
+        ),
+    }
+    inputs = EvaluateInputs.model_validate({"metrics": {"own": ["choice_accuracy"]}})
+    made = evaluate(inputs, arms=arms, judges={}, out=tmp_path)
+    found = [(each.item, each.metric, each.lost) for each in made.flips]
+    assert found == [("000", "choice_accuracy", True), ("002", "choice_accuracy", False)]
+
+
+def test_what_tuned_left_empty_or_was_cut_in_is_warned_of_and_shown(tmp_path: Path) -> None:
+    cut = {"finish_reason": "length"}
+    tuned = [
+        asked(0, ""),
+        asked(1, "AKI: meaning", **cut),
+        asked(2, "a"),
+        asked(3, "", error="no", finish_reason="error"),
+    ]
+    arms = {
+        "base": leave(tmp_path, "base", [*(asked(n, "", **cut) for n in range(4)), general(0, "yes")]),
+        "tuned": leave(tmp_path, "tuned", [*tuned, general(0, "yes, and so on").model_copy(update=cut)]),
+    }
+    made = evaluate(INPUTS, arms=arms, judges={}, out=tmp_path)
+    told = [each for each in made.warnings if " answers of tuned " in each]
+    assert told == [
+        "glossary: 1 of 3 answers of tuned are empty",
+        "glossary: 1 of 3 answers of tuned were cut at its `max_tokens`; raise it",
+    ]
+    ended = {each.item: each.ended.get("tuned") for each in made.examples if each.set == "glossary"}
+    assert ended == {"000": None, "001": "cut off", "002": None, "003": "failed"}
 
 
 def test_stop_rate_and_length_are_metrics_of_every_set_a_failed_answer_aside(report: EvalReport) -> None:

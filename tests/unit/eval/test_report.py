@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 
 from tests.unit.eval.answers_on_disk import asked, general, leave
 from tests.unit.eval.report_page import METRICS, write
-from tunebook_eval.charts import losses_svg
+from tunebook_eval.charts import distribution_svg, losses_svg
 from tunebook_eval.decide import decide
 from tunebook_eval.evaluate import evaluate
 from tunebook_eval.evidence import EvalReport
@@ -77,7 +77,7 @@ def test_the_page_needs_nothing_else(tmp_path: Path, evidence: tuple[EvalReport,
     assert [load for load in page.loads if not load.startswith("#")] == []
     assert not re.search(r"@import|url\((?!#)", html)
     assert "link" not in page.tags
-    assert page.tags.count("svg") == 2
+    assert page.tags.count("svg") == 3
 
 
 def test_the_verdict_comes_first_and_each_gate_with_its_evidence(
@@ -96,6 +96,7 @@ def test_scores_answers_rejects_times_and_lineage_are_on_the_page(
     for part in (
         "majority rule",
         "glossary.line_match improved 0.",
+        "38 / 2 / 0",
         "thin: 40 rows",
         "only the base answers: 1; that only tuned answers: 0",
         "lost note 3",
@@ -107,6 +108,75 @@ def test_scores_answers_rejects_times_and_lineage_are_on_the_page(
     ):
         assert part in words.replace(" 2.13.0", "")
     assert "All 70 items." in words
+
+
+def test_scores_between_right_and_wrong_are_drawn_as_a_distribution_by_arm(
+    tmp_path: Path, evidence: tuple[EvalReport, GateVerdict]
+) -> None:
+    words = Page(write(tmp_path, evidence, METRICS)).words
+    assert words.count("How scores are distributed") == 1, "of glossary alone: general is right or wrong"
+    for told in (
+        "base, highest bar 100% of 40",
+        "few_shot, highest bar 70% of 40",
+        "tuned, highest bar 95% of 40",
+        "majority, highest bar ",
+    ):
+        assert told in words
+    report = evidence[0]
+    assert distribution_svg(report.of("general.contains")) is None
+    below = [
+        each.model_copy(update={"scores": {"a": -3.5, "b": -1.0}}) for each in report.of("general.contains")
+    ]
+    assert "\N{MINUS SIGN}3.5" in (distribution_svg(below) or "")
+
+
+def test_what_tuning_brought_into_a_suite_of_the_unwanted_is_no_gain(tmp_path: Path) -> None:
+    arms = {
+        arm: leave(tmp_path, arm, [general(n, "yes" if n in said else "no") for n in range(30)])
+        for arm, said in (("base", {3}), ("tuned", {4, 5}))
+    }
+    inputs = EvaluateInputs.model_validate({"metrics": {"general": ("contains",)}})
+    report = evaluate(inputs, arms=arms, judges={}, out=tmp_path)
+
+    def listed(gate: Gate) -> list[str]:
+        html = write(tmp_path, (report, decide(report, (gate,), {})), METRICS)
+        return re.findall(r'<td class="outcome (pass|fail)">((?:lost|gained)[^<]*)</td>', html)
+
+    assert listed(Gate(metric="general.contains", max_drop=0.05)) == [
+        ("fail", "lost"),
+        ("pass", "gained"),
+        ("pass", "gained"),
+    ]
+    assert listed(Gate(metric="general.contains", at_most=0.05)) == [
+        ("fail", "gained, unwanted contains"),
+        ("fail", "gained, unwanted contains"),
+        ("pass", "lost, unwanted contains"),
+    ]
+
+
+def test_more_of_what_is_unwanted_is_worse(tmp_path: Path) -> None:
+    arms = {
+        arm: leave(
+            tmp_path,
+            arm,
+            [
+                general(n, "yes" if n < said else "no").model_copy(update={"group": f"g{n}"})
+                for n in range(30)
+            ],
+        )
+        for arm, said in (("base", 0), ("tuned", 20))
+    }
+    inputs = EvaluateInputs.model_validate({"metrics": {"general": ("contains",)}})
+    report = evaluate(inputs, arms=arms, judges={}, out=tmp_path)
+
+    def changed(gate: Gate) -> str:
+        words = Page(write(tmp_path, (report, decide(report, (gate,), {})), METRICS)).words
+        return words[words.index("What tuning changed") :]
+
+    assert "general.contains improved 0.000 0.667 20 / 10 / 0" in changed(
+        Gate(metric="general.contains", max_drop=0.1)
+    )
+    assert "general.contains unwanted worse" in changed(Gate(metric="general.contains", at_most=0.1))
 
 
 def test_what_a_teacher_made_is_told_with_its_troubles_and_cost(
@@ -167,8 +237,8 @@ def test_averages_stand_beside_what_tuning_changed(
     tmp_path: Path, evidence: tuple[EvalReport, GateVerdict]
 ) -> None:
     words = Page(write(tmp_path, evidence, METRICS)).words
-    assert "base average tuned average tuned minus base" in words
-    assert "glossary.line_match improved 0.000 0.950 0.950" in words
+    assert "base average tuned average win / tie / loss tuned minus base" in words
+    assert "glossary.line_match improved 0.000 0.950 38 / 2 / 0 0.950" in words
 
 
 def test_a_run_without_training_metrics_says_so(

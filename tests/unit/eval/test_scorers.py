@@ -29,6 +29,20 @@ def score(metric: str | dict[str, Any], answer: Answer) -> float | None:
     return None if made is None else made[""]
 
 
+@pytest.mark.parametrize("text", ["", " \n", "```python\n```"])
+def test_saying_nothing_earns_nothing(text: str) -> None:
+    metrics: list[str | dict[str, Any]] = ["code_parses", {"kind": "code_ruff", "config": ""}]
+    assert [score(each, answered(text)) for each in metrics] == [0.0, 0.0]
+
+
+def test_no_rule_is_kept_by_saying_nothing() -> None:
+    calm = {"name": "calm", "pattern": "!", "must": "not_match"}
+    short = {"name": "short", "max_words": 3}
+    metric = {"kind": "rules", "rules": [calm, short]}
+    assert scores(metric, answered("")) == {"": 0.0, "all": 0.0, "calm": 0.0, "short": 0.0}
+    assert scores(metric, answered("Yes.")) == {"": 1.0, "all": 1.0, "calm": 1.0, "short": 1.0}
+
+
 REFERENCE = "AKI: acute kidney injury\nMRI: magnetic resonance imaging"
 CHOICES = {"choices": ["renal colic", "acute renal colic", "heart failure", "stroke"]}
 

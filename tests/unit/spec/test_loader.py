@@ -658,3 +658,10 @@ def test_an_item_of_a_suite_expects_something(expected: str, tmp_path: Path) -> 
     (told,) = problems(tmp_path, SPEC.replace("  gates:\n", f"{own}  gates:\n"))
     assert "own.items.0.expected_contains" in told
     assert "an empty text is in every answer: say what it must contain" in told
+
+
+def test_an_item_of_a_suite_is_asked_once(tmp_path: Path) -> None:
+    item = '{q: What is 2+2?, expected_contains: "4"}'
+    own = f"    own: {{items: [{item}, {item}], metrics: [contains]}}\n"
+    (told,) = problems(tmp_path, SPEC.replace("  gates:\n", f"{own}  gates:\n"))
+    assert "'What is 2+2?' is asked twice, and would count as two pieces of evidence: keep one" in told
