@@ -56,8 +56,8 @@ class Benchmark:
     Raises:
         BenchError: two did not do the same work.
     """
-    overheads: Mapping[str, str] = field(default_factory=dict)
-    """What `measured` calls the seconds by which we take longer than a peer, of peers that do less."""
+    overheads: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """What `measured` calls the seconds by which one contender takes longer than another, which does less."""
     figures: tuple[str, ...] = ()
     """Of our answers, those whose medians `measured` tells."""
     weighs_memory: bool = False
@@ -136,8 +136,8 @@ def summary(
     answers = [each.answer for each in next(iter(runs.values()))[US]]
     for figure in benchmark.figures:
         measured[figure] = round(statistics.median(answer[figure] for answer in answers), 3)
-    for label, peer in benchmark.overheads.items():
-        more = [us - them for us, them in zip(raw[US], raw[peer], strict=True)]
+    for label, (longer, shorter) in benchmark.overheads.items():
+        more = [one - other for one, other in zip(raw[longer], raw[shorter], strict=True)]
         measured[label] = round(statistics.median(more), 3)
     return {
         "name": benchmark.name,

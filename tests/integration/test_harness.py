@@ -218,14 +218,20 @@ def test_overhead_is_told_of_trainings_that_took_the_same_updates(folder: Path) 
     (folder / "rows.json").write_text(json.dumps({"train": [{"input_ids": [1, 2, 3]}]}))
     answers = {US: {"losses": [2.0]}, "bare_loop": {"losses": [2.0]}}
     assert train_start.equal(folder, answers) == {"tokens": 3, "losses": [2.0]}
-    with pytest.raises(BenchError, match="losses differ"):
-        train_start.equal(folder, {**answers, US: {"losses": [2.5]}})
+    for other in (US, "own_process"):
+        with pytest.raises(BenchError, match="losses differ"):
+            train_start.equal(folder, {**answers, other: {"losses": [2.5]}})
     runs = {
         name: [harness.Outcome(each, 1.0, {}, {}) for each in seconds]
-        for name, seconds in ((US, (5.0, 9.0, 8.0)), ("bare_loop", (4.0, 4.0, 4.0)))
+        for name, seconds in (
+            (US, (5.0, 9.0, 8.0)),
+            ("bare_loop", (4.0, 4.0, 4.0)),
+            ("own_process", (4.5, 5.0, 9.0)),
+        )
     }
     made = harness.summary(train_start.BENCHMARK, {32: runs}, {})
     assert made["measured"]["ray_overhead_s"] == 4.0
+    assert made["measured"]["stage_overhead_s"] == 1.0
 
 
 def test_every_benchmark_has_a_script_for_each_contender() -> None:
