@@ -22,6 +22,7 @@ from tunebook_cli.request import Request
 from tunebook_cli.stage_processes import StageProcesses
 from tunebook_cli.tracking import check_installed, tracked
 from tunebook_data.manifest import CARD_PAGE
+from tunebook_eval.verdict import PAGES
 from tunebook_inference.served import Served
 from tunebook_model.resolve import ReadyModel
 from tunebook_plan.brief import brief
@@ -157,13 +158,12 @@ class _Run:
                 self.ray.stop()
 
     def conclude(self) -> None:
-        """The verdict, and its report and summary beside `run.json`, with the evidence as JSON."""
+        """The verdict, and its pages beside `run.json`."""
         key = self.record.stage("decide").key
         decided = read_artifact(self.store, key)
         assert decided is not None
-        for name in ("report.html", "summary.md"):
+        for name in PAGES:
             self._copy_page(key, name)
-        self._copy_page(self.record.stage("evaluate").key, "report.json")
         self.update(status=decided.result["verdict"], verdict=decided.result["lines"])
 
     def _copy_page(self, key: str, name: str) -> None:

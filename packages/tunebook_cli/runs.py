@@ -77,14 +77,14 @@ def verify(
     Exit status: 0 all agrees, 1 something does not, 2 bad usage.
     """
     from tunebook_data.manifest import CARD_PAGE
-    from tunebook_eval.report import REPORT
+    from tunebook_eval.verdict import PAGES
 
     settings = Settings.read()
     store = Store(settings.storage_url, settings.cache_dir)
     record = find_run(store, run)
     if not record.stages:
         raise InputError(f"run {record.name} has no finished stage, so there is nothing to verify")
-    found = verify_stages(store, record, {REPORT: "decide", CARD_PAGE: "prepare"})
+    found = verify_stages(store, record, {**dict.fromkeys(PAGES, "decide"), CARD_PAGE: "prepare"})
     found.disagreements += _inputs(found, record, settings, spec_dir)
     found.disagreements += _verdict(found, record, store)
     for note in found.notes:

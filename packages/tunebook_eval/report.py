@@ -26,14 +26,12 @@ from tunebook_eval.evidence import (
     GoldenPoint,
     JudgeEvidence,
 )
-from tunebook_eval.verdict import GateVerdict
+from tunebook_eval.verdict import EVIDENCE, REPORT, SUMMARY, GateVerdict
 from tunebook_run.page import environment
 from tunebook_run.table import lines as lines_of
 from tunebook_spec.evaluation import PROMPTED, unwanted
 from tunebook_spec.metrics import ALWAYS, is_headline
 
-REPORT = "report.html"
-SUMMARY = "summary.md"
 TEMPLATE = "report.html.j2"
 ARMS: tuple[str, ...] = ("base", *PROMPTED)
 """What comes first."""
@@ -58,7 +56,7 @@ def write_report(
     lineage: Mapping[str, JsonValue],
     hosted: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write `report.html`, and `summary.md` for a pull request.
+    """Write `report.html`, `summary.md` for a pull request, and `report.json` for programs.
 
     Args:
         out: Folder that gets the files.
@@ -126,6 +124,8 @@ def write_report(
     )
     path = out / REPORT
     path.write_text(page, encoding="utf-8")
+    told = {"outcome": verdict.outcome, "verdict": verdict.model_dump(mode="json")}
+    (out / EVIDENCE).write_bytes(orjson.dumps(told | report.model_dump(mode="json")))
     (out / SUMMARY).write_text(markdown(verdict, report, name=name, profile=profile), encoding="utf-8")
     return path
 

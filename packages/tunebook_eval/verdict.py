@@ -10,6 +10,8 @@ from pydantic import Field
 from tunebook_spec.evaluation import Gate
 from tunebook_spec.fields import Frozen
 
+REPORT, SUMMARY, EVIDENCE = PAGES = ("report.html", "summary.md", "report.json")
+"""What `decide` leaves: a page, a summary for a pull request, and verdict and evidence for programs."""
 Outcome = Literal["pass", "fail", "inconclusive"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 

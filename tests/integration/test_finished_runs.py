@@ -45,7 +45,7 @@ def place(project: Project, name: str) -> Path:
 def test_a_run_that_nobody_touched_agrees_from_its_sources_to_its_verdict(command: Command) -> None:
     status, output = command("verify", "tiny@1")
     assert status == 0, output
-    assert output.startswith("tiny@1: 45 files of 11 stages, their inputs and the verdict: all agrees")
+    assert output.startswith("tiny@1: 47 files of 11 stages, their inputs and the verdict: all agrees")
 
 
 @pytest.mark.parametrize(
@@ -55,11 +55,12 @@ def test_a_run_that_nobody_touched_agrees_from_its_sources_to_its_verdict(comman
         ("prepare: train.jsonl", "prepare: train.jsonl: was changed"),
         ("evaluate: report.json", "evaluate: report.json: was changed"),
         ("runs/tiny/1/report.html", "tiny/1/report.html: was changed"),
+        ("runs/tiny/1/report.json", "tiny/1/report.json: was changed"),
         ("my rows.jsonl", "prepare: contents.file:../my rows.jsonl: was "),
         ("own.jsonl", "prepare: contents.suite:../own.jsonl: was "),
         ("models/tiny llama/model.safetensors", "replay: contents.base_model: was "),
     ],
-    ids=["weights", "row", "report", "page", "source", "suite", "base model"],
+    ids=["weights", "row", "report", "page", "evidence", "source", "suite", "base model"],
 )
 def test_a_byte_that_flips_is_found_and_named(
     copy: Project, command: Command, name: str, finding: str

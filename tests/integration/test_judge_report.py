@@ -38,7 +38,7 @@ def test_the_page_shows_criteria_and_how_the_judge_compares_with_people(
     endpoint.reply = milder
     gate = Gate(metric="price.judge", at_least=0.5)
     page, told = page_of(JudgedRun(tmp_path, endpoint, metric={"criteria": {"worth": "High <b>."}}), gate)
-    assert page.tags.count("svg") == 3
+    assert page.tags.count("svg") == 4, "gates, distribution, calibration, losses"
     for text in (
         "Judge: price.judge",
         "High <b>.",

@@ -247,6 +247,16 @@ def test_a_run_without_training_metrics_says_so(
     assert "No training metrics." in Page(write(tmp_path, evidence, [])).words
 
 
+def test_programs_read_the_verdict_with_all_its_evidence(
+    tmp_path: Path, evidence: tuple[EvalReport, GateVerdict]
+) -> None:
+    write(tmp_path, evidence, METRICS)
+    told = json.loads((tmp_path / "report.json").read_text())
+    assert told["outcome"] == "inconclusive"
+    assert GateVerdict.model_validate(told["verdict"]) == evidence[1]
+    assert EvalReport.model_validate(told) == evidence[0]
+
+
 def test_the_summary_ends_with_the_verdict(evidence: tuple[EvalReport, GateVerdict]) -> None:
     lines = summary(evidence[1], evidence[0]).splitlines()
     row = next(line for line in lines if "glossary.line_match" in line)
