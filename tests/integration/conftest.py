@@ -14,7 +14,6 @@ LONGEST = (
     "test_train_ray.py",
     "test_cluster.py",
     "test_train_workers.py",
-    "test_lost_host.py",
     "test_submission.py",
     "test_serve.py",
     "test_run_until.py",

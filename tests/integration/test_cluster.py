@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.integration.hosts import Cluster, end, hosts_of_a_cluster, run, wait
+from tests.integration.hosts import REFUSES, Cluster, end, hosts_of_a_cluster, lose, run, wait
 from tests.integration.project import Project, make_project
 from tunebook_data.tokens import TokenTable
 from tunebook_model.precision import compute_dtype
@@ -233,3 +234,46 @@ def test_a_job_of_the_fine_tuning_protocol_is_trained_by_two_hosts(
     assert model.startswith("ft:tiny-llama:acme:")
     assert steps == list(range(1, len(steps) + 1))
     assert len(steps) > 10
+
+
+LONG = "method.epochs=60"
+METRICS = f"""{STORE}
+for key in store.list("tiny/stages"):
+    is_under_way = store.exists(f"{{key}}/metrics.jsonl") and not store.exists(f"{{key}}/artifact.json")
+    if "/train-" in key and is_under_way:
+        print(store.read(f"{{key}}/metrics.jsonl").decode(), end="")
+"""
+
+
+def steps_of(cluster: Cluster, num: int, process: subprocess.Popen[str]) -> None:
+    """Wait for so many steps of a training under way."""
+    deadline = time.monotonic() + 400
+    while len(losses_of(cluster.shell(METRICS))) < num:
+        assert process.poll() is None, cluster.head.logs()
+        assert time.monotonic() < deadline, cluster.head.logs()
+
+
+def test_an_overloaded_store_and_then_a_lost_host_cost_a_training_nothing(
+    cluster: Cluster, finished: Project, talking_llama: Path
+) -> None:
+    """The last of this file: what it loses is not there any more."""
+    spec, before = with_data(cluster, finished, talking_llama), cluster.shell(READ).splitlines()
+    arguments = ("--set", LONG, "--until", "train")
+    process = start(cluster, spec, "local", *arguments, TUNEBOOK_MIN_WORKERS="1")
+    steps_of(cluster, 6, process)
+    refuses = cluster.head.folder / REFUSES
+    refuses.touch()
+    time.sleep(5)
+    refuses.unlink()
+    steps_of(cluster, 12, process)
+    lose(cluster.worker.name)
+    assert wait(process, 900) == 0, cluster.head.logs()
+    (made,) = set(cluster.shell(READ).splitlines()) - {*before}
+    artifact, metrics = json.loads(made)
+    entries = [json.loads(line) for line in metrics.splitlines()]
+    resumed = [entry["resumed_at_step"] for entry in entries if "resumed_at_step" in entry]
+    losses, same = losses_of(metrics), losses_alone(finished, LONG)
+    assert resumed[-1] >= 10, "it went on from its newest checkpoint"
+    assert json.loads(artifact)["result"]["num_workers"] == 1
+    assert len(losses) == len(same)
+    assert losses[: resumed[-1] + 10] == pytest.approx(same[: resumed[-1] + 10], rel=2e-2)
