@@ -6,6 +6,7 @@ The SDK's own retries are off: a call that changes something must not be made tw
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -78,6 +79,7 @@ class Provider:
             max_retries=0,
             timeout=self.settings.timeout_s,
         )
+        weakref.finalize(self, self.client.close)  # its connections end with it
         self._jobs = self.client.fine_tuning.jobs
 
     def files(self) -> Iterator[FileObject]:
