@@ -32,7 +32,7 @@ import numpy.typing as npt
 from tunebook_data.minhash import Array64, candidates
 from tunebook_data.near_duplicates import jaccard, said, shingles
 from tunebook_data.ngrams import Filter, Grams, grams_of
-from tunebook_data.prompts import answered_numbers, key_number, prompt_key
+from tunebook_data.prompts import answered_numbers, asked, key_number, prompt_key
 from tunebook_data.rows import Row
 from tunebook_data.split import group_number
 from tunebook_data.workers import HERE, Workers, batched
@@ -125,14 +125,22 @@ def _exact(rows: Sequence[Row], items: Sequence[HeldOut]) -> Found:
     # The sort is stable: of equal prompts the first is met.
     order = np.argsort(known, kind="stable")
     ordered = known[order]
+    # What it answers on the way counts too: a row that asks just this would teach a part of the test.
+    earlier: dict[int, int] = {}
+    for index, item in enumerate(items):
+        for number in answered_numbers(item.prompt):
+            earlier.setdefault(number, index)
     for start, batch in zip(count(0, _ROWS_A_CHUNK), batched(rows, _ROWS_A_CHUNK), strict=False):
-        asked = [_asked_anywhere(row) for row in batch]
-        numbers = np.array([*chain.from_iterable(asked)], np.uint64)
+        of_batch = [_asked_anywhere(row) for row in batch]
+        numbers = np.array([*chain.from_iterable(of_batch)], np.uint64)
         is_known = _are_in(ordered, numbers)
-        of_row = np.repeat(np.arange(start, start + len(batch)), [*map(len, asked)])
+        of_row = np.repeat(np.arange(start, start + len(batch)), [*map(len, of_batch)])
         met: dict[int, int] = {}
         for at in np.flatnonzero(is_known).tolist():
             met.setdefault(int(of_row[at]), int(order[np.searchsorted(ordered, numbers[at])]))
+        for i, row in enumerate(batch, start) if earlier else ():
+            if (number := key_number(asked(row.messages))) in earlier:
+                met.setdefault(i, earlier[number])
         yield from ((i, Match(items[item], "exact", 1.0)) for i, item in met.items())
 
 

@@ -83,9 +83,11 @@ def distill(
     plain = [row for row in prompts if not uses_tools(row)]
     shown_to = [teacher, judge] if judge else [teacher]
     may_see = [row for row in plain if all(may_be_shown(row, inputs.data.checks, each) for each in shown_to)]
-    skipped = _not_worth_asking(may_see, known, tested, held_out, inputs, workers)
-    asked_about = {row.id: row for row in may_see if row.id not in skipped}
-    shots = _shots(train, spec, inputs.seed)
+    skipped, left = _not_worth_asking(may_see, known, tested, held_out, inputs, workers)
+    asked_about = {row.id: row for row in left}
+    shots = _shots(
+        [row for row in train if may_be_shown(row, inputs.data.checks, teacher)], spec, inputs.seed
+    )
     requests = {id: _messages(row, spec, shots[row.task]) for id, row in asked_about.items()}
     answers = _ask(teacher, requests, spec, advance)
     if judge is None:
@@ -112,7 +114,7 @@ def distill(
         near=inputs.data.dedup.near if inputs.data.dedup else None,
         workers=workers,
     )
-    fates = [*skipped.values(), *accepted.fates]
+    fates = [*skipped, *accepted.fates]
     write_listing(out / "distilled.jsonl", fates)
     spent = teacher.spent.since(before)
     counts = counts_of(
@@ -135,27 +137,29 @@ def _not_worth_asking(
     held_out: Sequence[HeldOut],
     inputs: PrepareInputs,
     workers: Workers,
-) -> dict[str, Fate]:
-    """Prompts that may not train whatever is answered, with why."""
-    fates: dict[str, Fate] = {}
+) -> tuple[list[Fate], list[Row]]:
+    """Why prompts may not train whatever is answered, and the prompts that may."""
+    fates: list[Fate] = []
+    fresh: list[Row] = []
     seen = {asked(row.messages): row for row in reversed(known)}
     groups = {(row.task, row.group): row for row in tested}
     for row in prompts:
         first = seen.setdefault(prompt_key(row.messages), row)
         if first is not row:
             detail = f"{first.source}:{first.line}"
-            fates[row.id] = Fate.of(row, "copy", "its prompt is there already", detail)
+            fates.append(Fate.of(row, "copy", "its prompt is there already", detail))
         elif (row.task, row.group) in groups:
             other = groups[(row.task, row.group)]
-            fates[row.id] = Fate.of(row, "contaminated", "group", f"{other.source}:{other.line}")
-    left = [row for row in prompts if row.id not in fates]
+            fates.append(Fate.of(row, "contaminated", "group", f"{other.source}:{other.line}"))
+        else:
+            fresh.append(row)
     rules = inputs.data.decontaminate or Decontaminate()
     # Prompts alone: what is asked tells, whatever will be answered.
-    answered = [answered_by(row, "-") for row in left]
-    for index, match in find_leaks(answered, held_out, rules, workers).items():
+    leaks = find_leaks([answered_by(row, "-") for row in fresh], held_out, rules, workers)
+    for index, match in leaks.items():
         detail = f"{match.item.name}, overlap {match.overlap:.4g}"
-        fates[left[index].id] = Fate.of(left[index], "contaminated", match.rule, detail)
-    return fates
+        fates.append(Fate.of(fresh[index], "contaminated", match.rule, detail))
+    return fates, [row for index, row in enumerate(fresh) if index not in leaks]
 
 
 def _shots(train: Sequence[Row], spec: Distill, seed: int) -> Mapping[str, list[Message]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import overload
+from typing import BinaryIO, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,8 @@ from tunebook_data.sources import LineFile
 from tunebook_spec.errors import DataError
 
 _ROWS_A_CHUNK = 4096
+_MAX_OPEN = 64
+"""A glob may name more files than a process may have open."""
 Digests = npt.NDArray[np.uint64]
 """Two numbers a row: `digest`."""
 Places = npt.NDArray[np.int64]
@@ -99,13 +101,18 @@ class Rows(Sequence[Row]):
 
     def __iter__(self) -> Iterator[Row]:
         with ExitStack() as stack:
-            streams = [stack.enter_context(open(file.place, "rb")) for file in self.files]
+            streams: dict[int, BinaryIO] = {}
             for index, (at, (offset, length, line)) in enumerate(self._each_place()):
                 if index in self.made:
                     yield self.made[index]
                     continue
+                if at not in streams:
+                    if len(streams) == _MAX_OPEN:
+                        stack.close()
+                        streams.clear()
+                    streams[at] = stack.enter_context(open(self.files[at].place, "rb"))
                 streams[at].seek(offset)
-                item = self.files[at].item(line, streams[at].read(length))
+                item = self.files[at].item(line, streams[at].read(length), is_first=offset == 0)
                 if not isinstance(item, Row):
                     raise DataError(
                         f"{self.files[at].name}: has changed while it was read: line {line}; run again"

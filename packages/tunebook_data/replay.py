@@ -19,7 +19,7 @@ import orjson
 from tunebook_data.decontaminate import HeldOut, find_leaks
 from tunebook_data.inputs import ReplayInputs
 from tunebook_data.manifest import ReplayCounts, ReplayManifest
-from tunebook_data.prompts import asked, prompt_key
+from tunebook_data.prompts import answered, asked, prompt_key
 from tunebook_data.rows import REPLAY_TASK, Row, content_id, read_rows, write_rows
 from tunebook_data.suites import load_replay_prompts
 from tunebook_data.tokens import TokenTable, write_tokens
@@ -94,7 +94,7 @@ def contaminated(
     Whatever the rules, and where there are none, a prompt that is itself held out is never rehearsed.
     """
     rows = [row for row, _ in pool]
-    prompts = {prompt_key(item.prompt) for item in held_out}
+    prompts = {key for item in held_out for key in (prompt_key(item.prompt), *answered(item.prompt))}
     leaks = find_leaks(rows, held_out, rules) if rules else {}
     return frozenset(row.id for i, row in enumerate(rows) if i in leaks or asked(row.messages) in prompts)
 

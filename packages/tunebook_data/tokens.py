@@ -18,6 +18,8 @@ from tunebook_model.render import Rendered, SoftTargets
 from tunebook_spec.errors import DataError
 
 _BUFFER_BYTES = 1 << 20
+MAX_TOKENS = (1 << 31) - 1
+"""In one list column of Arrow."""
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -84,6 +86,11 @@ def _zeros(kind: pa.ListType, lengths: array[int]) -> pa.ListArray:
     """Lists of zeros, which take no memory."""
     offsets = np.cumsum([0, *lengths], dtype=np.int64)
     num = int(offsets[-1])
+    if num > MAX_TOKENS:
+        raise DataError(
+            f"the rows of one side have {num} tokens, and a token table holds {MAX_TOKENS}: cap them"
+            " (`max_train_rows` of a source), or train on the parts one after another"
+        )
     # A page of zeros that is only read is the same for all.
     values = pa.py_buffer(np.zeros(-(-num * kind.value_type.bit_width // 8), np.uint8))
     items = pa.Array.from_buffers(kind.value_type, num, [None, values])

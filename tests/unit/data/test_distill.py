@@ -166,6 +166,7 @@ def test_a_prompt_that_may_not_train_is_not_asked(run: Run, tmp_path: Path) -> N
         chat("who wrote hamlet?", topic="newer"),
         chat("Who made the case?", topic="newest"),
         chat("Who made  the case?", topic="last"),
+        chat("Who made the case?", topic="newest"),
     ]
     manifest = run(answers, rows=rows)
     assert seen == ["Who made the case?"]
@@ -174,10 +175,58 @@ def test_a_prompt_that_may_not_train_is_not_asked(run: Run, tmp_path: Path) -> N
         ("contaminated", "group"),
         ("copy", "its prompt is there already"),
         ("copy", "its prompt is there already"),
+        ("copy", "its prompt is there already"),
         ("kept", ""),
     ]
     assert manifest.distill is not None
-    assert manifest.distill.made == manifest.sources[0].prompts == 5
+    assert manifest.distill.made == manifest.sources[0].prompts == 6
+
+
+def test_what_a_test_row_answers_on_its_way_is_not_asked_of_a_teacher(run: Run, tmp_path: Path) -> None:
+    def long(number: int) -> dict[str, Any]:
+        said = [
+            ("user", f"Hello from {number}."),
+            ("assistant", "Hello to you too."),
+            ("user", "Why?"),
+            ("assistant", "That is how it is."),
+        ]
+        return {"messages": [{"role": role, "content": text} for role, text in said], "topic": f"t{number}"}
+
+    asked = [chat(f"hello from {number}.", topic=f"p{number}") for number in range(40)]
+    run(maker, rows=[*map(long, range(40)), *asked])
+    tested = {row.messages[0]["content"].lower() for row in read_rows(tmp_path / "out" / "test.jsonl")}
+    assert len(tested) >= 4
+    taught = {row.messages[0]["content"] for row in distilled(tmp_path / "out")}
+    assert taught
+    assert taught.isdisjoint(tested)
+
+
+def test_rows_with_personal_data_are_no_shots_for_an_endpoint(
+    tiny_llama: Path, tmp_path: Path, write_jsonl: Callable[..., Path]
+) -> None:
+    private = [
+        chat(f"What is in box {n}?", f"Ask ada{n}@uni-ulm.de for it.", topic=f"t{n}") for n in range(20)
+    ]
+    write_jsonl([*private, *ANSWERED[20:], *PROMPTS])
+    seen: list[str] = []
+
+    def answers(request: ChatRequest) -> str:
+        seen.append(" ".join(each["content"] for each in request.messages))
+        return maker(request)
+
+    kept = KeptAnswers(tmp_path / "answers.sqlite")
+    split = {"group_by": "topic", "test": 0.2, "validation": 0.1}
+    prepared(
+        tmp_path,
+        tiny_llama,
+        {
+            "sources": [{"kind": "file", "path": "rows.jsonl", "task": "colour", "split": split}],
+            "distill": {"teacher": "teacher", "shots": 12},
+        },
+        models={"teacher": SupportingModel("teacher", "t", ScriptedGenerator(answers), kept, is_remote=True)},
+    )
+    assert len(seen) == len(PROMPTS)
+    assert all("is a thing" in each and "@" not in each for each in seen)
 
 
 def test_the_teacher_answers_under_its_long_prompt_and_the_row_keeps_the_short_one(

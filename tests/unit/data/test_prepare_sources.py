@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.unit.data.preparing import prepared
 from tests.unit.data.reading import GOOD, read, read_rows
 from tunebook_data.rejects import Reject
 
@@ -43,3 +46,42 @@ def test_the_system_message_of_the_spec_is_for_rows_that_bring_none(
     write_jsonl([GOOD, own])
     rows = read_rows(tmp_path, "rows.jsonl", system="Be kind.")
     assert [row.messages[0]["content"] for row in rows] == ["Be kind.", "Be brief."]
+
+
+def test_a_byte_order_mark_before_the_first_row_costs_nothing(
+    write_jsonl: WriteJsonl, tmp_path: Path, tiny_llama: Path
+) -> None:
+    """To the end: rows are read again when they are written."""
+    write_jsonl(answered(60))
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    source = {"kind": "file", "path": "rows.jsonl", "task": "colour"}
+    made = prepared(tmp_path, tiny_llama, {"sources": [source]})
+    assert sum(each.rows for each in made.splits.values()) == 60
+
+
+def test_more_files_than_a_process_may_open_are_read(
+    write_jsonl: WriteJsonl, tmp_path: Path, tiny_llama: Path
+) -> None:
+    for number, row in enumerate(answered(150)):
+        write_jsonl([row], f"rows-{number:03}.jsonl")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 100, limits[1]))
+    try:
+        source = {"kind": "file", "path": "rows-*.jsonl", "task": "colour"}
+        made = prepared(tmp_path, tiny_llama, {"sources": [source]})
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert sum(each.rows for each in made.splits.values()) == 150
+
+
+def answered(num: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "messages": [
+                {"role": "user", "content": f"What is in box {number}?"},
+                {"role": "assistant", "content": f"In box {number} is a thing."},
+            ]
+        }
+        for number in range(num)
+    ]

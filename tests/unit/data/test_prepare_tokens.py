@@ -46,6 +46,13 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
             np.testing.assert_array_equal(soft.probabilities_NK, wanted.probabilities_NK)
 
 
+def test_more_tokens_than_a_table_holds_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its offsets have 32 bits, and would wrap."""
+    monkeypatch.setattr("tunebook_data.tokens.MAX_TOKENS", 99)
+    with pytest.raises(DataError, match=r"have \d+ tokens, and a token table holds 99: cap them"):
+        write_tokens(tmp_path / "t.arrow", random_rows(500))
+
+
 def test_token_ids_are_views_of_the_mapped_file(tmp_path: Path) -> None:
     path = tmp_path / "t.arrow"
     write_tokens(path, random_rows(5000))
