@@ -19,7 +19,7 @@ _CALLED = {"model": "base model", "dataset": "data set"}
 
 def snapshot(repo: str, revision: str, *, online: bool, token: str | None) -> Path:
     """The folder of a model at one commit, without code; as `download`."""
-    patterns = [*BEHAVIOUR_FILES, "vocab.json", "merges.txt"]
+    patterns = [*BEHAVIOUR_FILES, "vocab.json", "merges.txt", "README.md"]  # the last tells the licence
     return download(repo, revision, "model", patterns, _ELSEWHERE, online=online, token=token)
 
 

@@ -18,6 +18,8 @@ from tunebook_run.store import LEASE_S, Store
 from tunebook_spec.errors import StoreError
 
 ARTIFACT = "artifact.json"
+SCRATCH = ("checkpoints", "ray_train")
+"""Folders of a stage that only its next attempt reads."""
 
 
 class Artifact(BaseModel):
@@ -124,13 +126,13 @@ def writing(store: Store, stage: Stage) -> Iterator[Path]:
     """The folder in which a stage may write, as its only writer; what an earlier attempt left is there."""
     # A store that is not local does not see a lost host's hold end: it runs out.
     with store.lock(stage.key, wait_s=0.0 if store.local_root is not None else LEASE_S + 1):
-        folder = store.download(stage.key)
+        folder = store.download(stage.key, without=SCRATCH)
         folder.mkdir(parents=True, exist_ok=True)
         yield folder
 
 
 def commit(store: Store, stage: Stage, result: dict[str, Any], seconds: float) -> Artifact:
-    """Declare a stage done: its files first, `artifact.json` as the last write."""
+    """Declare a stage done: its files first, then `artifact.json`; only then what it needed till now goes."""
     folder = store.folder(stage.key)
     names = sorted(
         str(path.relative_to(folder))
@@ -148,6 +150,8 @@ def commit(store: Store, stage: Stage, result: dict[str, Any], seconds: float) -
     )
     store.upload(stage.key, *names)
     store.write(f"{stage.key}/{ARTIFACT}", artifact.model_dump_json(indent=1).encode())
+    for name in SCRATCH:
+        store.delete(f"{stage.key}/{name}")
     return artifact
 
 
@@ -157,9 +161,9 @@ def sha256(path: Path) -> str:
 
 
 def is_scratch(name: str) -> bool:
-    """Unfinished writes, and checkpoints, which only an unfinished stage needs."""
+    """Unfinished writes, and what only an unfinished stage needs."""
     parts = Path(name).parts
-    return parts[0] == "checkpoints" or any(part.startswith(".") for part in parts)
+    return parts[0] in SCRATCH or any(part.startswith(".") for part in parts)
 
 
 @cache

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -142,14 +142,17 @@ class Store:
         place = self.folder("")
         return folder.relative_to(place).as_posix() if folder.is_relative_to(place) else None
 
-    def download(self, key: str) -> Path:
-        """Bring what is missing of a remote folder to this machine."""
+    def download(self, key: str, without: Collection[str] = ()) -> Path:
+        """Bring what is missing of a remote folder to this machine, without some of what lies in it."""
         folder = self.folder(key)
         if self.local_root is not None:
             return folder
         selector = fs.FileSelector(self.path(key), allow_not_found=True, recursive=True)
         for info in self.filesystem.get_file_info(selector):
-            target = folder / PurePosixPath(info.path).relative_to(self.path(key))
+            name = PurePosixPath(info.path).relative_to(self.path(key))
+            target = folder / name
+            if name.parts[0] in without:
+                continue
             if info.type != fs.FileType.File or (target.exists() and target.stat().st_size == info.size):
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunebook_model.shared_model import SharedModel
+from tunebook_run.stages import SCRATCH
 from tunebook_run.store import Store
 from tunebook_train.inputs import TrainInputs
 
-CHECKPOINTS = "checkpoints"
-RAY_TRAIN = "ray_train"
-"""What Ray Train writes down of its own."""
+CHECKPOINTS, RAY_TRAIN = SCRATCH
+"""What training goes on from, and what Ray Train writes down of its own."""
 METRICS = "metrics.jsonl"
 WEIGHTS = "weights"
 """What training leaves where it trained all weights."""

@@ -147,7 +147,15 @@ def run_steps(
         )
 
     def look() -> dict[str, float | None]:
-        return validate(training.model, batches, training.reference.get("validation"))
+        found = validate(training.model, batches, training.reference.get("validation"))
+        loss = found["validation_loss"]
+        is_whole = _holds_numbers(training.model, batches.worker) if loss is None else math.isfinite(loss)
+        if training.step and not is_whole:  # what no update has touched, the first step tells by its rows
+            raise StageError(
+                f"after step {training.step} the validation loss is {loss}: weights are no numbers any more;"
+                " lower method.learning_rate"
+            )
+        return found
 
     if isinstance(batches.objective, DpoObjective) and not training.reference:
         assert training.step == 0, "what was trained is no reference"
@@ -177,6 +185,13 @@ def run_steps(
     if stopping is not None:
         training.return_to_best()
         training.metrics.append({"step": best_step(training.metrics), "is_best": True})
+
+
+def _holds_numbers(model: nn.Module, worker: Worker) -> bool:
+    """Whether every weight that is trained is one, on any worker."""
+    local = [getattr(each, "_local_tensor", each) for each in model.parameters() if each.requires_grad]
+    bad = sum((~torch.isfinite(each.detach())).sum() for each in local)
+    return not float(worker.total(torch.as_tensor(bad, dtype=torch.float32, device=worker.device)))
 
 
 def _draw(*key: int) -> int:

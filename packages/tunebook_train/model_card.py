@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from tunebook_model.resolve import ReadyModel
 from tunebook_spec.method import AnyObjective, DpoObjective
 from tunebook_train.inputs import TrainInputs
 from tunebook_train.result import TrainResult
+
+logger = logging.getLogger(__name__)
 
 NAME = "README.md"
 
@@ -38,7 +41,7 @@ def model_card(facts: ModelFacts, *, is_adapter: bool) -> str:
         base_model=base.name if is_of_hub else builtin.REPO if base.name == builtin.TITLE else None,
         base_model_relation="adapter" if is_adapter else "finetune",
         library_name="peft" if is_adapter else "transformers",
-        license=licence,
+        license=None if licence is None else licence.partition(" ")[0],
         pipeline_tag="text-generation",
         tags=["tunebook", facts.inputs.method.kind],
     )
@@ -50,7 +53,15 @@ def base_licence(base: ReadyModel) -> str | None:
     if base.name == builtin.TITLE:
         return builtin.LICENCE
     card = base.path / NAME
-    return ModelCard.load(card).data.license if card.is_file() else None
+    if not card.is_file():
+        return None
+    try:
+        data = ModelCard.load(card, ignore_metadata_errors=True).data
+    except Exception as error:  # whatever others wrote there must not cost a training
+        logger.warning("the card of the base cannot be read, and tells no licence: %s", error)
+        return None
+    named = [data.get(name) for name in ("license_name", "license_link")]
+    return " ".join(each for each in (data.license, *named) if isinstance(each, str)) or None
 
 
 def _lines(facts: ModelFacts, licence: str | None, *, is_adapter: bool) -> Iterator[str]:

@@ -30,14 +30,21 @@ def fit(job: Job, store: Store, *, ray_address: str | None, num_workers: int, mi
         min_workers: as many go on where hosts are lost.
 
     Raises:
-        StageError: there is no such cluster, or the loss was no number any more.
+        StageError: there is no such cluster, it has GPUs but too few, or the loss was no number any more.
         ray.train.TrainingFailedError: a worker failed more often than Ray Train starts it again.
     """
     if ray_address is None:
         scaling = ScalingConfig(num_workers=0)
     else:
         connect(ray_address, "train on this machine alone")
-        use_gpu = ray.cluster_resources().get("GPU", 0) >= num_workers
+        num_gpus = int(ray.cluster_resources().get("GPU", 0))
+        if 0 < num_gpus < min_workers:
+            raise StageError(
+                f"the cluster at {ray_address} has {num_gpus} GPUs for {min_workers} workers: wait until all"
+                " of its hosts have joined and run again, or set TUNEBOOK_NUM_WORKERS or TUNEBOOK_MIN_WORKERS"
+                f" to {num_gpus}"
+            )
+        use_gpu = num_gpus > 0
         scaling = ScalingConfig(
             num_workers=num_workers if min_workers == num_workers else (min_workers, num_workers),
             use_gpu=use_gpu,

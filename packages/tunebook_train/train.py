@@ -14,11 +14,11 @@ from ray.train import TrainingFailedError
 from tunebook_model.resolve import ReadyModel
 from tunebook_model.shared_model import share_model
 from tunebook_run.progress import Advance
-from tunebook_run.stages import Stage
+from tunebook_run.stages import SCRATCH, Stage
 from tunebook_run.store import Store
 from tunebook_spec.errors import StageError
 from tunebook_train.inputs import TrainInputs
-from tunebook_train.job import CHECKPOINTS, RAY_TRAIN, Job, read_metrics
+from tunebook_train.job import Job, read_metrics
 from tunebook_train.ray_train import fit
 from tunebook_train.result import TrainResult, share
 
@@ -73,9 +73,7 @@ def train(
             fit(job, store, ray_address=ray_address, num_workers=num_workers, min_workers=min_workers)
         except TrainingFailedError as error:
             raise StageError(_cause(error)) from error
-    for name in (CHECKPOINTS, RAY_TRAIN):
-        store.delete(f"{stage.key}/{name}")
-    store.download(stage.key)
+    store.download(stage.key, without=SCRATCH)
     return _result(read_metrics(store, stage.key))
 
 
@@ -89,7 +87,10 @@ def _followed(store: Store, key: str, num_workers: int, advance: Advance) -> Ite
         is_over = False
         while not is_over:
             is_over = stop.wait(FOLLOW_S)
-            entries = read_metrics(store, key)
+            try:
+                entries = read_metrics(store, key)
+            except OSError:  # a store that is overloaded now tells it later
+                continue
             if entries and not announced:
                 announced = True
                 logger.info("train            computes in %s", entries[0]["precision"])

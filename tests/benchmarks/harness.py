@@ -119,7 +119,9 @@ def summary(
     for size, outcomes in runs.items():
         ours = outcomes[US]
         for contender, theirs in outcomes.items():
-            versions.update(theirs[0].versions)
+            for package, version in theirs[0].versions.items():
+                if versions.setdefault(package, version) != version:
+                    versions[f"{package} of {contender}"] = version
             label = contender if size == next(iter(runs)) or contender != US else f"{US} at {size}"
             raw[label] = [round(each.seconds, 3) for each in theirs]
             measured[label] = {

@@ -234,6 +234,16 @@ def test_overhead_is_told_of_trainings_that_took_the_same_updates(folder: Path) 
     assert made["measured"]["stage_overhead_s"] == 1.0
 
 
+def test_a_peer_with_another_version_is_told_beside_ours() -> None:
+    runs = {
+        US: [harness.Outcome(1.0, 1.0, {}, {"transformers": "5.19.0"})],
+        "bare_loop": [harness.Outcome(1.0, 1.0, {}, {"transformers": "5.6.0"})],
+        "own_process": [harness.Outcome(1.0, 1.0, {}, {"transformers": "5.19.0"})],
+    }
+    versions = harness.summary(train_start.BENCHMARK, {32: runs}, {})["versions"]
+    assert versions == {"transformers": "5.19.0", "transformers of bare_loop": "5.6.0"}
+
+
 def test_every_benchmark_has_a_script_for_each_contender() -> None:
     for module in (
         data_dedup,

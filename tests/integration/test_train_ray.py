@@ -152,7 +152,7 @@ def test_a_killed_worker_costs_nothing_but_time(
     assert again.keys() == weights.keys()
     for name, tensor in weights.items():
         assert (again[name] - tensor).norm() <= 10 * tolerance * tensor.norm()
-    assert not (victim / "checkpoints").exists()
+    assert (victim / "checkpoints").exists(), "until the stage is done"
 
 
 def test_a_rate_that_breaks_the_loss_fails_once_with_step_and_rows(store: Store, tiny_llama: Path) -> None:

@@ -18,8 +18,12 @@ def hub(model_folder: Path, tmp_path: Path) -> Iterator[Hub]:
 
 
 def test_a_model_is_downloaded_whole_and_then_needs_no_hub(hub: Hub) -> None:
+    (hub.folder / "README.md").write_text("tells its licence")
     folder = snapshot("owner/name", "main", online=True, token=None)
     assert (folder / "model.safetensors").read_bytes() == (hub.folder / "model.safetensors").read_bytes()
+    assert (folder / "README.md").read_text() == "tells its licence", (
+        "which the cards of what is made of it tell"
+    )
     hub.cut.add("model.safetensors")
     assert snapshot("owner/name", "main", online=False, token=None) == folder
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from tunebook_run.clean import clean, plan_clean
 from tunebook_run.record import RunRecord, ServedRecord, StageRecord, claim_number, find_run, save
-from tunebook_run.stages import Stage, commit, find, writing
+from tunebook_run.stages import SCRATCH, Stage, commit, find, writing
 from tunebook_run.store import Store
 from tunebook_spec.errors import InputError, StoreError
 
@@ -80,6 +80,22 @@ def test_a_second_attempt_finds_what_the_first_left(store: Store) -> None:
         (folder / "answers.jsonl").write_text("one\n")
     with writing(store, stage()) as folder:
         assert (folder / "answers.jsonl").read_text() == "one\n"
+
+
+def test_what_a_stage_goes_on_from_stays_until_it_is_done(store: Store) -> None:
+    """A kill between the last step and the artifact costs no training."""
+    for name in ("checkpoints/checkpoint_000005/position.json", "ray_train/state.json"):
+        store.write(f"{stage().key}/{name}", b"{}")
+    with writing(store, stage()) as folder:
+        if store.local_root is None:
+            assert not any(folder.iterdir()), "who only starts workers needs none of it"
+        (folder / "model.bin").write_text("whole")
+        assert store.exists(f"{stage().key}/checkpoints/checkpoint_000005/position.json")
+        artifact = commit(store, stage(), {}, 1.0)
+    assert list(artifact.files) == ["model.bin"]
+    assert {key.rpartition("/")[2] for key in store.list(stage().key)} >= {"artifact.json", "model.bin"}
+    assert not any(store.exists(f"{stage().key}/{name}") for name in SCRATCH)
+    assert not any("checkpoint" in key or "ray_train" in key for key in store.list_files(stage().key))
 
 
 def test_a_damaged_artifact_is_named(store: Store) -> None:

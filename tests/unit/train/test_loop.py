@@ -63,6 +63,28 @@ def weights(training: Training) -> dict[str, torch.Tensor]:
     return dict(training.model.named_parameters())
 
 
+@pytest.mark.parametrize("is_validated", [True, False])
+def test_weights_that_the_last_update_broke_are_not_kept(
+    loss_model: SupervisedLoss, make_table: MakeTable, is_validated: bool
+) -> None:
+    table = make_table("train", LENGTHS)
+    validation = table if is_validated else make_table("none", [])
+    num_steps = len(plan_steps(table.lengths, tokens_per_step=64, epochs=2, seed=0))
+    breaking: list[Training] = []
+
+    def watch(training: Training) -> None:
+        if training.step == num_steps - 1:
+            breaking.append(training)
+            for group in training.optimizer.param_groups:
+                group["lr"] = math.inf
+
+    with pytest.raises(
+        StageError, match=rf"after step {num_steps} .*no numbers any more; lower method.learn"
+    ):
+        run(loss_model, table, METHOD, validation=validation, watch=watch)
+    assert breaking
+
+
 def test_any_packing_of_a_step_gives_the_same_gradients(
     loss_model: SupervisedLoss, make_table: MakeTable
 ) -> None:

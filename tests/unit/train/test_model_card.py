@@ -98,6 +98,23 @@ def test_the_hub_reads_the_card_of_a_tuned_hub_model(
         assert line in card.text
 
 
+@pytest.mark.parametrize("front", ["model-index: 7", "license: [", "license: mit\nmodel-index: [{name: a}]"])
+def test_a_card_of_a_base_that_cannot_be_read_costs_no_training(tmp_path: Path, front: str) -> None:
+    (tmp_path / "README.md").write_text(f"---\n{front}\n---\n# Base\n")
+    base = ReadyModel(tmp_path, "owner/name", "cc33", "0123456")
+    assert "# tiny" in model_card(facts(base, LORA), is_adapter=True)
+
+
+def test_a_licence_of_its_own_is_told_by_name_and_place(tmp_path: Path) -> None:
+    front = "license: other\nlicense_name: gemma\nlicense_link: https://a.example/terms"
+    (tmp_path / "README.md").write_text(f"---\n{front}\n---\n# Base\n")
+    card = ModelCard(
+        model_card(facts(ReadyModel(tmp_path, "owner/name", "cc33", "01"), LORA), is_adapter=True)
+    )
+    assert card.data.license == "other"
+    assert "Licence of the base: other gemma https://a.example/terms." in card.text
+
+
 def test_the_built_in_model_has_its_licence_and_a_folder_without_one_says_so(tmp_path: Path) -> None:
     full = FullMethod(kind="full")
     shipped = model_card(facts(ReadyModel(tmp_path, builtin.TITLE, "cc33", None), full), is_adapter=False)
