@@ -209,13 +209,9 @@ def stages(
         libraries = ("jsonschema", *GENERATES) if runs_here else ("jsonschema",)
         weights = ("merge",) if runs_here and "merge" in made else ()  # it must not be the judge's own
         add(judges[-1], judged, "prepare", *weights, *of_models, contents=contents, libraries=libraries)
-    compares = [
-        one
-        for each in spec.evaluation.sets.values()
-        for one in each.metrics
-        if isinstance(one, EmbeddingSimilarity)
-    ]
-    embeddings = {"embeddings": repr(pinned_wheels("tunebook_eval"))} if compares else {}
+    metrics = [metric for each in spec.evaluation.sets.values() for metric in each.metrics]
+    embeds = any(isinstance(metric, EmbeddingSimilarity) for metric in metrics)
+    embeddings = {"embeddings": repr(pinned_wheels("tunebook_eval"))} if embeds else {}
     add("evaluate", EvaluateInputs.of(spec), *answers, *judges, contents=embeddings, libraries=SCORES)
     price = {} if price_per_hour is None else {"price_per_hour": str(price_per_hour)}
     trained = () if served else ("train",)

@@ -179,7 +179,7 @@ def _changes(scores: Sequence[ArmScores], groups: Mapping[str, Mapping[str, str]
 def _flips(
     metrics: Mapping[str, Sequence[AnyMetric]], scores: Sequence[ArmScores], arms: Arms
 ) -> Iterator[Flip]:
-    """Items of suites whose rightness changed, lost ones first."""
+    """Items of suites of which tuning changed what is said of them, lost ones first."""
     suites = {each.set for each in arms["tuned"] if each.expected}
     found = []
     watched = [(name, one.label) for name, of in metrics.items() for one in of if one.kind in YES_OR_NO]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -153,6 +155,26 @@ def test_a_killed_worker_costs_nothing_but_time(
     for name, tensor in weights.items():
         assert (again[name] - tensor).norm() <= 10 * tolerance * tensor.norm()
     assert (victim / "checkpoints").exists(), "until the stage is done"
+
+
+TOO_FEW_GPUS = """
+import ray
+from tunebook_spec.errors import StageError
+from tunebook_train.ray_train import fit
+context = ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False)
+try:
+    fit(None, None, ray_address=context.address_info["gcs_address"], num_workers=3, min_workers=2)
+except StageError as error:
+    print(error)
+"""
+"""A cluster that says it has a GPU, asked before any worker begins."""
+
+
+def test_a_cluster_with_fewer_gpus_than_workers_does_not_train_on_cpus_in_silence() -> None:
+    done = subprocess.run([sys.executable, "-c", TOO_FEW_GPUS], capture_output=True, text=True, timeout=120)
+    assert "has 1 GPUs for 2 workers: wait until all of its hosts have joined and run again" in done.stdout, (
+        done.stderr
+    )
 
 
 def test_a_rate_that_breaks_the_loss_fails_once_with_step_and_rows(store: Store, tiny_llama: Path) -> None:
